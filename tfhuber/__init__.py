@@ -1,0 +1,20 @@
+"""Landmark regression with full, robust uncertainty: Huber distributions in TensorFlow and Keras."""
+
+import importlib
+
+__all__ = ["MultivariateHuber", "SPDMatrix"]
+
+__version__ = "0.1.0"
+
+_HOME = {"MultivariateHuber": "tfhuber.elliptical", "SPDMatrix": "tfhuber.spd"}
+
+
+def __getattr__(name: str):
+    # TensorFlow takes seconds to import; `--help` and the Beam workers do without it.
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted([*globals(), *__all__])

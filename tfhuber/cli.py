@@ -1,0 +1,96 @@
+"""What every command shares: one-line errors for bad input, and progress bars."""
+
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterable
+from typing import NoReturn
+
+from tqdm import tqdm
+
+__all__ = ["import_tensorflow", "progress", "run_main"]
+
+
+def run_main(main: Callable[[], int | None]) -> NoReturn:
+    """Runs a command's `main` and exits; what the user can mend becomes one line, not a traceback.
+
+    `ValueError` and `OSError` are how the library reports bad input (a wrong path, a malformed file,
+    an unknown configuration key): they print as `error: ...` on stderr with exit code 2. Anything else
+    is a defect of ours and keeps its traceback.
+    """
+    try:
+        sys.exit(main())
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except (ValueError, OSError) as error:
+        message = " ".join(str(error).split())
+        print(f"error: {message or type(error).__name__}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def import_tensorflow() -> None:
+    """Imports TensorFlow without its start-up chatter; call it first in a command that needs it.
+
+    The libraries underneath write informational lines straight to file descriptor 2 before any log level
+    counts. What they write is shown after all if the import fails.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as chatter:
+        os.dup2(chatter.fileno(), 2)
+        try:
+            import keras  # noqa: F401
+            import tensorflow as tf
+
+            tf.compat.v1.logging.set_verbosity(tf.compat.v1.logging.ERROR)
+        except BaseException:
+            chatter.seek(0)
+            os.write(stderr, chatter.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+
+
+def progress(
+    items: Iterable | None = None,
+    *,
+    total: int | None = None,
+    initial: int = 0,
+    desc: str = "",
+    unit: str = "it",
+) -> tqdm:
+    """A progress bar on stderr with rate and time left; iterate over it or call its `update`.
+
+    Where stderr is not a terminal, it prints a line about every ten seconds instead of redrawing.
+    """
+    interactive = sys.stderr.isatty()
+    return tqdm(
+        items,
+        total=total,
+        initial=initial,
+        desc=desc,
+        unit=unit,
+        dynamic_ncols=interactive,
+        ncols=None if interactive else 88,
+        mininterval=0.2 if interactive else 10.0,
+        ascii=not interactive,
+        file=sys.stderr if interactive else _Lines(),
+    )
+
+
+class _Lines:
+    """A stderr for files and pipes: what would be redrawn in place becomes a line of its own."""
+
+    def write(self, text: str) -> None:
+        text = text.replace("\r", "").rstrip("\n")
+        if text.strip():
+            sys.stderr.write(text + "\n")
+
+    def flush(self) -> None:
+        sys.stderr.flush()

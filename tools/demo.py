@@ -1,0 +1,172 @@
+"""The whole way on drawn faces: data, training, evaluation, a served model and a picture.
+
+Runs the project's own commands one after the other, each printed before it starts, and leaves
+everything in `demo/`, where each run starts anew. `make demo` makes the environment first.
+"""
+
+import contextlib
+import json
+import os
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+from tfhuber.cli import run_main
+
+__all__ = ["main"]
+
+ROOT = Path(__file__).resolve().parent.parent
+DEMO = Path("demo")
+SAMPLE, DATA, RUN, MODELS = DEMO / "sample", DEMO / "data", DEMO / "run", DEMO / "model"
+MODEL, OVERLAY, SERVER_LOG = MODELS / "wflw", DEMO / "overlay.png", DEMO / "server.log"
+TEST_LIST = "WFLW_annotations/list_98pt_rect_attr_train_test/list_98pt_rect_attr_test.txt"
+
+STEPS = 7
+TRAIN_FACES, TEST_FACES = 2000, 200
+SERVER_START_SECONDS = 120
+STARTED = time.monotonic()
+
+
+def main() -> None:
+    """Runs the steps and prints the NME and the picture's path.
+
+    Raises:
+      ChildProcessError: a step failed; the message names it.
+    """
+    sys.stdout.reconfigure(line_buffering=True)  # keeps the order with what the commands print
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, so that the server stops too
+    os.chdir(ROOT)
+    remove_earlier_results()
+
+    with step(1, "Draw sample faces"):
+        size = ["--train", TRAIN_FACES, "--test", TEST_FACES, "--seed", 0]
+        run("pipelines.sample_data", "--dataset", "wflw", "--output", SAMPLE, *size)
+    with step(2, "Convert them to TFRecords"):
+        source = ["--dataset", "wflw", "--source", SAMPLE]
+        run("pipelines.make_tfrecords", *source, "--output", DATA)
+    with step(3, "Train"):
+        run("tfhuber.train", "--config", "configs/demo.json", "--data", DATA, "--run", RUN)
+    with step(4, "Evaluate"):
+        run("tfhuber.evaluate", "--run", RUN)
+    with step(5, "Export"):
+        run("tfhuber.export", "--run", RUN, "--output", MODEL)
+    with contextlib.ExitStack() as stack:
+        with step(6, "Serve"):
+            url = stack.enter_context(server())
+        with step(7, "Predict over REST"):
+            image, box = test_face()
+            run("serving.client", image, f"--box={box}", "--url", url, "--output", OVERLAY)
+
+    metrics = json.loads((RUN / "metrics.json").read_text(encoding="utf-8"))
+    print(f"\nNME {metrics['nme']:.2f} %")
+    print(f"Picture: {OVERLAY.resolve()}")
+
+
+def remove_earlier_results() -> None:
+    for directory in (SAMPLE, DATA, RUN, MODELS):
+        shutil.rmtree(directory, ignore_errors=True)
+    for file in (OVERLAY, SERVER_LOG):
+        file.unlink(missing_ok=True)
+    DEMO.mkdir(exist_ok=True)
+
+
+@contextlib.contextmanager
+def step(number: int, title: str) -> Iterator[None]:
+    """Prints a heading and, in the end, how long it took; names the step where it fails."""
+    start = time.monotonic()
+    print(f"\n[{number}/{STEPS}] {title} ({duration(start - STARTED)} so far)")
+    try:
+        yield
+    except OSError as error:
+        raise ChildProcessError(f"step {number}, {title!r}, failed: {error}") from error
+    print(f"[{number}/{STEPS}] took {duration(time.monotonic() - start)}")
+
+
+def duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
+
+
+def run(module: str, *arguments: object) -> None:
+    """Runs `python -m module arguments`, its output passing through."""
+    command = announced(module, *arguments)
+    code = subprocess.run(command, check=False).returncode
+    if code:
+        raise ChildProcessError(f"exit code {code} from {shlex.join(command)}")
+
+
+def announced(module: str, *arguments: object, background: str = "") -> list[str]:
+    """The command line, printed as it can be typed in the project's root."""
+    command = [os.path.relpath(sys.executable), "-m", module, *map(str, arguments)]
+    print(f"$ {shlex.join(command)}{background}")
+    return command
+
+
+@contextlib.contextmanager
+def server() -> Iterator[str]:
+    """The local server's URL once the model answers; stops the server on the way out."""
+    port = free_port()
+    url = f"http://localhost:{port}"
+    model = ["--model_name=wflw", f"--model_base_path={MODEL}", f"--rest_api_port={port}"]
+    command = announced("serving.local_server", *model, background=f" > {SERVER_LOG} 2>&1 &")
+    with SERVER_LOG.open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        wait_for_model(process, f"{url}/v1/models/wflw/metadata")
+        yield url
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def wait_for_model(process: subprocess.Popen, url: str) -> None:
+    """Returns when `url` answers 200, which the server does once the model can be used."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    deadline = time.monotonic() + SERVER_START_SECONDS
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise ChildProcessError(
+                f"the server stopped with exit code {process.returncode}, {log_end()}"
+            )
+        with contextlib.suppress(OSError):  # not listening yet, or 404 while it loads
+            opener.open(url, timeout=5).close()
+            return
+        time.sleep(0.2)
+    raise TimeoutError(f"no answer from {url} in {SERVER_START_SECONDS} s, {log_end()}")
+
+
+def log_end() -> str:
+    lines = SERVER_LOG.read_text(encoding="utf-8", errors="replace").split("\n")
+    last = next((line for line in reversed(lines) if line.strip()), "which is empty")
+    return f"see {SERVER_LOG}: {last}"
+
+
+def test_face() -> tuple[Path, str]:
+    """An image of the test list and the box of its face; one partly hidden, if there is any.
+
+    A line holds 196 coordinates, the box, six attributes (the fifth is occlusion), and the image.
+    """
+    lines = (SAMPLE / TEST_LIST).read_text(encoding="utf-8").splitlines()
+    fields = next((f for f in map(str.split, lines) if f[204] == "1"), lines[0].split())
+    return SAMPLE / "WFLW_images" / fields[206], ",".join(fields[196:200])
+
+
+if __name__ == "__main__":
+    run_main(main)
