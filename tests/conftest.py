@@ -34,3 +34,53 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real photographs at {folder} (set TFHUBER_SHARED_DATA to their folder)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def faces(tmp_path_factory) -> Path:
+    """Drawn faces in WFLW's layout: 40 images to train on and 12 to test on."""
+    from pipelines.sample_data import write_sample_data
+
+    output = tmp_path_factory.mktemp("faces") / "source"
+    write_sample_data("wflw", output, train=40, test=12, seed=0, processes=1)
+    return output
+
+
+@pytest.fixture(scope="session")
+def face_records(faces, tmp_path_factory) -> Path:
+    """The drawn faces, converted, in shards of 16 examples."""
+    from pipelines import make_tfrecords
+
+    output = tmp_path_factory.mktemp("records") / "wflw"
+    source = ["--dataset", "wflw", "--source", str(faces), "--output", str(output)]
+    make_tfrecords.main([*source, "--size", "96", "--shard-examples", "16"])
+    return output
+
+
+@pytest.fixture(scope="session")
+def tiny_config(face_records):
+    """A configuration that trains in seconds."""
+    from tfhuber import config
+
+    return config.parse(
+        {
+            "data": {"directory": str(face_records)},
+            "model": {"backbone": "resnet18", "image_size": 32},
+            "train": {
+                "epochs": 2,
+                "batch_size": 8,
+                "learning_rate": [[0, 1e-3]],
+                "evaluation_epochs": 1,
+            },
+        }
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_config, tmp_path_factory) -> Path:
+    """A finished training run of `tiny_config`."""
+    from tfhuber.train import train
+
+    run = tmp_path_factory.mktemp("runs") / "tiny"
+    train(tiny_config, run, quiet=True)
+    return run

@@ -1,0 +1,170 @@
+"""What a training step sees: dots where the labels say, each example once an epoch, resumable."""
+
+import io
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from tfhuber import config, inputs, landmarks, records
+from tfhuber.augment import equal_spacing, random_map
+
+
+def _record_with_dots(points: np.ndarray, crop_to_original: np.ndarray, size=(260, 240)) -> dict:
+    """A parsed record whose stored crop shows a soft dot at each of three landmarks' places."""
+    stored = (np.c_[points, np.ones(len(points))] @ np.linalg.inv(crop_to_original).T)[:, :2]
+    x, y = np.meshgrid(np.arange(size[0]), np.arange(size[1]))
+    image = np.zeros((size[1], size[0], 3))
+    for channel, (px, py) in enumerate(stored):
+        image[..., channel] = 255 * np.exp(-((x - px) ** 2 + (y - py) ** 2) / (2 * 3.0**2))
+    file = io.BytesIO()
+    Image.fromarray(image.astype(np.uint8)).save(file, "jpeg", quality=98, subsampling=0)
+    k = landmarks.MPII.count
+    all_points, weights = np.zeros((k, 2)), np.zeros(k)
+    all_points[:3], weights[:3] = points, 1
+    serialized = records.encode(
+        id="dots#1",
+        image=file.getvalue(),
+        landmarks=all_points,
+        weights=weights,
+        box=np.array([100, 100, 300, 300]),
+        crop_to_original=crop_to_original,
+        normalizer=50.0,
+        attributes=np.zeros(0),
+    )
+    return records.parse(tf.constant(serialized), landmarks.MPII)
+
+
+def _centroids(image: np.ndarray) -> np.ndarray:
+    y, x = np.mgrid[: image.shape[0], : image.shape[1]]
+    mass = np.where(image > 10, image, 0).astype(np.float64)
+    total = mass.sum((0, 1))
+    return (
+        np.stack([(x[..., None] * mass).sum((0, 1)), (y[..., None] * mass).sum((0, 1))], 1)
+        / total[:, None]
+    )
+
+
+@pytest.mark.parametrize("in_pipeline", [False, True])
+def test_drawn_dots_land_on_the_augmented_labels(in_pipeline):
+    # The stored crop is a part of the original at 0.8 of its scale, not quite the same in x and y.
+    crop_to_original = np.array([[1.25, 0, 40.0], [0, 1.24, 55.0], [0, 0, 1]])
+    example = _record_with_dots(np.array([[170.0, 180], [230, 160], [205, 240]]), crop_to_original)
+    # Weak perspective: a dot's centroid is its centre's image only where the map is nearly affine.
+    options = config.Augmentation(perspective=0.02)
+    mirror = np.array(landmarks.MPII.mirror)
+    seen = set()
+    for i in range(12):
+        key = tf.constant([i, 5], tf.int64)
+
+        def make(example, key=key):
+            return inputs.network_example(example, landmarks.MPII, 128, options, key)
+
+        if in_pipeline:
+            found = next(iter(tf.data.Dataset.from_tensors(example).map(make)))
+        else:
+            found = make(example)
+        mirrored = bool(random_map(key, 128, options)[1])
+        seen.add(mirrored)
+        where = mirror[:3] if mirrored else np.arange(3)
+        np.testing.assert_array_equal(np.flatnonzero(found["weights"]), np.sort(where))
+        expected = found["landmarks"].numpy()[where]
+        np.testing.assert_allclose(_centroids(found["image"].numpy()), expected, atol=0.25)
+        original = tf.linalg.inv(found["to_network"]).numpy() @ np.c_[expected, np.ones(3)].T
+        np.testing.assert_allclose(
+            (original[:2] / original[2]).T, example["landmarks"].numpy()[:3], atol=1e-2
+        )
+    assert seen == {False, True}
+
+
+def _ids(dataset) -> list[list[str]]:
+    return [[i.decode() for i in batch["id"].numpy()] for batch in dataset]
+
+
+def _flat(batches: list[list[str]]) -> list[str]:
+    return [example for batch in batches for example in batch]
+
+
+def test_every_epoch_has_each_example_once_in_an_order_of_its_own(tiny_config):
+    split = inputs.open_split(tiny_config.data.directory, "train")
+    steps = inputs.steps_per_epoch(split, tiny_config)
+    batches = _ids(inputs.training_batches(split, tiny_config))
+    assert len(batches) == 2 * steps and steps == split.examples // 8
+    epochs = [_flat(batches[:steps]), _flat(batches[steps:])]
+    for ids in epochs:
+        assert len(set(ids)) == len(ids) == 8 * steps
+    assert epochs[0] != epochs[1]
+    assert _ids(inputs.training_batches(split, tiny_config)) == batches
+
+
+@pytest.mark.parametrize("start", [1, 5, 8])
+def test_starting_at_any_step_continues_the_same_sequence(tiny_config, start):
+    split = inputs.open_split(tiny_config.data.directory, "train")
+    whole = list(inputs.training_batches(split, tiny_config))
+    rest = list(inputs.training_batches(split, tiny_config, start_step=start))
+    assert len(rest) == len(whole) - start
+    for ours, theirs in zip(rest, whole[start:], strict=True):
+        for name in ours:
+            np.testing.assert_array_equal(ours[name], theirs[name])
+
+
+def test_evaluation_sees_every_example_in_the_order_of_the_files(tiny_config):
+    split = inputs.open_split(tiny_config.data.directory, "test")
+    ids = _flat(_ids(inputs.evaluation_batches(split, tiny_config)))
+    stored = [
+        records.parse(serialized, split.landmark_set)["id"].numpy().decode()
+        for serialized in tf.data.TFRecordDataset(split.paths)
+    ]
+    assert ids == stored and len(ids) == split.examples
+
+
+def test_augmented_labels_are_those_of_training(tiny_config):
+    split = inputs.open_split(tiny_config.data.directory, "train")
+    labels = list(inputs.augmented_labels(split, tiny_config, minimum=1))
+    points = {tuple(np.round(p, 2).ravel()[:4]) for batch, _ in labels for p in batch.numpy()}
+    first_epoch = list(inputs.training_batches(split, tiny_config))[: split.examples // 8]
+    trained = [
+        tuple(np.round(p, 2).ravel()[:4]) for b in first_epoch for p in b["landmarks"].numpy()
+    ]
+    assert len(set(trained) & points) >= 0.9 * len(trained)
+
+
+def test_only_the_jaw_is_spaced_evenly(tiny_config):
+    split = inputs.open_split(tiny_config.data.directory, "train")
+    plain = tiny_config.augmentation.model_copy(update={"equal_spacing": False})
+    plain = tiny_config.model_copy(update={"augmentation": plain})
+    before = next(iter(inputs.training_batches(split, plain)))["landmarks"].numpy()
+    after = next(iter(inputs.training_batches(split, tiny_config)))["landmarks"].numpy()
+    np.testing.assert_array_equal(before[:, 33:], after[:, 33:])
+    for first, last in ((0, 16), (16, 32)):
+        part = slice(first, last + 1)
+        expected = np.stack([equal_spacing(tf.constant(p)) for p in before[:, part]])
+        np.testing.assert_allclose(after[:, part], expected, atol=1e-4)
+    assert np.abs(before[:, 1:16] - after[:, 1:16]).max() > 0.01
+
+
+def test_a_split_smaller_than_a_batch_is_refused(tiny_config):
+    train = tiny_config.train.model_copy(update={"batch_size": 4000})
+    split = inputs.open_split(tiny_config.data.directory, "train")
+    with pytest.raises(ValueError, match=r"fewer than train\.batch_size"):
+        inputs.training_batches(split, tiny_config.model_copy(update={"train": train}))
+
+
+def test_unusable_data_sets_are_named(tiny_config, tmp_path):
+    with pytest.raises(ValueError, match="make_tfrecords"):
+        inputs.open_split(tmp_path, "train")
+    with pytest.raises(ValueError, match=r"split 'valid' .* train, test"):
+        inputs.open_split(tiny_config.data.directory, "valid")
+    manifest = records.read_manifest(tiny_config.data.directory)
+    records.write_manifest(tmp_path, manifest)
+    with pytest.raises(ValueError, match="is missing"):
+        inputs.open_split(tmp_path, "train")
+    (tmp_path / records.MANIFEST).write_text(
+        '{"format": 99, "splits": {"a": 1}, "landmark_set": "x"}'
+    )
+    with pytest.raises(ValueError, match="format 99"):
+        inputs.open_split(tmp_path, "train")
+    (tmp_path / records.MANIFEST).write_text("{")
+    with pytest.raises(ValueError, match="not a manifest"):
+        inputs.open_split(tmp_path, "train")

@@ -1,0 +1,213 @@
+"""The configuration of a run: validated, every key documented here, unknown keys refused."""
+
+import difflib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+__all__ = ["Augmentation", "Config", "Data", "Model", "Train", "differences", "load", "parse"]
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Data(_Section):
+    """Where the examples come from."""
+
+    directory: str = Field(description="A converted data set: a directory with manifest.json.")
+    train_split: str = Field("train", description="The split to train on.")
+    evaluation_split: str = Field("test", description="The split to evaluate on.")
+    shuffle_buffer: int = Field(
+        8192,
+        ge=1,
+        description="Examples shuffled at a time; the order of shards is shuffled as well.",
+    )
+
+
+class Augmentation(_Section):
+    """How far the random map of the network crop may go; the defaults are the paper's recipe."""
+
+    mirror: Fraction = Field(0.5, description="Probability of a mirror image.")
+    rotation_degrees: float = Field(30.0, ge=0, le=180, description="Largest rotation either way.")
+    scale: float = Field(
+        1.2, ge=1, le=2, description="Largest factor of the area's and of the shape's change."
+    )
+    shift: float = Field(
+        0.05,
+        ge=0,
+        le=0.5,
+        description="Largest shift before and after the perspective, of the size.",
+    )
+    perspective: float = Field(0.3, ge=0, lt=1, description="Largest perspective over the size.")
+    equal_spacing: bool = Field(
+        True, description="Move points along contours (WFLW's jaw) to equal arc-length spacing."
+    )
+
+
+class Model(_Section):
+    """From the image to the distributions."""
+
+    backbone: Literal["resnet18", "resnet50", "resnet101"] = Field(
+        "resnet50", description="The network up to its last feature map."
+    )
+    pretrained: str | None = Field(
+        None,
+        description="keras-hub preset of the backbone (`resnet_50_imagenet`) or a local preset "
+        "directory; null trains from scratch.",
+    )
+    image_size: int = Field(
+        224, ge=32, le=1024, multiple_of=32, description="Side of the network crop in pixels."
+    )
+    covariance: Literal["full", "diagonal", "identity"] = Field(
+        "full", description="What the precision factor A may be."
+    )
+    delta: Positive = Field(1.0, description="The knee of the Huber energy, in units of A y - nu.")
+    theta: Positive = Field(
+        1.0,
+        description="The smallest reasonable eigenvalue of A in normalised coordinates (eq. 9).",
+    )
+
+
+class Train(_Section):
+    """How the weights are found."""
+
+    epochs: int = Field(50, ge=1, description="Passes over the training split.")
+    batch_size: int = Field(32, ge=1, description="Examples per step, over all devices.")
+    learning_rate: list[tuple[float, Positive]] = Field(
+        [(0, 1e-3), (25, 1e-3), (40, 1e-4), (50, 1e-5)],
+        min_length=1,
+        description="Adam's rate as (epoch, rate) points, linear between them.",
+    )
+    head_l2: float = Field(
+        0.1, ge=0, description="L2 penalty on the kernels of the channel-wise convolution and head."
+    )
+    frozen_epochs: int = Field(
+        0,
+        ge=0,
+        description="First epochs in which only the new layers train (pretrained backbones).",
+    )
+    seed: int = Field(0, ge=0, lt=2**31, description="Seed of weights, order and augmentation.")
+    distribution: Literal["one_device", "mirrored"] = Field(
+        "one_device", description="`mirrored` uses every GPU that TensorFlow sees."
+    )
+    checkpoint_minutes: Positive = Field(
+        5.0, description="A checkpoint is written at least this often, and after an evaluation."
+    )
+    evaluation_epochs: int = Field(
+        5, ge=1, description="Epochs between evaluations; the best one is kept beside the latest."
+    )
+
+    @model_validator(mode="after")
+    def _schedule_ascends(self):
+        epochs = [epoch for epoch, _ in self.learning_rate]
+        if epochs != sorted(set(epochs)):
+            raise ValueError("learning_rate: the epochs of its points must ascend")
+        return self
+
+
+class Config(_Section):
+    """Everything that defines a run."""
+
+    about: str = Field(
+        "", description="What it reproduces, on what machine, in what time, with what result."
+    )
+    data: Data
+    model: Model = Model()
+    augmentation: Augmentation = Augmentation()
+    train: Train = Train()
+
+
+def load(path: str | Path, overrides: list[str] = (), *, data: str | None = None) -> Config:
+    """The configuration in a JSON file, with `key.path=value` overrides applied.
+
+    Args:
+      path: a JSON file such as `configs/wflw.json`.
+      overrides: e.g. `["train.epochs=3", "model.pretrained=null"]`; values are JSON, or else text.
+      data: replaces `data.directory`.
+
+    Raises:
+      ValueError: naming the file and what is wrong: no such file, not JSON, an unknown key (with the
+        nearest known one), or a value out of range.
+    """
+    path = Path(path)
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        known = ", ".join(sorted(str(p) for p in Path("configs").glob("*.json")))
+        raise ValueError(f"no configuration file {path}; there are: {known or 'none'}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"cannot read configuration {path}: {error}") from error
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"{path} is not JSON: {error.msg} in line {error.lineno}, column {error.colno}"
+        ) from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} must hold a JSON object, not {type(values).__name__}")
+    for override in overrides:
+        _apply(values, override)
+    if data is not None:
+        _apply(values, f"data.directory={json.dumps(data)}")
+    return parse(values, str(path))
+
+
+def parse(values: dict[str, Any], source: str = "configuration") -> Config:
+    """The validated configuration; ValueError names every fault in one line."""
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        faults = "; ".join(_explain(fault) for fault in error.errors())
+        raise ValueError(f"{source}: {faults}") from error
+
+
+def differences(a: Config, b: Config) -> list[str]:
+    """What differs between two runs, as `key.path: value in a, value in b` lines; `about` is ignored."""
+
+    def flat(config):
+        dump = config.model_dump(mode="json", exclude={"about"})
+        return {f"{s}.{k}": v for s, section in dump.items() for k, v in section.items()}
+
+    left, right = flat(a), flat(b)
+    return [f"{k}: {left[k]!r}, {right[k]!r}" for k in left if left[k] != right[k]]
+
+
+def _apply(values: dict, override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ValueError(f"--set needs key.path=value, got {override!r}")
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        value = text
+    *sections, last = key.split(".")
+    for section in sections:
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            raise ValueError(f"--set {override}: {section!r} is no section")
+    values[last] = value
+
+
+def _explain(fault: dict) -> str:
+    where = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        known = _keys_of(fault["loc"][:-1])
+        near = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
+        return f"unknown key {where!r}; {hint}"
+    if fault["type"] == "missing":
+        return f"{where} is required"
+    value = repr(fault["input"])
+    value = value if len(value) <= 60 else value[:57] + "..."
+    return f"{where or 'value'}: {fault['msg'].removeprefix('Value error, ')} (got {value})"
+
+
+def _keys_of(location: tuple) -> list[str]:
+    section = Config
+    for part in location:
+        section = section.model_fields[part].annotation
+    return list(section.model_fields)

@@ -1,0 +1,223 @@
+"""tf.data: TFRecords in, batches of network crops and labels out; every order and map is reproducible.
+
+What is random comes from (seed, epoch, example id) alone, so that a run that starts at any step sees
+what an undisturbed one would have seen there.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tensorflow as tf
+
+from tfhuber import landmarks, records
+from tfhuber.augment import equal_spacing, random_map
+from tfhuber.config import Augmentation, Config
+from tfhuber.geometry import apply_map, box_to_crop, compose, warp
+from tfhuber.landmarks import LandmarkSet
+
+__all__ = ["Split", "evaluation_batches", "network_example", "open_split", "training_batches"]
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split of a converted data set: its TFRecord files, their example count, their landmarks."""
+
+    directory: Path
+    name: str
+    paths: list[str]
+    examples: int
+    landmark_set: LandmarkSet
+
+
+def open_split(directory: str | Path, name: str) -> Split:
+    """The split `name` of the converted data set in `directory`.
+
+    Raises:
+      ValueError: if there is no such data set or split, it is empty, or a file of it is missing.
+    """
+    manifest = records.read_manifest(directory)
+    paths = records.shard_paths(directory, manifest, name)
+    return Split(
+        Path(directory),
+        name,
+        paths,
+        int(manifest["splits"][name]["examples"]),
+        landmarks.get(manifest["landmark_set"]),
+    )
+
+
+def training_batches(split: Split, config: Config, *, start_step: int = 0) -> tf.data.Dataset:
+    """Augmented batches for all steps from `start_step` to the end of training.
+
+    Each epoch takes `examples // batch_size` full batches of a fresh order; the few examples left
+    over differ from epoch to epoch.
+
+    Returns:
+      A dataset of dicts: `image` [B, S, S, 3] float32 in 0..255, `landmarks` [B, K, 2] in
+      network-crop pixels, `weights` [B, K], and what `network_example` lists.
+
+    Raises:
+      ValueError: if the split is smaller than one batch.
+    """
+    batch, size, seed = config.train.batch_size, config.model.image_size, config.train.seed
+    steps = steps_per_epoch(split, config)
+    first_epoch, first_batch = divmod(start_step, steps)
+
+    def epoch_examples(epoch):
+        raw = _shuffled_records(split, config.data.shuffle_buffer, seed, epoch)
+        skipped = tf.where(epoch == first_epoch, first_batch * batch, 0)
+        raw = raw.take(steps * batch).skip(tf.cast(skipped, tf.int64))
+        return raw.map(lambda serialized: (serialized, epoch))
+
+    def prepare(serialized, epoch):
+        example = records.parse(serialized, split.landmark_set)
+        key = _augmentation_key(example["id"], seed, epoch)
+        return network_example(example, split.landmark_set, size, config.augmentation, key)
+
+    return (
+        tf.data.Dataset.range(first_epoch, config.train.epochs)
+        .flat_map(epoch_examples)
+        .map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        .batch(batch, drop_remainder=True)
+        .prefetch(tf.data.AUTOTUNE)
+    )
+
+
+def evaluation_batches(split: Split, config: Config) -> tf.data.Dataset:
+    """All examples of a split in their order, not augmented; the last batch may be smaller."""
+    size = config.model.image_size
+
+    def prepare(serialized):
+        example = records.parse(serialized, split.landmark_set)
+        return network_example(example, split.landmark_set, size)
+
+    return (
+        tf.data.TFRecordDataset(split.paths)
+        .map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        .batch(config.train.batch_size)
+        .prefetch(tf.data.AUTOTUNE)
+    )
+
+
+def augmented_labels(split: Split, config: Config, minimum: int = 20_000) -> tf.data.Dataset:
+    """Batches of (landmarks [B, K, 2] in network-crop pixels, weights [B, K]) of augmented examples.
+
+    As many whole epochs as give at least `minimum` examples; images are not decoded.
+    """
+    size, seed = config.model.image_size, config.train.seed
+    epochs = -(-minimum // split.examples)
+
+    def prepare(serialized, epoch):
+        example = records.parse(serialized, split.landmark_set)
+        key = _augmentation_key(example["id"], seed, epoch)
+        _, *labels = _network_labels(example, split.landmark_set, size, config.augmentation, key)
+        return tuple(labels)
+
+    def one_epoch(epoch):
+        return tf.data.TFRecordDataset(split.paths).map(lambda serialized: (serialized, epoch))
+
+    return (
+        tf.data.Dataset.range(epochs)
+        .flat_map(one_epoch)
+        .map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        .batch(1024)
+    )
+
+
+def steps_per_epoch(split: Split, config: Config) -> int:
+    """Full batches in one epoch; ValueError if the split is smaller than one batch."""
+    steps = split.examples // config.train.batch_size
+    if steps == 0:
+        raise ValueError(
+            f"split {split.name!r} of {split.directory} holds {split.examples} examples, fewer than "
+            f"train.batch_size = {config.train.batch_size}; lower it with --set train.batch_size=N"
+        )
+    return steps
+
+
+def network_example(
+    example: dict,
+    landmark_set: LandmarkSet,
+    size: int,
+    augmentation: Augmentation | None = None,
+    key: tf.Tensor | None = None,
+) -> dict:
+    """One parsed record in the network crop's frame, augmented if `augmentation` is given.
+
+    Args:
+      example: as `records.parse` returns it.
+      landmark_set: the data set's landmarks.
+      size: side of the network crop in pixels.
+      augmentation: how far the random map may go; None gives the plain crop.
+      key: [2] seed of the random map.
+
+    Returns:
+      `image` [size, size, 3] float32 in 0..255; `landmarks` [K, 2] in network-crop pixels;
+      `weights` [K]; `to_network` [3, 3], the map from the original image to the network crop;
+      `landmarks_original` [K, 2] and `normalizer` in original pixels; `attributes` [A]; `id`; `box`.
+    """
+    h, points, weights = _network_labels(example, landmark_set, size, augmentation, key)
+    stored = tf.io.decode_jpeg(example["image"], channels=3)
+    return {
+        "image": warp(stored, compose(h, example["crop_to_original"]), size),
+        "landmarks": points,
+        "weights": weights,
+        "to_network": h,
+        "landmarks_original": example["landmarks"],
+        "normalizer": example["normalizer"],
+        "attributes": example["attributes"],
+        "box": example["box"],
+        "id": example["id"],
+    }
+
+
+def _network_labels(example, landmark_set, size, augmentation, key):
+    """The map from the original image to the network crop, and labels and weights in that crop."""
+    h = box_to_crop(example["box"], size, landmark_set.square)
+    weights = example["weights"]
+    if augmentation is None:
+        return h, apply_map(h, example["landmarks"]), weights
+    random, mirrored = random_map(key, size, augmentation)
+    h = compose(random, h)
+    points = apply_map(h, example["landmarks"])
+    mirror = tf.constant(landmark_set.mirror)
+    points = tf.where(mirrored, tf.gather(points, mirror), points)
+    weights = tf.where(mirrored, tf.gather(weights, mirror), weights)
+    if augmentation.equal_spacing:
+        for first, last in landmark_set.contours:
+            points = _space_contour(points, weights, first, last)
+    return h, points, weights
+
+
+def _space_contour(points, weights, first, last):
+    part = slice(first, last + 1)
+    complete = tf.reduce_all(weights[part] > 0)
+    spaced = tf.where(complete, equal_spacing(points[part]), points[part])
+    return tf.concat([points[:first], spaced, points[last + 1 :]], axis=0)
+
+
+def _shuffled_records(split: Split, buffer: int, seed: int, epoch: tf.Tensor) -> tf.data.Dataset:
+    """The split's serialized examples in the order of that epoch.
+
+    Shards are shuffled and interleaved, and of that stream each block of `buffer` examples is
+    shuffled; a split no larger than the buffer is shuffled as a whole.
+    """
+    paths = tf.constant(split.paths)
+    key = tf.stack([tf.cast(seed, tf.int64), epoch])
+
+    def shard(i):
+        return paths[tf.random.experimental.index_shuffle(i, key, len(split.paths) - 1)]
+
+    return (
+        tf.data.Dataset.range(len(split.paths))
+        .map(shard)
+        .interleave(tf.data.TFRecordDataset, cycle_length=16, block_length=16)
+        .batch(min(buffer, split.examples))
+        .map(lambda block: tf.random.experimental.stateless_shuffle(block, key))
+        .unbatch()
+    )
+
+
+def _augmentation_key(example_id: tf.Tensor, seed: int, epoch: tf.Tensor) -> tf.Tensor:
+    example = tf.strings.to_hash_bucket_fast(example_id, 2**62)
+    return tf.stack([example, tf.cast(seed, tf.int64) * 2**32 + epoch])
