@@ -1,0 +1,98 @@
+"""The numbers in metrics.json follow from the distributions, in every frame the same."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfhuber import evaluate, inputs
+from tfhuber.inference import load_run
+
+
+@pytest.fixture(scope="module")
+def predictor(tiny_run):
+    return load_run(tiny_run)
+
+
+@pytest.fixture(scope="module")
+def split(tiny_config):
+    return inputs.open_split(tiny_config.data.directory, "test")
+
+
+@pytest.fixture(scope="module")
+def predictions(predictor, split):
+    return evaluate.collect(predictor, split)
+
+
+def test_the_likelihoods_are_those_of_the_distributions(predictor, split, predictions):
+    """`nll` from the distributions in original pixels; `loss` differs by the constants alone."""
+    factor = np.linalg.inv(predictions.covariance / predictor.energy.kappa(2))
+    values, vectors = np.linalg.eigh(factor)
+    factor = np.einsum("nkij,nkj,nklj->nkil", vectors, np.sqrt(values), vectors)
+    there = predictor.distribution(
+        tf.constant(predictions.landmarks, tf.float32), tf.constant(factor, tf.float32)
+    )
+    nll = -tf.reduce_sum(there.log_prob(predictions.truth) * predictions.weights, 1)
+    np.testing.assert_allclose(predictions.nll, nll, rtol=2e-3)
+    radial = there.radial_cdf(predictions.truth)
+    np.testing.assert_allclose(predictions.radial_cdf, radial, atol=2e-3)
+
+    batch = next(iter(inputs.evaluation_batches(split, predictor.config)))
+    scale = batch["to_network"][:, 0, 0].numpy()
+    constants = 98 * (predictor.energy.log_normalizer(2) - 2 * np.log(scale))
+    constants = constants - predictor.whitening.log_det.sum()
+    np.testing.assert_allclose(
+        (predictions.nll - predictions.loss)[: len(scale)], constants, rtol=1e-4
+    )
+
+
+def test_metrics_have_the_names_that_others_rely_on(predictor, split, predictions):
+    metrics = evaluate.summarise(predictor, predictions)
+    assert {"nme", "failure_rate_10", "auc_10", "subsets", "loss", "nll_relative", "nll"} <= set(
+        metrics
+    )
+    assert {"coverage_50", "coverage_90", "coverage_95"} <= set(metrics)
+    assert 0 < metrics["coverage_50"] <= metrics["coverage_90"] <= metrics["coverage_95"] <= 1
+    # Table 3's constant: 98 (log c_2(1) - log 2 pi), RECIPE's arithmetic.
+    np.testing.assert_allclose(
+        metrics["nll_relative"] - metrics["loss"], 98 * np.log(10.0941 / (2 * np.pi)), rtol=1e-4
+    )
+    errors = np.linalg.norm(predictions.landmarks - predictions.truth, axis=-1)
+    by_hand = 100 * (errors.mean(1) / predictions.normalizer).mean()
+    np.testing.assert_allclose(metrics["nme"], by_hand, rtol=1e-6)
+
+
+def test_the_mirrored_view_comes_back_into_the_frame(predictor, split):
+    """For an image and its mirror image, test-time augmentation gives mirrored answers."""
+    images = next(iter(inputs.evaluation_batches(split, predictor.config)))["image"]
+    order = np.array(predictor.landmark_set.mirror)
+    last = predictor.config.model.image_size - 1
+    for tta in ("mean", "ml"):
+        loc, factor = (t.numpy() for t in predictor.predict(images, tta))
+        mirrored, mirrored_factor = (t.numpy() for t in predictor.predict(images[:, :, ::-1], tta))
+        flip = np.array([[1, -1], [-1, 1]])
+        np.testing.assert_allclose(mirrored[:, order] * [-1, 1] + [last, 0], loc, atol=2e-3)
+        np.testing.assert_allclose(mirrored_factor[:, order] * flip, factor, rtol=2e-3, atol=1e-4)
+
+
+def test_mean_fusion_is_the_mean_of_the_two_views(predictor, split):
+    images = next(iter(inputs.evaluation_batches(split, predictor.config)))["image"]
+    plain, mirrored = predictor._one_view(images), predictor._mirrored_view(images)
+    fused = predictor.predict(images, "mean")
+    np.testing.assert_allclose(fused[0], (plain[0] + mirrored[0]) / 2, rtol=1e-5)
+    with pytest.raises(ValueError, match="tta must be one of none, mean, ml"):
+        predictor.predict(images, "median")
+
+
+@pytest.mark.parametrize("tta", ["none", "ml"])
+def test_the_command_writes_metrics_and_a_sheet(tiny_run, tta):
+    command = [sys.executable, "-m", "tfhuber.evaluate", "--run", str(tiny_run), "--tta", tta]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    metrics = json.loads((tiny_run / "metrics.json").read_text())
+    assert metrics["tta"] == tta and metrics["checkpoint"] == "latest"
+    assert f"NME {metrics['nme']:.2f} %" in result.stdout.splitlines()[-1]
+    assert (tiny_run / "evaluation.png").stat().st_size > 20_000

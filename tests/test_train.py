@@ -1,0 +1,190 @@
+"""Training under `tf.distribute`: exact whatever the number of devices, and never lost by a kill."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfhuber import config, inputs, loop, train
+from tfhuber.inference import load_run
+from tfhuber.whitening import fit
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_a_run_leaves_what_evaluation_needs(tiny_run, tiny_config):
+    metrics = json.loads((tiny_run / "metrics.json").read_text())
+    assert np.isfinite(metrics["nme"]) and metrics["split"] == "test"
+    assert json.loads((tiny_run / "run.json").read_text())["landmark_set"] == "wflw"
+    assert any((tiny_run / "logs").iterdir())
+    for checkpoint in ("latest", "best"):
+        assert load_run(tiny_run, checkpoint).config == tiny_config
+
+
+def test_training_learns(tiny_run):
+    """The first epoch's loss is that of the start (A = I, nu = 0); two epochs bring it down."""
+    losses = {}
+    for file in sorted((tiny_run / "logs").iterdir()):
+        for event in tf.compat.v1.train.summary_iterator(str(file)):
+            for value in event.summary.value:
+                if value.tag == "loss":
+                    losses[event.step] = float(tf.make_ndarray(value.tensor))
+    # At the start each whitened landmark costs about E[h(|y|)], y of unit covariance: about 0.85.
+    assert losses[max(losses)] < 0.8 * 0.85 * 98
+
+
+def test_a_finished_run_is_not_trained_again(tiny_run, tiny_config):
+    before = (tiny_run / "latest" / "checkpoint").read_text()
+    metrics = train.train(tiny_config, tiny_run, quiet=True)
+    assert (tiny_run / "latest" / "checkpoint").read_text() == before
+    assert metrics == json.loads((tiny_run / "metrics.json").read_text())
+
+
+def test_another_configuration_is_refused(tiny_run, tiny_config):
+    changed = tiny_config.model_copy(
+        update={"train": tiny_config.train.model_copy(update={"epochs": 7})}
+    )
+    with pytest.raises(ValueError, match=r"train.epochs: 2, 7; choose another --run"):
+        train.train(changed, tiny_run)
+
+
+def test_a_directory_with_other_things_is_refused(tiny_config, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match="is no training run"):
+        train.train(tiny_config, tmp_path)
+
+
+def test_the_learning_rate_is_linear_between_its_points():
+    schedule = loop.PiecewiseLinear([(0, 1e-3), (25, 1e-3), (40, 1e-4), (50, 1e-5)], 10)
+    epochs = [0, 10, 25, 32.5, 40, 45, 50, 60]
+    expected = [1e-3, 1e-3, 1e-3, 5.5e-4, 1e-4, 5.5e-5, 1e-5, 1e-5]
+    np.testing.assert_allclose([schedule(10 * e) for e in epochs], expected, rtol=1e-5)
+
+
+def test_frozen_epochs_train_the_new_layers_only(tiny_config):
+    frozen = config.parse(
+        {
+            **tiny_config.model_dump(),
+            "train": {**tiny_config.train.model_dump(), "frozen_epochs": 1},
+        }
+    )
+    split = inputs.open_split(frozen.data.directory, "train")
+    steps = inputs.steps_per_epoch(split, frozen)
+    state = loop.State.create(frozen, 98, steps)
+    whitening = fit(inputs.augmented_labels(split, frozen, 1), 98, 32)
+    step = loop.training_step(state, whitening, frozen, tf.distribute.get_strategy())
+    backbone = state.model.get_layer("backbone")
+    before = [w.numpy() for w in backbone.trainable_weights]
+    head = state.model.get_layer("head").get_weights()[0]
+    batches = iter(inputs.training_batches(split, frozen))
+    for _ in range(steps):
+        step(next(batches))
+    for weight, value in zip(backbone.trainable_weights, before, strict=True):
+        np.testing.assert_array_equal(weight, value)
+    assert np.abs(state.model.get_layer("head").get_weights()[0] - head).max() > 1e-4
+    step(next(batches))
+    assert np.abs(backbone.trainable_weights[0].numpy() - before[0]).max() > 0
+
+
+def test_a_loss_that_is_not_finite_stops(tiny_config, tmp_path):
+    wild = config.parse(
+        {
+            **tiny_config.model_dump(),
+            "train": {**tiny_config.train.model_dump(), "learning_rate": [[0, 1e30]]},
+        }
+    )
+    with pytest.raises(ValueError, match=r"the loss is .* lower train.learning_rate"):
+        train.train(wild, tmp_path / "run", quiet=True)
+
+
+# The rest runs in processes of its own: devices are fixed once TensorFlow has started.
+
+
+def _write_config(path: Path, tiny_config, **changes) -> Path:
+    values = tiny_config.model_dump(mode="json")
+    values["train"].update(changes)
+    path.write_text(json.dumps(values))
+    return path
+
+
+def _command(config_path: Path, run: Path) -> list[str]:
+    return [sys.executable, "-m", "tfhuber.train", "--config", str(config_path), "--run", str(run)]
+
+
+def _weights(run: Path) -> list[np.ndarray]:
+    return load_run(run).model.get_weights()
+
+
+@pytest.mark.slow
+def test_sigkill_and_the_same_command_end_with_the_same_weights(tiny_config, tmp_path):
+    path = _write_config(
+        tmp_path / "c.json", tiny_config, epochs=6, checkpoint_minutes=0.001, evaluation_epochs=3
+    )
+    quiet = subprocess.run(_command(path, tmp_path / "quiet"), capture_output=True, text=True)
+    assert quiet.returncode == 0, quiet.stderr
+    assert re.search(r"run .*quiet: NME \d+\.\d+ % on test$", quiet.stdout.strip())
+
+    killed = tmp_path / "killed"
+    for wanted in (2, 9):  # checkpoints of 30 steps after which the process is shot
+        process = subprocess.Popen(
+            _command(path, killed), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        deadline = time.monotonic() + 300
+        while _latest_step(killed) < wanted and time.monotonic() < deadline:
+            assert process.poll() is None, "training ended before it could be killed"
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert _latest_step(killed) < 30
+    resumed = subprocess.run(_command(path, killed), capture_output=True, text=True)
+    assert resumed.returncode == 0, resumed.stderr
+    for ours, theirs in zip(_weights(killed), _weights(tmp_path / "quiet"), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert resumed.stdout.replace("killed", "quiet") == quiet.stdout
+
+
+def _latest_step(run: Path) -> int:
+    prefix = tf.train.latest_checkpoint(run / "latest") if (run / "latest").is_dir() else None
+    return int(prefix.rsplit("-", 1)[1]) if prefix else 0
+
+
+@pytest.mark.slow
+def test_two_devices_give_the_numbers_of_one(tiny_config, tmp_path):
+    path = _write_config(tmp_path / "c.json", tiny_config, epochs=1)
+    script = (
+        "import sys, tensorflow as tf; from tfhuber import config, loop, train; from pathlib import Path\n"
+        "cpu = tf.config.list_physical_devices('CPU')[0]\n"
+        "n = int(sys.argv[3])\n"
+        "tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * n)\n"
+        "devices = [f'CPU:{i}' for i in range(n)]\n"
+        "loop.strategy_for = lambda _: tf.distribute.MirroredStrategy(devices)\n"
+        "train.train(config.load(sys.argv[1]), sys.argv[2], quiet=True)\n"
+    )
+    for count in (1, 2):
+        command = [
+            sys.executable,
+            "-c",
+            script,
+            str(path),
+            str(tmp_path / f"on{count}"),
+            str(count),
+        ]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        result = subprocess.run(command, capture_output=True, text=True, env=environment)
+        assert result.returncode == 0, result.stderr[-2000:]
+    one, two = (load_run(tmp_path / f"on{count}").model for count in (1, 2))
+    # Batch statistics are each device's own, so the backbone's weights agree only roughly after some
+    # steps; the bias of the head, whose gradient needs no backbone at the start, agrees closely.
+    for name in ("head", "channelwise_convolution"):
+        for ours, theirs in zip(
+            one.get_layer(name).get_weights(), two.get_layer(name).get_weights(), strict=True
+        ):
+            np.testing.assert_allclose(ours, theirs, atol=4e-3)

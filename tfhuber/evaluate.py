@@ -1,0 +1,246 @@
+"""Measures a run: `python -m tfhuber.evaluate --run DIR [--split test] [--tta none|mean|ml]`.
+
+Prints a table and writes `metrics.json` and `evaluation.png` (best, median and worst examples with
+their 90 % ellipses) into the run's directory.
+"""
+
+import argparse
+import math
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from tfhuber import metrics as measures
+from tfhuber.cli import import_tensorflow, run_main
+from tfhuber.files import write_json
+
+__all__ = ["Predictions", "collect", "evaluate", "headline", "main", "summarise"]
+
+LEVELS = (0.5, 0.9, 0.95)
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model says of N examples, with the truth beside it; original image pixels throughout.
+
+    Attributes:
+      id: [N] example ids.
+      landmarks: [N, K, 2] predicted positions.
+      covariance: [N, K, 2, 2] predicted covariances.
+      truth: [N, K, 2] labels.
+      weights: [N, K] 1 where labelled.
+      normalizer: [N] what errors are divided by; 0 if unknown.
+      attributes: [N, A] flags.
+      radial_cdf: [N, K] probability of the ellipse through the label.
+      loss: [N] eq. 6 in normalised coordinates, summed over labelled landmarks.
+      nll: [N] negative log-density of the labels in original pixels, summed over labelled landmarks.
+    """
+
+    id: np.ndarray
+    landmarks: np.ndarray
+    covariance: np.ndarray
+    truth: np.ndarray
+    weights: np.ndarray
+    normalizer: np.ndarray
+    attributes: np.ndarray
+    radial_cdf: np.ndarray
+    loss: np.ndarray
+    nll: np.ndarray
+
+
+def collect(predictor, split, tta: str = "none") -> Predictions:
+    """Predictions for every example of a split, in its order.
+
+    Args:
+      predictor: `inference.Predictor`.
+      split: `inputs.Split`.
+      tta: as in `Predictor.predict`.
+
+    Raises:
+      ValueError: if the split's landmarks are not those that the model predicts.
+    """
+    from tfhuber import inputs
+
+    if split.landmark_set.name != predictor.landmark_set.name:
+        raise ValueError(
+            f"the model predicts {predictor.landmark_set.name} landmarks, but {split.directory} "
+            f"holds {split.landmark_set.name}"
+        )
+    rows = [
+        _original_frame(predictor, batch, *predictor.compiled(tta)(batch["image"]))
+        for batch in inputs.evaluation_batches(split, predictor.config)
+    ]
+    return Predictions(
+        **{f.name: np.concatenate([row[f.name] for row in rows]) for f in fields(Predictions)}
+    )
+
+
+def evaluate(predictor, split, tta: str = "none") -> dict:
+    """The metrics of a model on a split, as they go to `metrics.json`."""
+    predictions = collect(predictor, split, tta)
+    return {"split": split.name, "tta": tta, **summarise(predictor, predictions)}
+
+
+def summarise(predictor, predictions: Predictions) -> dict:
+    """Point metrics of the landmark set, loss, likelihoods and coverage.
+
+    `loss` is eq. 6 (no constant) and `nll_relative` measures constants against the Gaussian's (the
+    paper's table 3), both in normalised coordinates; `nll` is the density's, in original pixels. Each
+    is a mean over examples of the sum over landmarks.
+    """
+    p = predictions
+    found = measures.evaluate_landmarks(
+        predictor.landmark_set, p.landmarks, p.truth, p.weights, p.normalizer, p.attributes
+    )
+    constant = float(predictor.energy.log_normalizer(2)) - math.log(2 * math.pi)
+    relative = p.loss + constant * p.weights.sum(axis=1)
+    covered = measures.coverage(p.radial_cdf, p.weights, LEVELS)
+    return {
+        **found,
+        "loss": float(p.loss.mean()),
+        "nll_relative": float(relative.mean()),
+        "nll": float(p.nll.mean()),
+        **{f"coverage_{round(100 * level)}": value for level, value in covered.items()},
+    }
+
+
+def headline(metrics: dict) -> str:
+    """The metric that a run is known by, as text."""
+    if "pckh_0.5" in metrics:
+        return f"PCKh@0.5 {metrics['pckh_0.5']:.2f} % on {metrics['split']}"
+    return f"NME {metrics['nme']:.2f} % on {metrics['split']}"
+
+
+def _original_frame(predictor, batch, loc, precision_factor) -> dict:
+    """One batch's entries of `Predictions`, from its predictions in the network crop's frame."""
+    import tensorflow as tf
+
+    from tfhuber import geometry, smallmatrix
+
+    here = predictor.distribution(loc, precision_factor)
+    weights = batch["weights"]
+    log_det = smallmatrix.log_determinant(precision_factor)
+    whitening_log_det = tf.constant(predictor.whitening.log_det, tf.float32)
+    radius = here.radius(batch["landmarks"])
+    energy = predictor.energy.energy(radius**2)
+    constant = float(predictor.energy.log_normalizer(2))
+
+    to_original = geometry.invert(batch["to_network"])
+    jacobian = geometry.jacobian(to_original, loc)
+    there = predictor.distribution(
+        geometry.apply_map(to_original, loc),
+        geometry.push_precision_factor(jacobian, precision_factor),
+    )
+    to_original_log_det = tf.math.log(tf.abs(tf.linalg.det(jacobian)))
+    values = {
+        "id": batch["id"],
+        "landmarks": there.mean(),
+        "covariance": there.covariance(),
+        "truth": batch["landmarks_original"],
+        "weights": weights,
+        "normalizer": batch["normalizer"],
+        "attributes": batch["attributes"],
+        "radial_cdf": here.radial_cdf(batch["landmarks"]),
+        "loss": tf.reduce_sum(weights * (energy - log_det + whitening_log_det), axis=1),
+        "nll": tf.reduce_sum(weights * (energy - log_det + to_original_log_det + constant), axis=1),
+    }
+    return {name: value.numpy() for name, value in values.items()}
+
+
+def _table(metrics: dict) -> str:
+    """The metrics as aligned text."""
+    rows = [
+        (name, f"{value:.4g}" if isinstance(value, float) else str(value))
+        for name, value in metrics.items()
+        if not isinstance(value, dict)
+    ]
+    for section in ("subsets", "joints"):
+        for name, values in metrics.get(section, {}).items():
+            cells = "  ".join(
+                f"{key} {v:.2f}" if isinstance(v, float) else f"{key} {v}"
+                for key, v in values.items()
+            )
+            rows.append((f"{section[:-1]} {name}", cells))
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
+def _sheet(predictor, split, predictions: Predictions, tta: str):
+    """Best, median and worst examples by mean error over the crop's scale, drawn on network crops."""
+    import tensorflow as tf
+    from PIL import Image
+
+    from tfhuber import figures, inputs
+
+    errors = measures.point_errors(predictions.landmarks, predictions.truth)
+    relative = measures.nme(errors, predictions.normalizer, predictions.weights)
+    order = np.argsort(relative)[: np.isfinite(relative).sum()]
+    count = min(4, len(order))
+    middle = (len(order) - count) // 2
+    picks = {
+        "best": order[:count],
+        "median": order[middle : middle + count],
+        "worst": order[::-1][:count],
+    }
+    wanted = {int(i) for chosen in picks.values() for i in chosen}
+    pictures = {}
+    examples = inputs.evaluation_batches(split, predictor.config).unbatch()
+    for i, example in enumerate(examples):
+        if i not in wanted:
+            continue
+        image = tf.cast(tf.clip_by_value(example["image"], 0, 255), tf.uint8).numpy()
+        loc, factor = predictor.compiled(tta)(example["image"][tf.newaxis])
+        here = predictor.distribution(loc, factor)
+        pictures[i] = figures.draw_overlay(
+            Image.fromarray(image),
+            loc[0].numpy(),
+            here.covariance()[0].numpy(),
+            edges=predictor.landmark_set.edges,
+            delta=predictor.config.model.delta,
+            min_side=360,
+            max_side=360,
+            legend=False,
+        )
+    rows = {
+        name: [(pictures[int(i)], f"{100 * relative[i]:.1f} %") for i in chosen]
+        for name, chosen in picks.items()
+    }
+    return figures.evaluation_sheet(rows, title=f"{split.name}: mean error, 90 % ellipses")
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m tfhuber.evaluate", description=__doc__)
+    parser.add_argument("--run", required=True, help="a directory that tfhuber.train wrote")
+    parser.add_argument("--data", help="the converted data set (default: the run's)")
+    parser.add_argument("--split", help="the split to measure on (default: the run's)")
+    parser.add_argument("--tta", choices=("none", "mean", "ml"), default="none")
+    parser.add_argument("--checkpoint", choices=("latest", "best"), default="latest")
+    arguments = parser.parse_args()
+
+    import_tensorflow()
+    from tfhuber import figures, inference, inputs
+
+    run = Path(arguments.run)
+    predictor = inference.load_run(run, arguments.checkpoint)
+    data = predictor.config.data
+    split = inputs.open_split(
+        arguments.data or data.directory, arguments.split or data.evaluation_split
+    )
+    predictions = collect(predictor, split, arguments.tta)
+    metrics = {
+        "split": split.name,
+        "tta": arguments.tta,
+        "checkpoint": arguments.checkpoint,
+        **summarise(predictor, predictions),
+    }
+    write_json(run / "metrics.json", metrics)
+    figures.save_image(_sheet(predictor, split, predictions, arguments.tta), run / "evaluation.png")
+    print(_table(metrics))
+    print(f"{run / 'metrics.json'}, {run / 'evaluation.png'}: {headline(metrics)}")
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main)
