@@ -1,0 +1,1 @@
+"""Serving: a client, the configuration for TensorFlow Serving, and a local stand-in for it."""

@@ -1,0 +1,149 @@
+"""Exports a run for TensorFlow Serving: `python -m tfhuber.export --run DIR --output DIR`.
+
+Writes the next numbered version, `OUTPUT/N/`, after a fresh process has loaded it as TensorFlow Serving
+does and got the training side's numbers.
+"""
+
+import argparse
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from tfhuber.cli import import_tensorflow, run_main
+from tfhuber.savedmodel import Facts, run_in_fresh_process, write_facts
+
+__all__ = ["export", "main", "serving_function"]
+
+
+def serving_function(predictor, tta: str = "none"):
+    """The function behind the signature: image files and boxes to positions and covariances.
+
+    Returns:
+      A `tf.function` from `image_bytes` [N] string (whole JPEG or PNG files) and `box` [N, 4] float32
+      (x0, y0, x1, y1 in original pixels; all zeros: the whole image) to a dict of `landmarks`
+      [N, K, 2] and `covariance` [N, K, 2, 2] in original image pixels, and `valid` [N]: false where the
+      file is no whole JPEG or PNG, or the box is empty, not finite or outside the image; the
+      row's numbers are 0 there.
+    """
+    import tensorflow as tf
+
+    from tfhuber import geometry, images
+
+    size = predictor.config.model.image_size
+    rule = predictor.landmark_set.square
+
+    def crop(arguments):
+        image, decoded = images.decode(arguments[0])
+        region, h, inside = images.network_crop(image, arguments[1], size, rule)
+        return region, h, decoded & inside
+
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec([None], tf.string, name="image_bytes"),
+            tf.TensorSpec([None, 4], tf.float32, name="box"),
+        ]
+    )
+    def predict(image_bytes, box):
+        crops, to_network, valid = tf.map_fn(
+            crop,
+            (image_bytes, box),
+            fn_output_signature=(
+                tf.TensorSpec([size, size, 3], tf.float32),
+                tf.TensorSpec([3, 3], tf.float32),
+                tf.TensorSpec([], tf.bool),
+            ),
+        )
+        loc, factor = predictor.predict(crops, tta)
+        covariance = predictor.distribution(loc, factor).covariance()
+        to_original = geometry.invert(to_network)
+        landmarks = geometry.apply_map(to_original, loc)
+        covariance = geometry.push_covariance(geometry.jacobian(to_original, loc), covariance)
+        finite = tf.reduce_all(tf.math.is_finite(landmarks), [1, 2])
+        finite &= tf.reduce_all(tf.math.is_finite(covariance), [1, 2, 3])
+        valid &= finite
+        return {
+            "landmarks": tf.where(valid[:, None, None], landmarks, 0.0),
+            "covariance": tf.where(valid[:, None, None, None], covariance, 0.0),
+            "valid": valid,
+        }
+
+    return predict
+
+
+def export(run: str | Path, output: str | Path, checkpoint: str = "latest") -> Path:
+    """Writes a run's model as the next version under `output` and returns that version's directory.
+
+    Args:
+      run: what `tfhuber.train` wrote.
+      output: the model's directory, whose numbered subdirectories are its versions.
+      checkpoint: "latest" or "best".
+
+    Raises:
+      ValueError: if the run cannot be loaded, or the written model's numbers are not the run's.
+    """
+    import keras
+
+    from tfhuber import inference
+
+    predictor = inference.load_run(run, checkpoint)
+    function = serving_function(predictor)
+    output = Path(output)
+    output.mkdir(parents=True, exist_ok=True)
+    # TF Serving looks at numbered directories only, so the dot keeps it from loading half a model.
+    aside = Path(tempfile.mkdtemp(prefix=".export-", dir=output))
+    try:
+        archive = keras.export.ExportArchive()
+        archive.track(predictor.model)
+        archive.add_endpoint("serving_default", function)
+        archive.write_out(str(aside), verbose=False)
+        landmark_set, delta = predictor.landmark_set, predictor.config.model.delta
+        write_facts(aside, Facts(landmark_set.names, landmark_set.edges, delta))
+        _prove(aside, function)
+        os.chmod(aside, 0o755)
+        target = output / str(_next_version(output))
+        aside.rename(target)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return target
+
+
+def _prove(directory: Path, function) -> None:
+    """Compares the written model, loaded in a fresh process through a v1 Session, with `function`."""
+    import tensorflow as tf
+
+    noise = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
+    files = [tf.io.encode_jpeg(noise).numpy(), tf.io.encode_png(noise).numpy(), b"no image"]
+    boxes = np.array([[10, 5, 70, 55], [0, 0, 0, 0], [0, 0, 0, 0]], np.float32)
+    expected = function(tf.constant(files), tf.constant(boxes))
+    found = run_in_fresh_process(directory, files, boxes)
+    for name, value in expected.items():
+        if not np.allclose(value.numpy(), found[name], rtol=1e-4, atol=1e-4):
+            raise ValueError(f"the exported model's {name} differs from the run's; not published")
+
+
+def _next_version(output: Path) -> int:
+    return max((int(p.name) for p in output.iterdir() if p.name.isdigit()), default=0) + 1
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m tfhuber.export", description=__doc__)
+    parser.add_argument("--run", required=True, help="a directory that tfhuber.train wrote")
+    parser.add_argument("--output", required=True, help="the model's directory, e.g. models/wflw")
+    parser.add_argument("--checkpoint", choices=("latest", "best"), default="latest")
+    arguments = parser.parse_args()
+    import_tensorflow()
+    target = export(arguments.run, arguments.output, arguments.checkpoint)
+    print(f"{target}: exported and checked; serve it with")
+    print(
+        f"  python -m serving.local_server --model_name={target.parent.name} "
+        f"--model_base_path={target.parent.absolute()} --rest_api_port=8501"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,121 @@
+"""What the two commands that predict on one picture share: its file, its box, and the result's files."""
+
+import argparse
+import io
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from tfhuber.files import write_json
+from tfhuber.savedmodel import Facts
+
+__all__ = ["add_arguments", "parse_box", "read_image", "write_result"]
+
+# What the exported model decodes; MPO is a JPEG with more pictures behind the first.
+_FORMATS = ("JPEG", "MPO", "PNG")
+_EXIF_ORIENTATION = 0x0112
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the picture, its box, and where the result goes."""
+    parser.add_argument("image", type=Path, metavar="IMAGE", help="a JPEG or PNG file")
+    parser.add_argument(
+        "--box",
+        metavar="X0,Y0,X1,Y1",
+        help="where the face or person is, in pixels (default: the whole image); "
+        "write --box=-5,... if it begins with a minus",
+    )
+    parser.add_argument(
+        "--output", type=Path, help="the picture to write, with landmarks and 90%% ellipses"
+    )
+    parser.add_argument(
+        "--json", type=Path, help="a file for landmarks, covariance and names, in pixels"
+    )
+
+
+def read_image(path: Path) -> tuple[bytes, Image.Image]:
+    """An image file's bytes and its picture as stored, RGB; an EXIF orientation is not applied.
+
+    Raises:
+      ValueError: if the file is no JPEG or PNG, or damaged.
+      OSError: if it cannot be read.
+    """
+    image_bytes = path.read_bytes()
+    try:
+        image = Image.open(io.BytesIO(image_bytes))
+        kind, orientation = image.format, image.getexif().get(_EXIF_ORIENTATION, 1)
+        image = image.convert("RGB")
+    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        reason = "" if isinstance(error, UnidentifiedImageError) else f": {error}"
+        raise ValueError(f"{path} is not an image that can be read{reason}") from None
+    if kind not in _FORMATS:
+        raise ValueError(f"{path} is a {kind} file; the model reads JPEG and PNG")
+    if orientation not in (0, 1):
+        print(
+            f"note: {path} asks viewers to turn it (EXIF orientation {orientation}); "
+            "the model sees it as stored, and so does the picture with the result",
+            file=sys.stderr,
+        )
+    return image_bytes, image
+
+
+def parse_box(text: str, size: tuple[int, int]) -> np.ndarray:
+    """The box [4] that a user typed as `x0,y0,x1,y1`, float64, in pixels of an image.
+
+    Args:
+      text: four numbers with commas between.
+      size: width and height of the image.
+
+    Raises:
+      ValueError: those are not four finite numbers, or the box is empty or outside the image.
+    """
+    try:
+        box = np.array([float(part) for part in text.split(",")])
+    except ValueError:
+        box = np.array([np.nan])
+    if box.shape != (4,) or not np.isfinite(box).all():
+        raise ValueError(f"--box must be four numbers x0,y0,x1,y1, got {text!r}")
+    if not (box[0] < box[2] and box[1] < box[3]):
+        raise ValueError(f"--box {text} is empty: x0 < x1 and y0 < y1 are required")
+    if (box[2:] <= -0.5).any() or (box[:2] >= np.array(size) - 0.5).any():
+        raise ValueError(
+            f"--box {text} is outside the image, which has {size[0]} x {size[1]} pixels"
+        )
+    return box
+
+
+def write_result(
+    arguments: argparse.Namespace, image: Image.Image, landmarks, covariance, box, facts: Facts
+) -> str:
+    """Writes what `--output` and `--json` ask for and returns a line that sums it up.
+
+    Args:
+      arguments: with what `add_arguments` added.
+      image: the photograph.
+      landmarks: [K, 2] in its pixels.
+      covariance: [K, 2, 2] in its pixels squared.
+      box: [4] in its pixels, or None.
+      facts: what the landmarks are.
+    """
+    from tfhuber import figures
+
+    if arguments.json:
+        values = {
+            "names": facts.names,
+            "landmarks": np.asarray(landmarks, float).tolist(),
+            "covariance": np.asarray(covariance, float).tolist(),
+        }
+        write_json(arguments.json, values)
+    if arguments.output:
+        overlay = figures.draw_overlay(
+            image, landmarks, covariance, edges=facts.edges, delta=facts.delta, box=box
+        )
+        figures.save_image(overlay, arguments.output)
+    deviation = np.sqrt(np.trace(covariance, axis1=-2, axis2=-1) / 2)
+    written = " and ".join(str(path) for path in (arguments.output, arguments.json) if path)
+    return (
+        f"{len(landmarks)} landmarks, median standard deviation {np.median(deviation):.2f} pixels; "
+        f"wrote {written}"
+    )

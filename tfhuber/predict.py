@@ -1,0 +1,38 @@
+"""Predicts on one picture: `python -m tfhuber.predict --model DIR IMAGE --output overlay.png`."""
+
+import argparse
+
+import numpy as np
+
+from tfhuber import pictures, savedmodel
+from tfhuber.cli import import_tensorflow, run_main
+
+__all__ = ["main"]
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m tfhuber.predict", description=__doc__)
+    parser.add_argument(
+        "--model", required=True, help="an exported model, as tfhuber.export writes"
+    )
+    pictures.add_arguments(parser)
+    arguments = parser.parse_args()
+    if not (arguments.output or arguments.json):
+        parser.error("nothing to write: give --output, --json or both")
+
+    image_bytes, image = pictures.read_image(arguments.image)
+    box = None if arguments.box is None else pictures.parse_box(arguments.box, image.size)
+    model = savedmodel.find_version(arguments.model)
+    facts = savedmodel.read_facts(model)
+    import_tensorflow()
+    found = savedmodel.run(model, [image_bytes], [np.zeros(4) if box is None else box])
+    if not found["valid"][0]:
+        raise ValueError(f"the model cannot use {arguments.image}: it is no whole JPEG or PNG")
+    landmarks, covariance = found["landmarks"][0], found["covariance"][0]
+    print(pictures.write_result(arguments, image, landmarks, covariance, box, facts))
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main)
