@@ -1,0 +1,201 @@
+"""Writes drawn sample data in WFLW's or MPII's official layout, with the truth beside it.
+
+    python -m pipelines.sample_data --dataset wflw --output DIR [--train 2000] [--test 200]
+
+The published labels are exact positions plus noise from the L2 multivariate Huber distribution,
+whose covariance can be told from the picture: it grows with haze and beneath whatever hides a part,
+and differs between landmarks. `DIR/truth_train.jsonl` and `DIR/truth_test.jsonl` hold one object
+a line:
+
+    {"id": ..., "landmarks": [K][2], "covariance": [K][2][2]}
+
+with the exact positions in original pixels (centres at integers, from 0, for MPII as well) and the
+noise's covariance in those pixels squared; the ids are those of `pipelines.make_tfrecords`. For
+MPII the people of the test split are listed too, though their labels aren't published.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from pipelines.drawing_faces import draw_faces
+from pipelines.drawing_figures import draw_figures
+from pipelines.label_noise import huber_noise
+from pipelines.sample_layouts import Picture, people, write_mpii_mat, write_wflw_list
+from tfhuber.cli import progress, run_main
+
+__all__ = ["read_truth", "write_sample_data"]
+
+DATASETS = ("wflw", "mpii")
+SPLITS = ("train", "test")
+IMAGES = {"wflw": "WFLW_images", "mpii": "images"}
+EVENTS = ("0--Portrait", "1--Parade", "2--Market", "3--Studio", "4--Street", "5--Concert")
+JPEG_QUALITY = 90
+
+
+def write_sample_data(
+    dataset: str,
+    output: str | os.PathLike,
+    *,
+    train: int = 2000,
+    test: int = 200,
+    seed: int = 0,
+    processes: int | None = None,
+    overwrite: bool = False,
+) -> dict[str, int]:
+    """Draws pictures, writes them with their labels and the truth, and counts the examples.
+
+    Picture i of a split depends on (seed, dataset, split, i) alone. An example is a labelled face
+    or person, of which a picture may hold two, and, in MPII's layout, none.
+
+    Args:
+      dataset: "wflw" or "mpii".
+      output: directory to write; it appears when everything is written.
+      train, test: numbers of pictures.
+      seed: at least 0.
+      processes: how many draw at a time; default: one for each processor, at most 8.
+      overwrite: whether to replace sample data that is already there.
+
+    Returns:
+      The number of lines in each split's truth.
+
+    Raises:
+      ValueError: if an argument is out of range, or `output` is not empty and may not be replaced.
+
+    Example:
+      >>> write_sample_data("wflw", "data/wflw", train=100, test=10)
+      {'train': 111, 'test': 10}
+    """
+    if dataset not in DATASETS:
+        raise ValueError(f"dataset must be one of {', '.join(DATASETS)}, got {dataset!r}")
+    processes = min(os.cpu_count() or 1, 8) if processes is None else processes
+    for name, value, least in (
+        ("train", train, 1),
+        ("test", test, 1),
+        ("seed", seed, 0),
+        ("processes", processes, 1),
+    ):
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}, got {value}")
+
+    with _replacing(Path(output).resolve(), overwrite) as scratch:
+        jobs = [("train", index) for index in range(train)]
+        jobs += [("test", index) for index in range(test)]
+        pictures = list(_draw_all(partial(_draw, dataset, seed, scratch), jobs, processes))
+        drawn = {"train": pictures[:train], "test": pictures[train:]}
+        if dataset == "wflw":
+            ids = [write_wflw_list(scratch, split, drawn[split]) for split in SPLITS]
+        else:
+            ids = write_mpii_mat(scratch, drawn["train"], drawn["test"])
+        return {
+            split: _write_truth(scratch, split, drawn[split], split_ids)
+            for split, split_ids in zip(SPLITS, ids, strict=True)
+        }
+
+
+def read_truth(
+    directory: str | os.PathLike, split: str
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Reads exact landmarks [K, 2] and noise covariances [K, 2, 2], by id, in original pixels."""
+    with open(Path(directory) / f"truth_{split}.jsonl") as lines:
+        entries = [json.loads(line) for line in lines]
+    return {
+        entry["id"]: (np.array(entry["landmarks"]), np.array(entry["covariance"]))
+        for entry in entries
+    }
+
+
+def _draw_all(draw, jobs: list, processes: int) -> Iterator[Picture]:
+    bar = partial(progress, total=len(jobs), desc="drawing", unit="image")
+    if processes == 1:
+        yield from bar(map(draw, jobs))
+        return
+    # Spawned, not forked: whoever calls may have threads running. Ctrl-C is the parent's to handle.
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(processes, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
+        yield from bar(pool.imap(draw, jobs, chunksize=16))
+
+
+def _draw(dataset: str, seed: int, directory: Path, job: tuple[str, int]) -> Picture:
+    """Draws one picture, stores it below `directory` and returns it with its noisy labels."""
+    split, index = job
+    rng = np.random.default_rng((seed, DATASETS.index(dataset), SPLITS.index(split), index))
+    if dataset == "wflw":
+        event = EVENTS[index % len(EVENTS)]
+        number, title = event.split("--")
+        name = f"{event}/{number}_{title}_{split}_{index:05d}.jpg"
+        image, subjects = draw_faces(rng)
+    else:
+        name = f"{SPLITS.index(split)}{index:08d}.jpg"
+        image, subjects = draw_figures(rng, people(index))
+    labels = [subject.landmarks + huber_noise(rng, subject.covariance) for subject in subjects]
+    path = directory / IMAGES[dataset] / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path, quality=JPEG_QUALITY)
+    return Picture(name, index, image.size, subjects, labels)
+
+
+def _write_truth(directory: Path, split: str, pictures: list[Picture], ids: list[str]) -> int:
+    """Writes a line for each subject that has an id, and counts them."""
+    subjects = [subject for picture in pictures for subject in picture.subjects]
+    lines = []
+    for identity, subject in zip(ids, subjects, strict=True):
+        if identity:
+            landmarks = np.round(subject.landmarks, 4).tolist()
+            covariance = np.round(subject.covariance, 6).tolist()
+            entry = {"id": identity, "landmarks": landmarks, "covariance": covariance}
+            lines.append(json.dumps(entry) + "\n")
+    (directory / f"truth_{split}.jsonl").write_text("".join(lines))
+    return len(lines)
+
+
+@contextmanager
+def _replacing(output: Path, overwrite: bool) -> Iterator[Path]:
+    """A scratch directory beside `output` that takes its place once the block is through."""
+    if output.exists() and not output.is_dir():
+        raise ValueError(f"output must be a directory, {output} is a file")
+    if output.exists() and any(output.iterdir()):
+        if not overwrite:
+            raise ValueError(f"{output} is not empty; choose another --output or add --overwrite")
+        if not (output / "truth_train.jsonl").exists():
+            raise ValueError(f"--overwrite replaces sample data only, and {output} holds none")
+    scratch = output.with_name(f".{output.name}.{os.getpid()}.partial")
+    scratch.mkdir(parents=True)
+    try:
+        yield scratch
+        if output.exists():
+            shutil.rmtree(output)
+        scratch.rename(output)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m pipelines.sample_data",
+        description="Draw faces or figures and write them in WFLW's or MPII's official layout.",
+    )
+    parser.add_argument("--dataset", required=True, choices=DATASETS)
+    parser.add_argument("--output", required=True, type=Path, metavar="DIR")
+    parser.add_argument("--train", type=int, default=2000, metavar="N", help="training pictures")
+    parser.add_argument("--test", type=int, default=200, metavar="N", help="test pictures")
+    parser.add_argument("--seed", type=int, default=0, metavar="N")
+    parser.add_argument("--processes", type=int, metavar="N", help="default: one a processor")
+    parser.add_argument("--overwrite", action="store_true", help="replace sample data in DIR")
+    arguments = parser.parse_args()
+    counts = write_sample_data(**vars(arguments))
+    total = " + ".join(f"{count} {split}" for split, count in counts.items())
+    print(f"{arguments.output}: {total} examples in {arguments.dataset.upper()}'s layout")
+
+
+if __name__ == "__main__":
+    run_main(main)
