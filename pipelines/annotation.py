@@ -1,0 +1,100 @@
+"""What every reader yields: an annotated box of an image, or the reason why there is none."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = ["LARGEST_COORDINATE", "Annotation", "Reject", "Unusable", "check_box", "check_points"]
+
+# No photograph is this wide; beyond it float32, in which records hold labels, loses sub-pixels.
+LARGEST_COORDINATE = 100_000.0
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """One annotated box; all coordinates are the original image's pixels, centres at integers.
+
+    Attributes:
+      id: stable name, unique in the data set.
+      split: "train", "valid" or "test".
+      image: path below the data set's image folder.
+      source: file with the labels, relative to the data set's directory.
+      position: where in `source`, counted from 1: a line or an index.
+      landmarks: [K, 2] float64; 0 where there is no label.
+      weights: [K] 1 where labelled, else 0.
+      box: [4] x0, y0, x1, y1.
+      normalizer: the length that errors are divided by; 0 if unknown.
+      attributes: 0/1 flags in the landmark set's order.
+    """
+
+    id: str
+    split: str
+    image: str
+    source: str
+    position: str
+    landmarks: np.ndarray
+    weights: np.ndarray
+    box: np.ndarray
+    normalizer: float
+    attributes: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Reject:
+    """One entry of the source that becomes no example, and why.
+
+    Attributes:
+      id, split, image, source, position: as in `Annotation`; `image` is "" where it is not known.
+      reason: a short code, the same for all entries with this fault.
+      detail: the fault itself, for a human.
+    """
+
+    id: str
+    split: str
+    image: str
+    source: str
+    position: str
+    reason: str
+    detail: str
+
+    @classmethod
+    def of(cls, annotation: Annotation, unusable: "Unusable") -> "Reject":
+        """The record that a well-formed annotation could not be used."""
+        return cls(
+            annotation.id,
+            annotation.split,
+            annotation.image,
+            annotation.source,
+            annotation.position,
+            unusable.reason,
+            unusable.detail,
+        )
+
+
+class Unusable(Exception):
+    """An entry that cannot become an example: `reason` is a short code, `detail` is for a human."""
+
+    def __init__(self, reason: str, detail: str):
+        super().__init__(f"{reason}: {detail}")
+        self.reason, self.detail = reason, detail
+
+
+def check_points(points: np.ndarray) -> None:
+    """Raises `Unusable` if a coordinate is not finite or lies where no image can be."""
+    if not np.all(np.isfinite(points)):
+        raise Unusable("non_finite_landmark", "a landmark's coordinate is not finite")
+    if np.any(np.abs(points) > LARGEST_COORDINATE):
+        raise Unusable(
+            "absurd_landmark", f"a coordinate of {points.flat[np.abs(points).argmax()]:g} pixels"
+        )
+
+
+def check_box(box: np.ndarray) -> None:
+    """Raises `Unusable` if a box (x0, y0, x1, y1) is not finite, too large or less than a pixel."""
+    text = " ".join(f"{value:g}" for value in box)
+    if not np.all(np.isfinite(box)):
+        raise Unusable("non_finite_box", f"box {text} is not finite")
+    if np.any(np.abs(box) > LARGEST_COORDINATE):
+        raise Unusable("absurd_box", f"box {text} is larger than any image")
+    if box[2] - box[0] < 1 or box[3] - box[1] < 1:
+        raise Unusable("empty_box", f"box {text} (x0 y0 x1 y1) holds no pixel")
