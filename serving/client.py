@@ -101,24 +101,29 @@ class Client:
             )
         encoded = [{"b64": base64.b64encode(image).decode()} for image in images]
         outputs = self._post({"inputs": {"image_bytes": encoded, "box": boxes.tolist()}})
+        fault = ServerError(
+            f"{self.model} at {self.url} answers, but not with landmarks, covariance and valid", 200
+        )
         try:
-            return {
+            found = {
                 "landmarks": np.asarray(outputs["landmarks"], np.float32),
                 "covariance": np.asarray(outputs["covariance"], np.float32),
                 "valid": np.asarray(outputs["valid"], bool),
             }
         except (KeyError, TypeError, ValueError):
-            raise ServerError(
-                f"{self.model} at {self.url} answers, but not with landmarks, covariance and valid",
-                200,
-            ) from None
+            raise fault from None
+        points = (len(images), *found["landmarks"].shape[1:2])
+        shapes = {"landmarks": (*points, 2), "covariance": (*points, 2, 2), "valid": points[:1]}
+        if any(array.shape != shapes[name] for name, array in found.items()):
+            raise fault
+        return found
 
     def _post(self, body: dict) -> object:
         try:
             response = self._http.post(self._target, content=json.dumps(body))
         except httpx.TimeoutException as error:
             raise TimeoutError(f"no answer from {self.url} in time: {error}") from None
-        except httpx.TransportError as error:
+        except (httpx.TransportError, UnicodeError) as error:  # a host's name may be unwritable
             raise ConnectionError(
                 f"no server at {self.url} ({error}); start one with "
                 f"`python -m serving.local_server --model_name={self.model} --model_base_path=DIR "
@@ -127,10 +132,11 @@ class Client:
         try:
             answer = response.json()
             reason = answer.get("error")
-        except (ValueError, AttributeError):
+        except (ValueError, AttributeError, RecursionError):
             answer, reason = {}, None
         if response.is_error or "outputs" not in answer:
-            reason = reason or response.reason_phrase or "an answer that is no prediction"
+            nothing = response.reason_phrase if response.is_error else "an answer without outputs"
+            reason = reason or nothing
             raise ServerError(
                 f"{self.url} answered {response.status_code}: {reason}", response.status_code
             )
@@ -161,7 +167,10 @@ def main() -> int:
     with Client(arguments.url, arguments.model) as client:
         found = client.predict([image_bytes], None if box is None else [box])
     if not found["valid"].all():
-        raise ValueError(f"the server could not decode {arguments.image}")
+        fault = f"the server could not decode {arguments.image}"
+        if box is not None:
+            fault += ", or --box is too small or too far away"
+        raise ValueError(fault)
     landmarks, covariance = found["landmarks"][0], found["covariance"][0]
     # REST carries numbers alone: names and edges are those of the landmark set of that size.
     known = by_count(len(landmarks))

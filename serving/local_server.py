@@ -340,10 +340,10 @@ def _listen(host: str, port: int) -> socket.socket:
 def _name_and_version(match: re.Match) -> tuple[str, int | None]:
     if match["label"] is not None:
         raise RequestError(f"Unrecognized servable version label: {unquote(match['label'])}")
-    version = None if match["version"] is None else int(match["version"])
-    if version is not None and version >= 2**63:
-        raise RequestError(f"Failed to convert version: {version} to numeric.")
-    return unquote(match["name"]), version
+    digits = match["version"]
+    if digits is not None and (len(digits) > 19 or int(digits) >= 2**63):
+        raise RequestError(f"Failed to convert version: {digits} to numeric.")
+    return unquote(match["name"]), None if digits is None else int(digits)
 
 
 def _error(message: str, status: int) -> Response:

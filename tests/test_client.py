@@ -141,6 +141,15 @@ def test_no_answer_in_time():
         (JSONResponse({"error": "one bad\nday"}, 500), "answered 500: one bad"),
         (JSONResponse({"outputs": [1, 2]}), "but not with landmarks, covariance and valid"),
         (JSONResponse({"outputs": {"landmarks": [[1], [1, 2]]}}), "but not with landmarks"),
+        (PlainTextResponse("[" * 100_000), "answered 200: an answer without outputs"),
+        (
+            JSONResponse({"outputs": {"landmarks": [], "covariance": [], "valid": []}}),
+            "but not with landmarks",
+        ),
+        (
+            JSONResponse({"outputs": {"landmarks": 1, "covariance": 2, "valid": True}}),
+            "but not with landmarks",
+        ),
     ],
 )
 def test_answers_that_are_no_prediction(response, message):

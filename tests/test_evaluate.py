@@ -3,13 +3,17 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfhuber import evaluate, inputs
+from pipelines import make_tfrecords
+from pipelines.sample_data import write_sample_data
+from tfhuber import config, evaluate, inputs
 from tfhuber.inference import load_run
+from tfhuber.train import train
 
 
 @pytest.fixture(scope="module")
@@ -96,3 +100,30 @@ def test_the_command_writes_metrics_and_a_sheet(tiny_run, tta):
     assert metrics["tta"] == tta and metrics["checkpoint"] == "latest"
     assert f"NME {metrics['nme']:.2f} %" in result.stdout.splitlines()[-1]
     assert (tiny_run / "evaluation.png").stat().st_size > 20_000
+
+
+def test_bodies_are_measured_by_pckh(tmp_path):
+    """The whole way for MPII, whose examples have no attributes and some joints no labels."""
+    source, data, run = (str(tmp_path / name) for name in ("source", "data", "run"))
+    write_sample_data("mpii", Path(source), train=60, test=2, seed=0, processes=1)
+    convert = ["--dataset=mpii", f"--source={source}", f"--output={data}", "--size=64"]
+    make_tfrecords.main([*convert, "--validation-fraction=0.4"])
+    options = config.parse(
+        {
+            "data": {"directory": data, "evaluation_split": "valid"},
+            "model": {"backbone": "resnet18", "image_size": 32},
+            "train": {"epochs": 1, "batch_size": 16},
+        }
+    )
+    trained = train(options, run, quiet=True)
+    command = [sys.executable, "-m", "tfhuber.evaluate", "--run", run]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    metrics = json.loads((tmp_path / "run/metrics.json").read_text())
+    assert metrics["pckh_0.5"] == pytest.approx(trained["pckh_0.5"])
+    assert 0 <= metrics["pckh_0.1"] <= metrics["pckh_0.5"] < 100
+    assert set(metrics["joints"]) == {"head", "shoulder", "elbow", "wrist", "hip", "knee", "ankle"}
+    assert {"loss", "nll_relative", "nll", "coverage_50", "coverage_90", "coverage_95"} <= set(
+        metrics
+    )
+    assert (tmp_path / "run/evaluation.png").is_file()

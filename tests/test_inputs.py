@@ -166,5 +166,5 @@ def test_unusable_data_sets_are_named(tiny_config, tmp_path):
     with pytest.raises(ValueError, match="format 99"):
         inputs.open_split(tmp_path, "train")
     (tmp_path / records.MANIFEST).write_text("{")
-    with pytest.raises(ValueError, match="not a manifest"):
+    with pytest.raises(ValueError, match="is not JSON"):
         inputs.open_split(tmp_path, "train")

@@ -125,6 +125,12 @@ def test_metadata(http):
             f"Failed to convert version: {2**63} to numeric.",
         ),
         (
+            "GET",
+            f"/v1/models/wflw/versions/{'9' * 5000}",
+            400,
+            f"Failed to convert version: {'9' * 5000} to numeric.",
+        ),
+        (
             "POST",
             "/v1/models/wflw/labels/stable:predict",
             400,

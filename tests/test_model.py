@@ -23,6 +23,13 @@ def test_it_starts_at_nu_zero_and_a_identity(size, covariance):
     np.testing.assert_allclose(outputs["log_det"], np.zeros((2, 3)), atol=1e-7)
 
 
+@pytest.mark.parametrize("theta", [0.3, 1.0, 2.0, 30.0])
+def test_it_starts_at_a_identity_for_any_theta(theta):
+    outputs = model.DistributionHead(2, theta=theta)(tf.zeros([1, 4]))
+    np.testing.assert_allclose(outputs["precision_factor"][0], [np.eye(2)] * 2, atol=1e-6)
+    np.testing.assert_allclose(outputs["log_det"], np.zeros((1, 2)), atol=1e-6)
+
+
 @pytest.mark.parametrize("covariance", ["full", "diagonal", "identity"])
 def test_covariance_modes_restrict_the_matrix(covariance):
     network = model.build(_options(image_size=32, covariance=covariance), 4)

@@ -146,6 +146,17 @@ def test_quantile_inverts_the_cdf(d, delta):
     np.testing.assert_array_equal(ends, [0.0, np.inf])
 
 
+@pytest.mark.parametrize("d", [1, 2, 3])
+def test_cdf_at_its_ends_and_its_slope(d):
+    radius = np.array([-np.inf, -1.0, 0.0, 0.5, 3.0, 1e200, np.inf, np.nan])
+    value, slope = value_and_slope(lambda r: Huber(1.0).cdf(r, d), radius)
+    np.testing.assert_array_equal(value[[0, 1, 2, 5, 6, 7]], [0.0, 0.0, 0.0, 1.0, 1.0, np.nan])
+    np.testing.assert_allclose(slope[3:5], np.exp(Huber(1.0).log_prob(radius[3:5], d)), rtol=1e-12)
+    np.testing.assert_array_equal(slope[[0, 1, 2, 5, 6]], 0.0)
+    ends = Huber(1.0).cdf(np.array([0.0, np.inf], "f4"), d)
+    np.testing.assert_array_equal(ends, [0.0, 1.0])
+
+
 @pytest.mark.parametrize("d", [1, 2, 5])
 def test_gaussian_limit(d):
     energy = Huber(1e3)

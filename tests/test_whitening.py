@@ -41,7 +41,7 @@ def test_to_network_undoes_normalise_and_keeps_the_radius(tmp_path):
     rng = np.random.default_rng(1)
     fitted = whitening.fit([_labels(rng)], 2, 128)
     fitted.save(tmp_path / "w.json")
-    fitted = whitening.Whitening.load(tmp_path / "w.json")
+    fitted = whitening.Whitening.load(tmp_path / "w.json", 2)
     root = rng.normal(size=(5, 2, 2, 2))
     a = root @ root.transpose(0, 1, 3, 2) + 0.5 * np.eye(2)
     mu = rng.normal(size=(5, 2, 2))

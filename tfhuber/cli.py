@@ -35,26 +35,28 @@ def run_main(main: Callable[[], int | None]) -> NoReturn:
 def import_tensorflow() -> None:
     """Imports TensorFlow without its start-up chatter; call it first in a command that needs it.
 
-    The libraries underneath write informational lines straight to file descriptor 2 before any log level
-    counts. What they write is shown after all if the import fails.
+    The libraries underneath write to file descriptor 2 before any log level counts, looking for a GPU
+    included. What they write is shown after all if the import fails, or if there is an NVIDIA GPU.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     sys.stderr.flush()
     stderr = os.dup(2)
+    failed = True
     with tempfile.TemporaryFile() as chatter:
         os.dup2(chatter.fileno(), 2)
         try:
             import keras  # noqa: F401
             import tensorflow as tf
 
+            tf.config.list_physical_devices()
             tf.compat.v1.logging.set_verbosity(tf.compat.v1.logging.ERROR)
-        except BaseException:
-            chatter.seek(0)
-            os.write(stderr, chatter.read())
-            raise
+            failed = False
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)
+            if failed or os.path.exists("/dev/nvidiactl"):
+                chatter.seek(0)
+                os.write(2, chatter.read())
 
 
 def progress(

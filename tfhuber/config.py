@@ -7,10 +7,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from tfhuber.files import read_json
+
 __all__ = ["Augmentation", "Config", "Data", "Model", "Train", "differences", "load", "parse"]
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+# Within this, squares and logarithms are far from the ends of float32.
+Scale = Annotated[float, Field(ge=1e-6, le=1e6)]
+# A count that no 64-bit product of two overflows.
+Count = Annotated[int, Field(ge=1, lt=2**31)]
+
+_MOST_FAULTS = 8
 
 
 class _Section(BaseModel):
@@ -23,9 +31,8 @@ class Data(_Section):
     directory: str = Field(description="A converted data set: a directory with manifest.json.")
     train_split: str = Field("train", description="The split to train on.")
     evaluation_split: str = Field("test", description="The split to evaluate on.")
-    shuffle_buffer: int = Field(
+    shuffle_buffer: Count = Field(
         8192,
-        ge=1,
         description="Examples shuffled at a time; the order of shards is shuffled as well.",
     )
 
@@ -67,8 +74,8 @@ class Model(_Section):
     covariance: Literal["full", "diagonal", "identity"] = Field(
         "full", description="What the precision factor A may be."
     )
-    delta: Positive = Field(1.0, description="The knee of the Huber energy, in units of A y - nu.")
-    theta: Positive = Field(
+    delta: Scale = Field(1.0, description="The knee of the Huber energy, in units of A y - nu.")
+    theta: Scale = Field(
         1.0,
         description="The smallest reasonable eigenvalue of A in normalised coordinates (eq. 9).",
     )
@@ -77,8 +84,8 @@ class Model(_Section):
 class Train(_Section):
     """How the weights are found."""
 
-    epochs: int = Field(50, ge=1, description="Passes over the training split.")
-    batch_size: int = Field(32, ge=1, description="Examples per step, over all devices.")
+    epochs: Count = Field(50, description="Passes over the training split.")
+    batch_size: Count = Field(32, description="Examples per step, over all devices.")
     learning_rate: list[tuple[float, Positive]] = Field(
         [(0, 1e-3), (25, 1e-3), (40, 1e-4), (50, 1e-5)],
         min_length=1,
@@ -90,6 +97,7 @@ class Train(_Section):
     frozen_epochs: int = Field(
         0,
         ge=0,
+        lt=2**31,
         description="First epochs in which only the new layers train (pretrained backbones).",
     )
     seed: int = Field(0, ge=0, lt=2**31, description="Seed of weights, order and augmentation.")
@@ -99,8 +107,8 @@ class Train(_Section):
     checkpoint_minutes: Positive = Field(
         5.0, description="A checkpoint is written at least this often, and after an evaluation."
     )
-    evaluation_epochs: int = Field(
-        5, ge=1, description="Epochs between evaluations; the best one is kept beside the latest."
+    evaluation_epochs: Count = Field(
+        5, description="Epochs between evaluations; the best one is kept beside the latest."
     )
 
     @model_validator(mode="after")
@@ -137,16 +145,12 @@ def load(path: str | Path, overrides: list[str] = (), *, data: str | None = None
     """
     path = Path(path)
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json(path)
     except FileNotFoundError:
         known = ", ".join(sorted(str(p) for p in Path("configs").glob("*.json")))
         raise ValueError(f"no configuration file {path}; there are: {known or 'none'}") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise ValueError(f"cannot read configuration {path}: {error}") from error
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f"{path} is not JSON: {error.msg} in line {error.lineno}, column {error.colno}"
-        ) from error
     if not isinstance(values, dict):
         raise ValueError(f"{path} must hold a JSON object, not {type(values).__name__}")
     for override in overrides:
@@ -157,12 +161,14 @@ def load(path: str | Path, overrides: list[str] = (), *, data: str | None = None
 
 
 def parse(values: dict[str, Any], source: str = "configuration") -> Config:
-    """The validated configuration; ValueError names every fault in one line."""
+    """The validated configuration; ValueError names the faults in one line."""
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        faults = "; ".join(_explain(fault) for fault in error.errors())
-        raise ValueError(f"{source}: {faults}") from error
+        faults = [_explain(fault) for fault in error.errors()]
+        if len(faults) > _MOST_FAULTS:
+            faults[_MOST_FAULTS:] = [f"and {len(faults) - _MOST_FAULTS} more"]
+        raise ValueError(f"{source}: {'; '.join(faults)}") from error
 
 
 def differences(a: Config, b: Config) -> list[str]:
@@ -182,7 +188,7 @@ def _apply(values: dict, override: str) -> None:
         raise ValueError(f"--set needs key.path=value, got {override!r}")
     try:
         value = json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         value = text
     *sections, last = key.split(".")
     for section in sections:

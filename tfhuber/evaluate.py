@@ -67,9 +67,10 @@ def collect(predictor, split, tta: str = "none") -> Predictions:
             f"the model predicts {predictor.landmark_set.name} landmarks, but {split.directory} "
             f"holds {split.landmark_set.name}"
         )
+    batches = inputs.evaluation_batches(split, predictor.config)
     rows = [
         _original_frame(predictor, batch, *predictor.compiled(tta)(batch["image"]))
-        for batch in inputs.evaluation_batches(split, predictor.config)
+        for batch in inputs.readable(batches, split)
     ]
     return Predictions(
         **{f.name: np.concatenate([row[f.name] for row in rows]) for f in fields(Predictions)}
@@ -185,23 +186,25 @@ def _sheet(predictor, split, predictions: Predictions, tta: str):
     }
     wanted = {int(i) for chosen in picks.values() for i in chosen}
     pictures = {}
-    examples = inputs.evaluation_batches(split, predictor.config).unbatch()
-    for i, example in enumerate(examples):
-        if i not in wanted:
-            continue
-        image = tf.cast(tf.clip_by_value(example["image"], 0, 255), tf.uint8).numpy()
-        loc, factor = predictor.compiled(tta)(example["image"][tf.newaxis])
-        here = predictor.distribution(loc, factor)
-        pictures[i] = figures.draw_overlay(
-            Image.fromarray(image),
-            loc[0].numpy(),
-            here.covariance()[0].numpy(),
-            edges=predictor.landmark_set.edges,
-            delta=predictor.config.model.delta,
-            min_side=360,
-            max_side=360,
-            legend=False,
-        )
+    start = 0
+    for batch in inputs.evaluation_batches(split, predictor.config):
+        images = batch["image"]
+        chosen = sorted(wanted & set(range(start, start + len(images))))
+        loc, factor = predictor.compiled(tta)(images) if chosen else (None, None)
+        for i in chosen:
+            row = i - start
+            pixels = tf.cast(tf.clip_by_value(images[row], 0, 255), tf.uint8)
+            pictures[i] = figures.draw_overlay(
+                Image.fromarray(pixels.numpy()),
+                loc[row].numpy(),
+                predictor.distribution(loc[row], factor[row]).covariance().numpy(),
+                edges=predictor.landmark_set.edges,
+                delta=predictor.config.model.delta,
+                min_side=360,
+                max_side=360,
+                legend=False,
+            )
+        start += len(images)
     rows = {
         name: [(pictures[int(i)], f"{100 * relative[i]:.1f} %") for i in chosen]
         for name, chosen in picks.items()
@@ -226,7 +229,8 @@ def main() -> int:
     predictor = inference.load_run(run, arguments.checkpoint)
     data = predictor.config.data
     split = inputs.open_split(
-        arguments.data or data.directory, arguments.split or data.evaluation_split
+        data.directory if arguments.data is None else arguments.data,
+        data.evaluation_split if arguments.split is None else arguments.split,
     )
     predictions = collect(predictor, split, arguments.tta)
     metrics = {

@@ -15,7 +15,10 @@ import numpy as np
 from tfhuber.cli import import_tensorflow, run_main
 from tfhuber.savedmodel import Facts, run_in_fresh_process, write_facts
 
-__all__ = ["export", "main", "serving_function"]
+__all__ = ["MAX_ROWS", "export", "main", "serving_function"]
+
+# What the network needs for a row, tens of megabytes, is the server's to bound, not the client's.
+MAX_ROWS = 64
 
 
 def serving_function(predictor, tta: str = "none"):
@@ -26,7 +29,7 @@ def serving_function(predictor, tta: str = "none"):
       (x0, y0, x1, y1 in original pixels; all zeros: the whole image) to a dict of `landmarks`
       [N, K, 2] and `covariance` [N, K, 2, 2] in original image pixels, and `valid` [N]: false where the
       file is no whole JPEG or PNG, or the box is empty, not finite or outside the image; the
-      row's numbers are 0 there.
+      row's numbers are 0 there. More than `MAX_ROWS` rows are an `InvalidArgumentError`.
     """
     import tensorflow as tf
 
@@ -47,6 +50,11 @@ def serving_function(predictor, tta: str = "none"):
         ]
     )
     def predict(image_bytes, box):
+        few = tf.debugging.assert_less_equal(
+            tf.shape(image_bytes)[0], MAX_ROWS, f"at most {MAX_ROWS} images in a request"
+        )
+        with tf.control_dependencies([few]):
+            image_bytes = tf.identity(image_bytes)
         crops, to_network, valid = tf.map_fn(
             crop,
             (image_bytes, box),

@@ -30,8 +30,9 @@ def fuse(
 
         q(y) = const + 1/2 sum_i w_i |A_i (y - mu_i)|^2,    w_i = rho'(r_i) / r_i,
 
-    so that the sum never rises. It starts from the best of the views' own locations and the optimum
-    for Gaussians. A Newton step replaces the minimiser of q wherever it reaches lower.
+    so that the sum never rises. It starts from the best of the optimum for Gaussians and one step from
+    each view's own location. Newton's step, or ten times the step to the minimiser of q, replaces that
+    step wherever it reaches lower.
 
     The fused precision factor is the root of that quadratic's curvature at the fused point,
     `sqrt(sum_i w_i A_i^2)`: positive definite always, `sqrt(sum_i A_i^2)` while the views agree to
@@ -95,14 +96,17 @@ class _Views:
         return tf.reduce_sum(self.radial.energy(self.residuals(y)[1]), axis=0)
 
     def best_start(self) -> tuple[tf.Tensor, tf.Tensor]:
-        """The best of the views' locations and the optimum for Gaussians, and its energy."""
+        """The best of the optimum for Gaussians and one step from each view, and its energy."""
         precision = tf.reduce_sum(self.precision, axis=0)
         pull = tf.reduce_sum(smallmatrix.matvec(self.precision, self.mu), axis=0)
         y = smallmatrix.matvec(smallmatrix.inverse(precision), pull)
-        energy = self.energy(y)
-        for candidate in tf.unstack(self.mu):
-            y, energy = _lower((y, energy), (candidate, self.energy(candidate)))
-        return y, energy
+        best = y, self.energy(y)
+        # Of far views that are almost equally sure, the surer one is close to the optimum, but its own
+        # location lies higher than the Gaussians' optimum, from where the way is long and almost flat.
+        for mu in tf.unstack(self.mu):
+            _, *candidate = self.step(mu, self.energy(mu))
+            best = _lower(best, candidate)
+        return best
 
     def quadratic(self, y: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Gradient, Hessian, and the curvature of the quadratic that lies above the objective."""
@@ -121,11 +125,13 @@ class _Views:
     def step(self, y: tf.Tensor, energy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """How far the point moves in units of its radius, the new point and its energy."""
         gradient, hessian, curvature = self.quadratic(y)
-        best = y, energy
+        descent = smallmatrix.matvec(smallmatrix.inverse(curvature), gradient)
         # The Hessian may be singular; what is added is far below what could slow Newton's step.
-        for matrix in (curvature, hessian + 1e-9 * curvature):
-            candidate = y - smallmatrix.matvec(smallmatrix.inverse(matrix), gradient)
-            best = _lower(best, (candidate, self.energy(candidate)))
+        regular = hessian + 1e-9 * curvature
+        newton = smallmatrix.matvec(smallmatrix.inverse(regular), gradient)
+        best = y, energy
+        for move in (descent, 10 * descent, newton):
+            best = _lower(best, (y - move, self.energy(y - move)))
         moved = best[0] - y
         distance = tf.sqrt(tf.reduce_sum(moved * smallmatrix.matvec(curvature, moved), axis=-1))
         return distance, *best

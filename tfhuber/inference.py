@@ -1,7 +1,6 @@
 """From network crops to positions and precisions, one view or two: what evaluation and export share."""
 
 import functools
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,8 +9,10 @@ import tensorflow as tf
 
 from tfhuber import config as configuration
 from tfhuber import fusion, geometry, landmarks, model, smallmatrix
+from tfhuber.checkpoints import restore_newest
 from tfhuber.config import Config
 from tfhuber.elliptical import MultivariateHuber
+from tfhuber.files import read_json
 from tfhuber.landmarks import LandmarkSet
 from tfhuber.radial import Huber
 from tfhuber.whitening import Whitening
@@ -108,22 +109,18 @@ def load_run(directory: str | Path, checkpoint: str = "latest") -> Predictor:
     """
     directory = Path(directory)
     try:
-        values = json.loads((directory / "run.json").read_text())
+        values = read_json(directory / "run.json")
         config = configuration.parse(values["config"], str(directory / "run.json"))
         landmark_set = landmarks.get(values["landmark_set"])
-        whitening = Whitening.load(directory / "whitening.json")
-    except (OSError, KeyError, json.JSONDecodeError) as error:
+        whitening = Whitening.load(directory / "whitening.json", landmark_set.count)
+    except (OSError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
-            f"{directory} is no training run (no run.json and whitening.json that can be read); "
+            f"{directory} is no training run that can be read ({error}); "
             "make one with `python -m tfhuber.train --config configs/NAME.json --run DIR`"
         ) from error
-    prefix = tf.train.latest_checkpoint(directory / checkpoint)
-    if prefix is None:
-        raise ValueError(f"{directory / checkpoint} holds no checkpoint yet; train longer")
     # The checkpoint holds the weights themselves, so a preset need not be at hand to read them.
     options = config.model.model_copy(update={"pretrained": None})
     network = model.build(options, landmark_set.count)
-    tf.train.Checkpoint(model=network).restore(
-        prefix
-    ).expect_partial().assert_existing_objects_matched()
+    if not restore_newest(tf.train.Checkpoint(model=network), directory / checkpoint):
+        raise ValueError(f"{directory / checkpoint} holds no checkpoint yet; train longer")
     return Predictor(network, whitening, config, landmark_set)

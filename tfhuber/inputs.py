@@ -4,6 +4,7 @@ What is random comes from (seed, epoch, example id) alone, so that a run that st
 what an undisturbed one would have seen there.
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,10 +13,20 @@ import tensorflow as tf
 from tfhuber import landmarks, records
 from tfhuber.augment import equal_spacing, random_map
 from tfhuber.config import Augmentation, Config
+from tfhuber.files import reason
 from tfhuber.geometry import apply_map, box_to_crop, compose, warp
 from tfhuber.landmarks import LandmarkSet
 
-__all__ = ["Split", "evaluation_batches", "network_example", "open_split", "training_batches"]
+__all__ = [
+    "Split",
+    "augmented_labels",
+    "evaluation_batches",
+    "network_example",
+    "open_split",
+    "readable",
+    "steps_per_epoch",
+    "training_batches",
+]
 
 
 @dataclass(frozen=True)
@@ -41,7 +52,7 @@ def open_split(directory: str | Path, name: str) -> Split:
         Path(directory),
         name,
         paths,
-        int(manifest["splits"][name]["examples"]),
+        manifest["splits"][name]["examples"],
         landmarks.get(manifest["landmark_set"]),
     )
 
@@ -92,7 +103,7 @@ def evaluation_batches(split: Split, config: Config) -> tf.data.Dataset:
         return network_example(example, split.landmark_set, size)
 
     return (
-        tf.data.TFRecordDataset(split.paths)
+        _stored_records(split)
         .map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         .batch(config.train.batch_size)
         .prefetch(tf.data.AUTOTUNE)
@@ -114,7 +125,7 @@ def augmented_labels(split: Split, config: Config, minimum: int = 20_000) -> tf.
         return tuple(labels)
 
     def one_epoch(epoch):
-        return tf.data.TFRecordDataset(split.paths).map(lambda serialized: (serialized, epoch))
+        return _stored_records(split).map(lambda serialized: (serialized, epoch))
 
     return (
         tf.data.Dataset.range(epochs)
@@ -122,6 +133,21 @@ def augmented_labels(split: Split, config: Config, minimum: int = 20_000) -> tf.
         .map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         .batch(1024)
     )
+
+
+def readable(batches: Iterable, split: Split) -> Iterator:
+    """Yields the batches made from a split, and says which of its files is at fault if that fails.
+
+    Raises:
+      ValueError: if an example cannot be read, or the files hold more or fewer than the manifest says.
+    """
+    try:
+        yield from batches
+    except tf.errors.OpError as error:
+        fault = _fault(split)
+        if fault is None:
+            raise
+        raise ValueError(f"{fault}; convert the data set again") from error
 
 
 def steps_per_epoch(split: Split, config: Config) -> int:
@@ -196,6 +222,33 @@ def _space_contour(points, weights, first, last):
     return tf.concat([points[:first], spaced, points[last + 1 :]], axis=0)
 
 
+def _fault(split: Split) -> str | None:
+    """What is wrong with a split's files, found by reading them one example after the other."""
+    total = 0
+    for path in split.paths:
+        count = 0
+        try:
+            for serialized in tf.data.TFRecordDataset(path):
+                example = records.parse(serialized, split.landmark_set)
+                network_example(example, split.landmark_set, 32)
+                count += 1
+        except tf.errors.OpError as error:
+            return f"{path} is damaged after {count} examples ({reason(error)})"
+        total += count
+    if total == split.examples:
+        return None
+    return (
+        f"split {split.name!r} of {split.directory} holds {total} examples, but its manifest says "
+        f"{split.examples}"
+    )
+
+
+def _stored_records(split: Split) -> tf.data.Dataset:
+    """The split's serialized examples in the order of its files."""
+    stored = tf.data.TFRecordDataset(split.paths)
+    return stored.apply(tf.data.experimental.assert_cardinality(split.examples))
+
+
 def _shuffled_records(split: Split, buffer: int, seed: int, epoch: tf.Tensor) -> tf.data.Dataset:
     """The split's serialized examples in the order of that epoch.
 
@@ -212,6 +265,7 @@ def _shuffled_records(split: Split, buffer: int, seed: int, epoch: tf.Tensor) ->
         tf.data.Dataset.range(len(split.paths))
         .map(shard)
         .interleave(tf.data.TFRecordDataset, cycle_length=16, block_length=16)
+        .apply(tf.data.experimental.assert_cardinality(split.examples))
         .batch(min(buffer, split.examples))
         .map(lambda block: tf.random.experimental.stateless_shuffle(block, key))
         .unbatch()

@@ -1,8 +1,7 @@
-"""The training step under `tf.distribute`, and the state that checkpoints hold."""
+"""The training step under `tf.distribute`, and the state that it changes."""
 
-import json
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import keras
 import tensorflow as tf
@@ -10,11 +9,10 @@ import tensorflow as tf
 from tfhuber import model as network
 from tfhuber.config import Config
 from tfhuber.elliptical import negative_log_likelihood
-from tfhuber.files import write_json
 from tfhuber.radial import Huber
 from tfhuber.whitening import Whitening
 
-__all__ = ["Checkpoints", "PiecewiseLinear", "State", "strategy_for", "training_step"]
+__all__ = ["Adam", "PiecewiseLinear", "State", "strategy_for", "training_step"]
 
 
 @keras.saving.register_keras_serializable(package="tfhuber")
@@ -37,6 +35,28 @@ class PiecewiseLinear(keras.optimizers.schedules.LearningRateSchedule):
         return {"points": self.points, "steps_per_epoch": self.steps_per_epoch}
 
 
+class Adam(keras.optimizers.Adam):
+    """Adam that holds some variables still for the first steps, while their moments fill.
+
+    Gradients of 0 would hold them too, but leave the moments empty while their bias correction goes on:
+    once let go, such variables would move at more than four times the learning rate.
+
+    Args:
+      learning_rate: a schedule.
+      held: which variables, by their places in the list that `build` gets.
+      held_steps: how long.
+    """
+
+    def __init__(self, learning_rate, held: Iterable[int] = (), held_steps: int = 0):
+        super().__init__(learning_rate)
+        self._held, self._held_steps = frozenset(held), held_steps
+
+    def update_step(self, gradient, variable, learning_rate):
+        if self._held_steps and self._get_variable_index(variable) in self._held:
+            learning_rate *= tf.cast(self.iterations >= self._held_steps, tf.float32)
+        super().update_step(gradient, variable, learning_rate)
+
+
 @dataclass(frozen=True)
 class State:
     """What training changes: the model's weights and the optimiser with its count of steps."""
@@ -49,7 +69,9 @@ class State:
         """The state before the first step; call it in the strategy's scope."""
         model = network.build(config.model, landmark_count)
         schedule = PiecewiseLinear(config.train.learning_rate, steps_per_epoch)
-        optimizer = keras.optimizers.Adam(schedule)
+        new = _new_variables(model)
+        old = [i for i, v in enumerate(model.trainable_variables) if id(v) not in new]
+        optimizer = Adam(schedule, old, config.train.frozen_epochs * steps_per_epoch)
         optimizer.build(model.trainable_variables)
         return cls(model, optimizer)
 
@@ -79,9 +101,8 @@ def training_step(
     """
     energy = Huber(config.model.delta)
     variables = state.model.trainable_variables
-    new = {id(v) for layer in network.new_layers(state.model) for v in layer.trainable_variables}
+    new = _new_variables(state.model)
     kernels = [v for v in variables if id(v) in new and "kernel" in v.name]
-    frozen_steps = config.train.frozen_epochs * state.optimizer._learning_rate.steps_per_epoch
 
     def replica_step(batch):
         with tf.GradientTape() as tape:
@@ -94,11 +115,6 @@ def training_step(
             penalty = config.train.head_l2 * tf.add_n([tf.nn.l2_loss(k) for k in kernels])
             total = loss + penalty / strategy.num_replicas_in_sync
         gradients = tape.gradient(total, variables)
-        if frozen_steps:
-            thawed = tf.cast(state.optimizer.iterations >= frozen_steps, tf.float32)
-            gradients = [
-                g if id(v) in new else g * thawed for g, v in zip(gradients, variables, strict=True)
-            ]
         replica = tf.distribute.get_replica_context()
         norm = tf.linalg.global_norm(replica.all_reduce(tf.distribute.ReduceOp.SUM, gradients))
         # Keras sums gradients over the replicas itself.
@@ -117,44 +133,6 @@ def training_step(
     return step
 
 
-class Checkpoints:
-    """The latest and the best checkpoint of a run.
-
-    `latest/` holds model and optimiser; `best/` the model of the best evaluation so far, with its
-    metrics beside it in `best.json`.
-    """
-
-    def __init__(self, run: Path, state: State):
-        self._state = state
-        self._latest = tf.train.CheckpointManager(
-            tf.train.Checkpoint(model=state.model, optimizer=state.optimizer),
-            str(run / "latest"),
-            max_to_keep=2,
-        )
-        self._best = tf.train.CheckpointManager(
-            tf.train.Checkpoint(model=state.model), str(run / "best"), max_to_keep=1
-        )
-        self._record = run / "best.json"
-
-    def restore(self) -> None:
-        """Puts the latest checkpoint's values into the state, if there is one."""
-        if self._latest.latest_checkpoint:
-            status = self._latest.checkpoint.restore(self._latest.latest_checkpoint)
-            status.assert_consumed()
-
-    def save(self, step: int) -> None:
-        """Writes the latest checkpoint."""
-        self._latest.save(checkpoint_number=step)
-
-    def keep_best(self, step: int, metrics: dict) -> None:
-        """Writes the best checkpoint if these metrics are better than those on record."""
-        score = _score(metrics)
-        if self._record.is_file() and json.loads(self._record.read_text())["score"] >= score:
-            return
-        self._best.save(checkpoint_number=step)
-        write_json(self._record, {"step": step, "score": score})
-
-
-def _score(metrics: dict) -> float:
-    """Higher is better: PCKh, or the negative NME."""
-    return metrics["pckh_0.5"] if "pckh_0.5" in metrics else -metrics["nme"]
+def _new_variables(model: keras.Model) -> set[int]:
+    """The ids of the variables that no pretrained backbone brings."""
+    return {id(v) for layer in network.new_layers(model) for v in layer.trainable_variables}

@@ -1,5 +1,6 @@
 """The network: a standard backbone, a channel-wise convolution, one linear layer, and the SPD map."""
 
+import math
 from pathlib import Path
 
 import keras
@@ -118,7 +119,9 @@ class DistributionHead(keras.layers.Layer):
         }
 
     def _initial_bias(self, shape, dtype=None):
-        one = [0.0, 0.0, 1.0, 0.0, 1.0][: self.width]
+        # What g takes to 1.
+        raw = 1.0 if self.theta <= 1 else self.theta * (1 - math.log(self.theta))
+        one = [0.0, 0.0, raw, 0.0, raw][: self.width]
         return ops.convert_to_tensor(np.tile(one, self.landmark_count), dtype=dtype)
 
 

@@ -3,6 +3,7 @@
 import argparse
 import io
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ __all__ = ["add_arguments", "parse_box", "read_image", "write_result"]
 # What the exported model decodes; MPO is a JPEG with more pictures behind the first.
 _FORMATS = ("JPEG", "MPO", "PNG")
 _EXIF_ORIENTATION = 0x0112
+_MOST_BYTES = 256 * 2**20
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,14 +44,22 @@ def read_image(path: Path) -> tuple[bytes, Image.Image]:
       ValueError: if the file is no JPEG or PNG, or damaged.
       OSError: if it cannot be read.
     """
-    image_bytes = path.read_bytes()
-    try:
-        image = Image.open(io.BytesIO(image_bytes))
-        kind, orientation = image.format, image.getexif().get(_EXIF_ORIENTATION, 1)
-        image = image.convert("RGB")
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        reason = "" if isinstance(error, UnidentifiedImageError) else f": {error}"
-        raise ValueError(f"{path} is not an image that can be read{reason}") from None
+    with path.open("rb") as file:
+        image_bytes = file.read(_MOST_BYTES + 1)
+    if len(image_bytes) > _MOST_BYTES:
+        raise ValueError(f"{path} is larger than {_MOST_BYTES >> 20} MiB, too large for the model")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
+            image = Image.open(io.BytesIO(image_bytes))
+            kind = image.format
+            if kind in _FORMATS:
+                orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
+                image = image.convert("RGB")
+        except Exception as error:  # Pillow raises almost anything for a damaged file
+            reason = "" if isinstance(error, UnidentifiedImageError) else f": {error}"
+            raise ValueError(f"{path} is not an image that can be read{reason}") from None
     if kind not in _FORMATS:
         raise ValueError(f"{path} is a {kind} file; the model reads JPEG and PNG")
     if orientation not in (0, 1):
@@ -107,6 +117,7 @@ def write_result(
             "landmarks": np.asarray(landmarks, float).tolist(),
             "covariance": np.asarray(covariance, float).tolist(),
         }
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
         write_json(arguments.json, values)
     if arguments.output:
         overlay = figures.draw_overlay(

@@ -28,7 +28,10 @@ def main() -> int:
     import_tensorflow()
     found = savedmodel.run(model, [image_bytes], [np.zeros(4) if box is None else box])
     if not found["valid"][0]:
-        raise ValueError(f"the model cannot use {arguments.image}: it is no whole JPEG or PNG")
+        fault = "it is no whole JPEG or PNG"
+        if box is not None:
+            fault += ", or --box is too small or too far away"
+        raise ValueError(f"the model cannot use {arguments.image}: {fault}")
     landmarks, covariance = found["landmarks"][0], found["covariance"][0]
     print(pictures.write_result(arguments, image, landmarks, covariance, box, facts))
     return 0

@@ -152,10 +152,13 @@ class Huber(RadialEnergy):
     def cdf(self, radius: Any, d: int) -> tf.Tensor:
         radius = tf.convert_to_tensor(radius)
         delta, r = self._delta(tf.float64), tf.cast(radius, tf.float64)
+        is_empty = r <= 0
+        r = tf.clip_by_value(r, 1e-150, 1e150)  # where all logarithms have finite gradients
         log_integral = _log_integral(_dimension(d) - 1, delta)
         inside = tf.exp(_log_inner(d - 1, tf.minimum(r, delta)) - log_integral)
         beyond = tf.exp(_log_outer(d - 1, tf.maximum(r, delta), delta) - log_integral)
-        return tf.cast(tf.where(r > delta, 1 - beyond, inside), radius.dtype)
+        probability = tf.where(r > delta, 1 - beyond, inside)
+        return tf.cast(tf.where(is_empty, _double(0.0), probability), radius.dtype)
 
     def quantile(self, probability: Any, d: int) -> tf.Tensor:
         probability = tf.convert_to_tensor(probability)

@@ -4,17 +4,30 @@ An example is a piece of the original image around one annotated box (the stored
 the ORIGINAL image's pixels; `crop_to_original` says where the stored pixels lie in the original.
 """
 
-import json
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+from pydantic import BaseModel, Field, ValidationError
 
-from tfhuber.files import write_json
+from tfhuber.files import read_json, write_json
 
 __all__ = ["MANIFEST", "encode", "parse", "read_manifest", "shard_paths", "write_manifest"]
 
 MANIFEST = "manifest.json"
 FORMAT = 1
+
+
+class _Books(BaseModel):
+    """What reading needs to know of a split; the shards lie in the manifest's own directory."""
+
+    examples: int = Field(ge=0, lt=2**31)
+    shards: list[Annotated[str, Field(pattern=r"^[^/]+$")]]
+
+
+class _Manifest(BaseModel):
+    landmark_set: str
+    splits: dict[str, _Books] = Field(min_length=1)
 
 
 def encode(
@@ -72,11 +85,14 @@ def parse(serialized, landmark_set):
     Args:
       serialized: scalar string, one example.
       landmark_set: `LandmarkSet` of the data set; gives K and the number of attributes.
+
+    Raises:
+      tf.errors.InvalidArgumentError: if it is no such example, or one of its numbers is not finite.
     """
     import tensorflow as tf
 
     k, a = landmark_set.count, len(landmark_set.attributes)
-    return tf.io.parse_single_example(
+    example = tf.io.parse_single_example(
         serialized,
         {
             "id": tf.io.FixedLenFeature([], tf.string),
@@ -89,6 +105,9 @@ def parse(serialized, landmark_set):
             "attributes": tf.io.FixedLenFeature([a], tf.int64),
         },
     )
+    for name in ("landmarks", "weights", "box", "crop_to_original", "normalizer"):
+        example[name] = tf.debugging.assert_all_finite(example[name], f"{name} is not finite")
+    return example
 
 
 def write_manifest(directory: str | Path, manifest: dict) -> None:
@@ -108,19 +127,26 @@ def read_manifest(directory: str | Path) -> dict:
     Raises:
       ValueError: if the directory holds none, or not one of this format; the message says what to run.
     """
-    path = Path(directory) / MANIFEST
+    directory = Path(directory)
+    path = directory / MANIFEST
     if not path.is_file():
         raise ValueError(
             f"{directory} holds no {MANIFEST}, so it is no converted data set; make one with "
             f"`python -m pipelines.make_tfrecords --dataset NAME --source DIR --output {directory}`"
         )
-    try:
-        manifest = json.loads(path.read_text())
-        known = manifest["format"] == FORMAT and manifest["splits"] and manifest["landmark_set"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is not a manifest of this project: {error!r}") from error
-    if not known:
+    manifest = read_json(path)
+    if not isinstance(manifest, dict) or "format" not in manifest:
+        raise ValueError(f"{path} is not a manifest of this project: it names no format")
+    if manifest["format"] != FORMAT:
         raise ValueError(f"{path} has format {manifest['format']!r}; this version reads {FORMAT}")
+    try:
+        _Manifest.model_validate(manifest, strict=True)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = ".".join(map(str, fault["loc"]))
+        raise ValueError(
+            f"{path} is damaged, {where}: {fault['msg']}; convert the data set again"
+        ) from error
     return manifest
 
 

@@ -1,7 +1,6 @@
 """Runs an exported model the way TensorFlow Serving's C++ loader does: through a v1 Session."""
 
 import concurrent.futures
-import json
 import multiprocessing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from tfhuber.cli import import_tensorflow
-from tfhuber.files import write_json
+from tfhuber.files import read_json, reason, write_json
 
 __all__ = ["Facts", "find_version", "read_facts", "run", "run_in_fresh_process", "write_facts"]
 
@@ -63,7 +62,7 @@ def run(directory: str | Path, image_bytes: list[bytes], boxes) -> dict[str, np.
             fetches = {name: signature.outputs[name].name for name in names}
             return session.run(fetches, feeds)
         except (KeyError, OSError, tf.errors.OpError, RuntimeError) as error:
-            raise ValueError(f"{directory}: {str(error).splitlines()[0]}") from error
+            raise ValueError(f"{directory}: {reason(error)}") from error
 
 
 def run_in_fresh_process(directory: str | Path, image_bytes: list[bytes], boxes) -> dict:
@@ -98,8 +97,11 @@ def read_facts(directory: Path) -> Facts:
     """The facts of an exported model; ValueError if they are not there."""
     path = directory / _FACTS
     try:
-        values = json.loads(path.read_text())
+        values = read_json(path)
         edges = [(int(i), int(j)) for i, j in values["edges"]]
-        return Facts([str(name) for name in values["names"]], edges, float(values["delta"]))
+        names = [str(name) for name in values["names"]]
+        if not all(0 <= i < len(names) for edge in edges for i in edge):
+            raise ValueError("its edges join landmarks that have no name")
+        return Facts(names, edges, float(values["delta"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} cannot be read ({error}); export the model again") from error

@@ -59,7 +59,7 @@ def inverse(matrix: tf.Tensor, log_det: tf.Tensor | None = None) -> tf.Tensor:
     """Inverses of positive definite matrices [..., d, d].
 
     For d = 2 this is the adjugate over the determinant, which a known `log_det` makes exact for
-    badly conditioned matrices; a singular matrix gives infinities, or for d >= 3 raises
+    badly conditioned matrices; a singular matrix gives NaN and infinities, or for d >= 3 raises
     `InvalidArgumentError` on the CPU.
     """
     if matrix.shape[-1] == 1:

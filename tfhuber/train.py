@@ -5,14 +5,14 @@ weights as an undisturbed run.
 """
 
 import argparse
-import json
+import math
 import time
 from pathlib import Path
 
 from tfhuber import config as configuration
 from tfhuber.cli import import_tensorflow, progress, run_main
 from tfhuber.config import Config
-from tfhuber.files import write_json
+from tfhuber.files import read_json, write_json
 
 __all__ = ["main", "train"]
 
@@ -37,6 +37,7 @@ def train(config: Config, run_directory: str | Path, *, quiet: bool = False) -> 
     import tensorflow as tf
 
     from tfhuber import evaluate, inputs, loop
+    from tfhuber.checkpoints import Checkpoints
     from tfhuber.inference import Predictor
 
     tf.config.experimental.enable_op_determinism()
@@ -51,42 +52,46 @@ def train(config: Config, run_directory: str | Path, *, quiet: bool = False) -> 
     whitening = _whitening(run, config, split)
     with strategy.scope():
         state = loop.State.create(config, split.landmark_set.count, steps)
-    checkpoints = loop.Checkpoints(run, state)
+    checkpoints = Checkpoints(run, state)
     checkpoints.restore()
     predictor = Predictor(state.model, whitening, config, split.landmark_set)
 
+    def evaluate_and_keep(step):
+        metrics = evaluate.evaluate(predictor, held_out)
+        checkpoints.keep_best(step, metrics)
+        _summarise(summaries, step, metrics)
+        return metrics
+
     first, last = state.step, steps * config.train.epochs
+    between = steps * config.train.evaluation_epochs
     summaries = tf.summary.create_file_writer(str(run / "logs"))
     step_fn = loop.training_step(state, whitening, config, strategy)
     batches = strategy.experimental_distribute_dataset(
         inputs.training_batches(split, config, start_step=first)
     )
     batch_size = config.train.batch_size
+    # An evaluation follows its checkpoint, so it may have been what the run ended in.
+    if first % between == 0 and 0 < first < last:
+        evaluate_and_keep(first)
     bar = progress(total=last * batch_size, desc="training", unit="img", initial=first * batch_size)
     bar.disable = quiet
     saved = time.monotonic()
-    for step, batch in enumerate(batches, first + 1):
+    for step, batch in enumerate(inputs.readable(batches, split), first + 1):
         report = step_fn(batch)
         bar.update(batch_size)
         due = time.monotonic() - saved > 60 * config.train.checkpoint_minutes
-        evaluated = step % (steps * config.train.evaluation_epochs) == 0 and step < last
+        evaluated = step % between == 0 and step < last
         if step % 20 == 0 or due or evaluated or step == last:
             _report(step, report, state, summaries, bar, run)
-        if evaluated:
-            metrics = evaluate.evaluate(predictor, held_out)
-            checkpoints.keep_best(step, metrics)
-            _summarise(summaries, step, metrics)
-            bar.set_postfix_str(evaluate.headline(metrics))
-        if due or evaluated:
+        if due or evaluated or step == last:
             checkpoints.save(step)
             saved = time.monotonic()
+        if evaluated:
+            metrics = evaluate_and_keep(step)
+            bar.set_postfix_str(evaluate.headline(metrics), refresh=False)
     bar.close()
 
-    metrics = evaluate.evaluate(predictor, held_out)
-    if first < last:
-        checkpoints.keep_best(last, metrics)
-        checkpoints.save(last)
-        _summarise(summaries, last, metrics)
+    metrics = evaluate_and_keep(last)
     write_json(run / "metrics.json", metrics)
     return metrics
 
@@ -96,9 +101,11 @@ def _claim(run: Path, config: Config, landmark_set: str) -> None:
     path = run / "run.json"
     if path.is_file():
         try:
-            there = configuration.parse(json.loads(path.read_text())["config"], str(path))
-        except (KeyError, json.JSONDecodeError) as error:
-            raise ValueError(f"{path} is damaged; delete {run} or choose another --run") from error
+            there = configuration.parse(read_json(path)["config"], str(path))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{path} is damaged ({error}); delete {run} or choose another --run"
+            ) from error
         changed = configuration.differences(there, config)
         if changed:
             raise ValueError(
@@ -119,23 +126,25 @@ def _whitening(run: Path, config: Config, split):
     path = run / "whitening.json"
     if not path.is_file():
         labels = inputs.augmented_labels(split, config)
-        whitening.fit(labels, split.landmark_set.count, config.model.image_size).save(path)
-    return whitening.Whitening.load(path)
+        count, size = split.landmark_set.count, config.model.image_size
+        whitening.fit(inputs.readable(labels, split), count, size).save(path)
+    return whitening.Whitening.load(path, split.landmark_set.count)
 
 
 def _report(step, report, state, summaries, bar, run):
     loss = float(report["loss"])
-    if loss != loss or abs(loss) == float("inf"):
+    gradient_norm = float(report["gradient_norm"])
+    if not (math.isfinite(loss) and math.isfinite(gradient_norm)):
         raise ValueError(
-            f"the loss is {loss} at step {step}; the last good checkpoint is in {run / 'latest'}; "
-            "lower train.learning_rate or look at the labels"
+            f"the loss is {loss} and its gradient {gradient_norm} at step {step}; the last good "
+            f"checkpoint is in {run / 'latest'}; lower train.learning_rate or look at the labels"
         )
     values = {"loss": loss, "learning_rate": float(state.optimizer.learning_rate)}
-    values["gradient_norm"] = float(report["gradient_norm"])
+    values["gradient_norm"] = gradient_norm
     if bar.format_dict["rate"]:
         values["images_per_second"] = bar.format_dict["rate"]
     _summarise(summaries, step, values)
-    bar.set_description(f"training, loss {loss:.1f}")
+    bar.set_description(f"training, loss {loss:.1f}", refresh=False)
 
 
 def _summarise(summaries, step, values):

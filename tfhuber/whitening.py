@@ -1,6 +1,5 @@
 """Normalised landmark coordinates: each landmark has zero mean and identity covariance in training."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfhuber import smallmatrix
-from tfhuber.files import write_json
+from tfhuber.files import read_json, write_json
 from tfhuber.geometry import push_precision_factor
 
 __all__ = ["Whitening", "fit"]
@@ -41,7 +40,7 @@ class Whitening:
 
     @property
     def log_det(self) -> np.ndarray:
-        """log |W| [K]: what a log-density in normalised coordinates gains per pixel frame."""
+        """log |W| [K]: a log-density in network-crop pixels is that much above its normalised one."""
         return np.linalg.slogdet(self.factor)[1]
 
     def save(self, path: str | Path) -> None:
@@ -50,13 +49,26 @@ class Whitening:
         write_json(path, values, indent=None)
 
     @classmethod
-    def load(cls, path: str | Path) -> "Whitening":
-        """Reads what `save` wrote."""
-        values = json.loads(Path(path).read_text())
-        return cls(np.asarray(values["mean"]), np.asarray(values["factor"]))
+    def load(cls, path: str | Path, landmark_count: int) -> "Whitening":
+        """Reads what `save` wrote for that many landmarks.
 
-    def _constants(self, dtype):
-        return tf.constant(self.mean, dtype), tf.constant(self.factor, dtype)
+        Raises:
+          ValueError: if the file holds anything else.
+          OSError: if it cannot be read.
+        """
+        values = read_json(path)
+        try:
+            mean = np.array(values["mean"], np.float64).reshape(landmark_count, 2)
+            factor = np.array(values["factor"], np.float64).reshape(landmark_count, 2, 2)
+            usable = np.isfinite(mean).all() and (np.linalg.eigvalsh(factor) > 0).all()
+        except (KeyError, TypeError, ValueError):
+            usable = False
+        if not usable:
+            raise ValueError(
+                f"{path} holds no whitening of {landmark_count} landmarks; delete it, and "
+                "tfhuber.train, started as before, computes it again"
+            )
+        return cls(mean, factor)
 
 
 def fit(batches, landmark_count: int, size: int) -> Whitening:

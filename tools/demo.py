@@ -159,12 +159,14 @@ def log_end() -> str:
 
 
 def test_face() -> tuple[Path, str]:
-    """An image of the test list and the box of its face; one partly hidden, if there is any.
+    """An image of the test list and the box of its face: partly hidden but sharp, if there is any.
 
-    A line holds 196 coordinates, the box, six attributes (the fifth is occlusion), and the image.
+    A line holds 196 coordinates, the box, six attributes (the last are occlusion and blur), and the
+    image.
     """
     lines = (SAMPLE / TEST_LIST).read_text(encoding="utf-8").splitlines()
-    fields = next((f for f in map(str.split, lines) if f[204] == "1"), lines[0].split())
+    faces = [line.split() for line in lines]
+    fields = next((f for f in faces if f[204:206] == ["1", "0"]), faces[0])
     return SAMPLE / "WFLW_images" / fields[206], ",".join(fields[196:200])
 
 

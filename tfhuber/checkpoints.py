@@ -1,0 +1,116 @@
+"""Checkpoint files: the last good one stays, and one that cannot be read says how to go on."""
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tensorflow as tf
+
+from tfhuber.files import read_json, reason, write_json
+
+if TYPE_CHECKING:
+    from tfhuber.loop import State
+
+__all__ = ["Checkpoints", "restore_newest"]
+
+
+class Checkpoints:
+    """The latest and the best checkpoint of a run.
+
+    `latest/` holds model and optimiser; `best/` the model of the best evaluation so far, with its
+    score beside it in `best.json`.
+
+    Raises:
+      ValueError: if TensorFlow's or our own record of what is there is damaged.
+    """
+
+    def __init__(self, run: Path, state: "State"):
+        everything = tf.train.Checkpoint(model=state.model, optimizer=state.optimizer)
+        self._latest = _manager(everything, run / "latest", max_to_keep=2)
+        self._best = _manager(tf.train.Checkpoint(model=state.model), run / "best", max_to_keep=1)
+        self._record = run / "best.json"
+        self._best_score = _read_score(self._record)
+
+    def restore(self) -> None:
+        """Puts the latest checkpoint's values into the state, if there is one.
+
+        Raises:
+          ValueError: if there is one that cannot be read.
+        """
+        restore_newest(self._latest.checkpoint, self._latest.directory)
+
+    def save(self, step: int) -> None:
+        """Writes the latest checkpoint; OSError if that fails, and then the one before it stays."""
+        _save(self._latest, step)
+
+    def keep_best(self, step: int, metrics: dict) -> None:
+        """Writes the best checkpoint if these metrics are better than those on record.
+
+        Raises:
+          OSError: if that fails.
+        """
+        score = _score(metrics)
+        if self._best_score >= score:
+            return
+        _save(self._best, step)
+        write_json(self._record, {"step": step, "score": score})
+        self._best_score = score
+
+
+def restore_newest(checkpoint: tf.train.Checkpoint, directory: str | Path) -> bool:
+    """Reads the newest checkpoint in a directory into a model; false if there is none.
+
+    Raises:
+      ValueError: if it is damaged or of another model; the message says how to go on.
+    """
+    # TensorFlow writes the index last and deletes it first, so one that is there is whole.
+    indices = [p for p in Path(directory).glob("ckpt-*.index") if p.stem[5:].isdecimal()]
+    if not indices:
+        return False
+    prefix = max(indices, key=lambda p: int(p.stem[5:])).with_suffix("")
+    try:
+        status = checkpoint.restore(str(prefix))
+        status.assert_existing_objects_matched()
+    except Exception as error:  # readers and variables each raise their own
+        raise ValueError(
+            f"checkpoint {prefix} is damaged or of another model ({reason(error)}); delete "
+            f"{prefix}.* to go on from the one before it"
+        ) from error
+    status.expect_partial()
+    return True
+
+
+def _manager(checkpoint, directory: Path, max_to_keep: int) -> tf.train.CheckpointManager:
+    for unfinished in directory.glob("ckpt-*_temp"):
+        shutil.rmtree(unfinished)
+    try:
+        return tf.train.CheckpointManager(checkpoint, str(directory), max_to_keep)
+    except ValueError as error:
+        raise ValueError(
+            f"{directory / 'checkpoint'} is damaged; delete it, and the checkpoints beside it will be found"
+        ) from error
+
+
+def _save(manager: tf.train.CheckpointManager, step: int) -> None:
+    try:
+        manager.save(checkpoint_number=step)
+    except tf.errors.OpError as error:
+        raise OSError(
+            f"cannot write the checkpoint of step {step} to {manager.directory} "
+            f"({reason(error)}); once that is mended, the same command goes on from the last one"
+        ) from error
+
+
+def _score(metrics: dict) -> float:
+    """Higher is better: PCKh, or the negative NME."""
+    return metrics["pckh_0.5"] if "pckh_0.5" in metrics else -metrics["nme"]
+
+
+def _read_score(path: Path) -> float:
+    """The score in `best.json`, minus infinity if there is no such file."""
+    if not path.is_file():
+        return -float("inf")
+    try:
+        return float(read_json(path)["score"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged; delete it, and the next best is kept") from error
