@@ -108,6 +108,12 @@ def test_bad_rows_do_not_fail_their_neighbours(picture, model):
     np.testing.assert_allclose(found["landmarks"][0], alone["landmarks"][0], atol=1e-3)
 
 
+def test_more_rows_than_a_server_has_memory_for_are_refused(model):
+    count = export.MAX_ROWS + 1
+    with pytest.raises(ValueError, match=f"at most {export.MAX_ROWS} images in a request"):
+        savedmodel.run(model / "1", [b""] * count, np.zeros((count, 4)))
+
+
 def test_only_stock_float32_ops_without_xla(model):
     saved = saved_model_pb2.SavedModel.FromString((model / "1/saved_model.pb").read_bytes())
     graph = saved.meta_graphs[0].graph_def

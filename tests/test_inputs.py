@@ -1,5 +1,6 @@
 """What a training step sees: dots where the labels say, each example once an epoch, resumable."""
 
+import dataclasses
 import io
 
 import numpy as np
@@ -168,3 +169,31 @@ def test_unusable_data_sets_are_named(tiny_config, tmp_path):
     (tmp_path / records.MANIFEST).write_text("{")
     with pytest.raises(ValueError, match="is not JSON"):
         inputs.open_split(tmp_path, "train")
+
+
+@pytest.mark.parametrize("image", [b"", b"no picture", b"\xff\xd8\xff\xe0 half a picture"])
+def test_a_damaged_picture_is_named(tiny_config, tmp_path, image):
+    split = inputs.open_split(tiny_config.data.directory, "train")
+    (first, second), rest = split.paths[:2], split.paths[2:]
+    damaged = tmp_path / "damaged.tfrecord"
+    with tf.io.TFRecordWriter(str(damaged)) as writer:
+        for i, serialized in enumerate(tf.data.TFRecordDataset(second)):
+            example = tf.train.Example.FromString(serialized.numpy())
+            if i == 1:
+                example.features.feature["image"].bytes_list.value[0] = image
+            writer.write(example.SerializeToString())
+    split = dataclasses.replace(split, paths=[first, str(damaged), *rest])
+    batches = inputs.readable(inputs.evaluation_batches(split, tiny_config), split)
+    with pytest.raises(ValueError, match=r"damaged\.tfrecord is damaged after 1 examples \("):
+        list(batches)
+
+
+def test_an_error_that_is_not_the_files_stays_as_it_is(tiny_config):
+    split = inputs.open_split(tiny_config.data.directory, "test")
+
+    def failing():
+        yield 1
+        raise tf.errors.ResourceExhaustedError(None, None, "no memory")
+
+    with pytest.raises(tf.errors.ResourceExhaustedError):
+        list(inputs.readable(failing(), split))

@@ -1,0 +1,97 @@
+"""A checkpoint that cannot be written or read is named, and the last good one stays."""
+
+import resource
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+import pytest
+
+from tfhuber.checkpoints import Checkpoints
+
+
+def _state(value: float, width: int = 4):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(width)])
+    model.set_weights([np.full(w.shape, value) for w in model.weights])
+    optimizer = keras.optimizers.Adam()
+    optimizer.build(model.trainable_variables)
+    return SimpleNamespace(model=model, optimizer=optimizer)
+
+
+def _restored(run, width: int = 4) -> float:
+    state = _state(-1, width)
+    Checkpoints(run, state).restore()
+    return float(state.model.weights[0].numpy().mean())
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Checkpoints of steps 9 and 10, whose weights are 9 and 10."""
+    for value in (9, 10):
+        Checkpoints(tmp_path, _state(value)).save(value)
+    return tmp_path
+
+
+def test_the_newest_is_restored_and_none_is_fine(run, tmp_path):
+    assert _restored(run) == 10
+    assert _restored(tmp_path / "elsewhere") == -1
+
+
+@pytest.mark.parametrize("suffix", ["index", "data-00000-of-00001"])
+@pytest.mark.parametrize("change", ["cut", "flip", "gone"])
+def test_a_damaged_one_is_named_and_without_it_the_one_before_is_found(run, suffix, change):
+    path = run / "latest" / f"ckpt-10.{suffix}"
+    data = bytearray(path.read_bytes())
+    if change == "flip":
+        data[len(data) // 2] ^= 255
+    path.write_bytes(data[:20] if change == "cut" else data)
+    if change == "gone":
+        path.unlink()
+    if path.exists() or suffix != "index":
+        with pytest.raises(ValueError, match=r"ckpt-10 is damaged .*; delete .*ckpt-10\.\* to"):
+            _restored(run)
+        for part in (run / "latest").glob("ckpt-10.*"):
+            part.unlink()
+    assert _restored(run) == 9
+
+
+def test_one_of_another_model_is_refused(run):
+    with pytest.raises(ValueError, match="ckpt-10 is damaged or of another model"):
+        _restored(run, width=5)
+
+
+@pytest.mark.parametrize("content", [b"", bytes(range(256))])
+def test_a_damaged_list_of_checkpoints_does_not_lose_them(run, content):
+    (run / "latest" / "checkpoint").write_bytes(content)
+    with pytest.raises(ValueError, match=r"latest/checkpoint is damaged; delete it"):
+        _restored(run)
+    (run / "latest" / "checkpoint").unlink()
+    assert _restored(run) == 10
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"score": "x"}'])
+def test_a_damaged_record_of_the_best_is_found_at_the_start(run, content):
+    (run / "best.json").write_text(content)
+    with pytest.raises(ValueError, match=r"best.json is damaged; delete it"):
+        Checkpoints(run, _state(0))
+
+
+def test_the_best_stays_until_a_better_one_comes(tmp_path):
+    for value, nme in ((1, 5.0), (2, 7.0), (3, 4.0), (4, 4.0)):
+        Checkpoints(tmp_path, _state(value)).keep_best(value, {"nme": nme})
+    assert [p.name for p in (tmp_path / "best").glob("*.index")] == ["ckpt-3.index"]
+
+
+def test_what_cannot_be_written_leaves_the_last_good_one(run):
+    """A limit on the size of a file stands in for a full disk."""
+    checkpoints = Checkpoints(run, _state(11))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"cannot write the checkpoint of step 11 .*goes on"):
+            checkpoints.save(11)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert any((run / "latest").glob("*_temp"))
+    assert _restored(run) == 10
+    assert not any((run / "latest").glob("*_temp"))
