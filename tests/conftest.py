@@ -1,7 +1,9 @@
 """What every test gets: quiet TensorFlow, fixed seeds, and the real photographs where they are."""
 
+import logging
 import os
 import random
+import signal
 import sys
 from pathlib import Path
 
@@ -12,6 +14,10 @@ import pytest
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# A shell that starts the tests in the background has them ignore interrupts; processes that they start
+# would ignore them too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The same examples in every run; no deadline, because a first call traces a graph.
 hypothesis.settings.register_profile("tfhuber", derandomize=True, deadline=None)
@@ -25,6 +31,12 @@ def fixed_seeds():
     np.random.seed(0)
     if tensorflow := sys.modules.get("tensorflow"):
         tensorflow.random.set_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def root_logger():
+    """Undoes what a conversion in this process does to the root logger, so that logs can be tested."""
+    logging.getLogger().setLevel(logging.WARNING)
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tomllib
 from importlib.metadata import distributions
 from pathlib import Path
@@ -65,7 +66,9 @@ def test_packages_that_must_stay_out(name):
 def test_what_is_installed_is_what_is_pinned():
     if not (ROOT / ".venv" / "installed").exists():
         pytest.skip("this environment was not made by `make environment`")
-    installed = {canonicalize_name(d.name): d.version for d in distributions()}
+    # Not all of sys.path, to which setuptools adds copies of its own.
+    site_packages = distributions(path=[sysconfig.get_path("purelib")])
+    installed = {canonicalize_name(d.name): d.version for d in site_packages}
     pinned = {name: pinned_version(pin) for name, pin in pins().items() if name in installed}
     assert {name: installed[name] for name in pinned} == pinned
 

@@ -18,7 +18,7 @@ from tfhuber.savedmodel import Facts, run_in_fresh_process, write_facts
 __all__ = ["MAX_ROWS", "export", "main", "serving_function"]
 
 # What the network needs for a row, tens of megabytes, is the server's to bound, not the client's.
-MAX_ROWS = 64
+MAX_ROWS = 256
 
 
 def serving_function(predictor, tta: str = "none"):
