@@ -30,7 +30,7 @@ from starlette.routing import Route
 
 from serving import codec
 from serving.codec import RequestError
-from tfhuber.cli import run_main
+from tfhuber.cli import import_tensorflow, run_main
 
 if TYPE_CHECKING:  # TensorFlow is imported when there is something to serve
     from serving.runner import ModelVersions, SavedModel
@@ -219,11 +219,9 @@ def main() -> None:
         flush=True,
     )
 
-    import tensorflow as tf
-
+    import_tensorflow()
     from serving.runner import ModelVersions
 
-    tf.get_logger().setLevel("ERROR")  # the v1 loader warns that it is old at every load
     app = create_app(
         {args.model_name: ModelVersions(args.model_name, args.model_base_path)},
         poll_seconds=args.file_system_poll_wait_seconds,
