@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.mark.slow
 def test_predicted_covariances_follow_the_known_ones(tmp_path):
-    """Held-out faces: about 227 x 98 landmarks, never seen in training; about 8 minutes on 2 cores."""
+    """Held-out faces: about 227 x 98 landmarks, never seen in training; about 7 minutes on 2 cores."""
     source, data = tmp_path / "source", tmp_path / "records"
     write_sample_data("wflw", source, train=2000, test=200, seed=0)
     make_tfrecords.main(["--dataset=wflw", f"--source={source}", f"--output={data}", "--size=96"])
