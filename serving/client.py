@@ -157,13 +157,7 @@ def main() -> int:
     parser.add_argument(
         "--model", default="wflw", help="the name it is served under (default: %(default)s)"
     )
-    pictures.add_arguments(parser)
-    arguments = parser.parse_args()
-    if not (arguments.output or arguments.json):
-        parser.error("nothing to write: give --output, --json or both")
-
-    image_bytes, image = pictures.read_image(arguments.image)
-    box = None if arguments.box is None else pictures.parse_box(arguments.box, image.size)
+    arguments, image_bytes, image, box = pictures.read_arguments(parser)
     with Client(arguments.url, arguments.model) as client:
         found = client.predict([image_bytes], None if box is None else [box])
     if not found["valid"].all():

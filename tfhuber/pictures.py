@@ -12,7 +12,7 @@ from PIL import Image, UnidentifiedImageError
 from tfhuber.files import write_json
 from tfhuber.savedmodel import Facts
 
-__all__ = ["add_arguments", "parse_box", "read_image", "write_result"]
+__all__ = ["parse_box", "read_arguments", "read_image", "write_result"]
 
 # What the exported model decodes; MPO is a JPEG with more pictures behind the first.
 _FORMATS = ("JPEG", "MPO", "PNG")
@@ -20,8 +20,18 @@ _EXIF_ORIENTATION = 0x0112
 _MOST_BYTES = 256 * 2**20
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the picture, its box, and where the result goes."""
+def read_arguments(
+    parser: argparse.ArgumentParser,
+) -> tuple[argparse.Namespace, bytes, Image.Image, np.ndarray | None]:
+    """The command line, with the picture, its box and where the result goes added and read.
+
+    Returns:
+      The arguments; the picture's file; the picture; the box [4] in its pixels, None for all of it.
+
+    Raises:
+      ValueError: as `read_image` and `parse_box`.
+      OSError: if the picture cannot be read.
+    """
     parser.add_argument("image", type=Path, metavar="IMAGE", help="a JPEG or PNG file")
     parser.add_argument(
         "--box",
@@ -35,6 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--json", type=Path, help="a file for landmarks, covariance and names, in pixels"
     )
+    arguments = parser.parse_args()
+    if not (arguments.output or arguments.json):
+        parser.error("nothing to write: give --output, --json or both")
+    image_bytes, image = read_image(arguments.image)
+    box = None if arguments.box is None else parse_box(arguments.box, image.size)
+    return arguments, image_bytes, image, box
 
 
 def read_image(path: Path) -> tuple[bytes, Image.Image]:
@@ -102,7 +118,7 @@ def write_result(
     """Writes what `--output` and `--json` ask for and returns a line that sums it up.
 
     Args:
-      arguments: with what `add_arguments` added.
+      arguments: as `read_arguments` gave them.
       image: the photograph.
       landmarks: [K, 2] in its pixels.
       covariance: [K, 2, 2] in its pixels squared.

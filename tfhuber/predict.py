@@ -16,13 +16,7 @@ def main() -> int:
     parser.add_argument(
         "--model", required=True, help="an exported model, as tfhuber.export writes"
     )
-    pictures.add_arguments(parser)
-    arguments = parser.parse_args()
-    if not (arguments.output or arguments.json):
-        parser.error("nothing to write: give --output, --json or both")
-
-    image_bytes, image = pictures.read_image(arguments.image)
-    box = None if arguments.box is None else pictures.parse_box(arguments.box, image.size)
+    arguments, image_bytes, image, box = pictures.read_arguments(parser)
     model = savedmodel.find_version(arguments.model)
     facts = savedmodel.read_facts(model)
     import_tensorflow()
