@@ -56,47 +56,90 @@ def negative_log_likelihood(
 
 
 class Elliptical(tfd.Distribution):
-    """Base of the elliptical distributions; a family adds its radial energy and its parameters.
+    """The elliptical distribution of any radial energy (eq. 3; eq. 11-13 with their constants).
 
-    A subclass defines the property `radial` and extends `_parameter_properties` with the parameters
-    of its own. See `MultivariateHuber`.
+        p(y) = |A| / c_d exp(-rho(|A (y - loc)|))
+
+    Parameters broadcast against each other; they may be tensors or variables.
+
+    >>> dist = Elliptical([1.0, 2.0], [[2.0, 0.0], [0.0, 1.0]], Laplace())
+    >>> print(dist.covariance().numpy())
+    [[0.75 0.  ]
+     [0.   3.  ]]
+
+    Args:
+      loc: [..., d], the mean and mode.
+      precision_factor: [..., d, d], A, symmetric positive definite. The covariance is
+        `kappa inv(A A)`.
+      radial: rho, for example `Gauss()`.
+      nu: [..., d], A loc, instead of `loc`.
+      log_det: [...], log |A| if it is known better than from A itself, as from `spd_matrix`.
+      validate_args: whether to check symmetry and positive definiteness as it runs.
+      allow_nan_stats: as for every distribution of TensorFlow Probability.
+      name: a name for the operations.
+      dtype: of the parameters; by default their common one.
+      parameters: for a subclass: what its own constructor was called with.
+
+    Raises:
+      ValueError: both or neither of `loc` and `nu` are given, `precision_factor` or `radial` is missing,
+        the shapes do not fit each other, or the number of dimensions d is not known statically.
     """
 
     def __init__(
         self,
-        loc: Any,
-        precision_factor: Any,
-        nu: Any,
-        log_det: Any,
-        dtype: tf.DType,
-        parameters: dict[str, Any],
-        validate_args: bool,
-        allow_nan_stats: bool,
-        name: str,
+        loc: Any = None,
+        precision_factor: Any = None,
+        radial: RadialEnergy | None = None,
+        nu: Any = None,
+        log_det: Any = None,
+        validate_args: bool = False,
+        allow_nan_stats: bool = True,
+        name: str = "Elliptical",
+        dtype: tf.DType | None = None,
+        parameters: dict[str, Any] | None = None,
     ):
+        parameters = dict(locals()) if parameters is None else parameters
         if (loc is None) == (nu is None):
             raise ValueError("exactly one of loc and nu must be given.")
-        convert = tensor_util.convert_nonref_to_tensor
-        self._loc = convert(loc, dtype=dtype, name="loc")
-        self._nu = convert(nu, dtype=dtype, name="nu")
-        self._precision_factor = convert(precision_factor, dtype=dtype, name="precision_factor")
-        self._log_det = convert(log_det, dtype=dtype, name="log_det")
-        self._dimension = _checked_dimension(
-            self._precision_factor, self._nu if loc is None else self._loc
-        )
-        super().__init__(
-            dtype=dtype,
-            reparameterization_type=tfd.FULLY_REPARAMETERIZED,
-            validate_args=validate_args,
-            allow_nan_stats=allow_nan_stats,
-            parameters=parameters,
-            name=name,
-        )
+        if precision_factor is None:
+            raise ValueError("precision_factor must be given.")
+        if not isinstance(radial, RadialEnergy):
+            raise ValueError(f"radial must be a RadialEnergy such as Gauss(), got {radial!r}.")
+        with tf.name_scope(name) as name:
+            if dtype is None:
+                tensors = [loc, precision_factor, nu, log_det]
+                dtype = dtype_util.common_dtype(tensors, dtype_hint=tf.float32)
+            convert = tensor_util.convert_nonref_to_tensor
+            self._radial = radial
+            self._loc = convert(loc, dtype=dtype, name="loc")
+            self._nu = convert(nu, dtype=dtype, name="nu")
+            self._precision_factor = convert(precision_factor, dtype=dtype, name="precision_factor")
+            self._log_det = convert(log_det, dtype=dtype, name="log_det")
+            self._dimension = _checked_dimension(
+                self._precision_factor, self._nu if loc is None else self._loc
+            )
+            super().__init__(
+                dtype=dtype,
+                reparameterization_type=tfd.FULLY_REPARAMETERIZED,
+                validate_args=validate_args,
+                allow_nan_stats=allow_nan_stats,
+                parameters=parameters,
+                name=name,
+            )
+
+    @classmethod
+    def from_natural(cls, nu: Any, precision_factor: Any, *family: Any, **options: Any):
+        """The distribution from `nu` = A loc and A, which is what a network predicts.
+
+        `log_prob` and `radius` then never invert A; `loc` is solved when it is asked for. What follows
+        A is as in the constructor: the radial energy, or `delta` of a `MultivariateHuber`.
+        """
+        return cls(None, precision_factor, *family, nu=nu, **options)
 
     @property
     def radial(self) -> RadialEnergy:
         """The radial energy, which also answers for the distribution of the radius."""
-        raise NotImplementedError("a family of elliptical distributions defines its radial energy.")
+        return self._radial
 
     @property
     def loc(self) -> tf.Tensor:
@@ -282,52 +325,25 @@ class MultivariateHuber(Elliptical):
         name: str = "MultivariateHuber",
     ):
         parameters = dict(locals())
-        if precision_factor is None:
-            raise ValueError("precision_factor must be given.")
-        with tf.name_scope(name) as name:
-            is_number = isinstance(delta, numbers.Real)  # which says nothing of the dtype
-            tensors = [loc, precision_factor, nu, log_det, None if is_number else delta]
-            dtype = dtype_util.common_dtype(tensors, dtype_hint=tf.float32)
-            self._delta = (
-                Huber(delta).delta
-                if is_number
-                else tensor_util.convert_nonref_to_tensor(delta, dtype=dtype, name="delta")
-            )
-            super().__init__(
-                loc=loc,
-                precision_factor=precision_factor,
-                nu=nu,
-                log_det=log_det,
-                dtype=dtype,
-                parameters=parameters,
-                validate_args=validate_args,
-                allow_nan_stats=allow_nan_stats,
-                name=name,
-            )
-
-    @classmethod
-    def from_natural(
-        cls,
-        nu: Any,
-        precision_factor: Any,
-        delta: Any = 1.0,
-        log_det: Any = None,
-        validate_args: bool = False,
-        allow_nan_stats: bool = True,
-        name: str = "MultivariateHuber",
-    ) -> "MultivariateHuber":
-        """The distribution from `nu` = A loc and A, which is what a network predicts.
-
-        `log_prob` and `radius` then never invert A; `loc` is solved when it is asked for.
-        """
-        return cls(
+        is_number = isinstance(delta, numbers.Real)  # which says nothing of the dtype
+        tensors = [loc, precision_factor, nu, log_det, None if is_number else delta]
+        dtype = dtype_util.common_dtype(tensors, dtype_hint=tf.float32)
+        if not is_number:
+            delta = tensor_util.convert_nonref_to_tensor(delta, dtype=dtype, name="delta")
+        radial = Huber(delta)
+        # A variable stays one, so that what is asked later follows it.
+        self._delta = radial.delta if is_number else delta
+        super().__init__(
+            loc=loc,
             precision_factor=precision_factor,
-            delta=delta,
+            radial=radial,
             nu=nu,
             log_det=log_det,
             validate_args=validate_args,
             allow_nan_stats=allow_nan_stats,
             name=name,
+            dtype=dtype,
+            parameters=parameters,
         )
 
     @property

@@ -16,11 +16,40 @@ import numbers
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
+from scipy import special
 from tensorflow_probability.python.internal import samplers
 
-__all__ = ["Huber", "RadialEnergy"]
+from tfhuber.incomplete_gamma import (
+    log_igamma,
+    log_inner,
+    log_inner_scale,
+    log_outer,
+    log_outer_scale,
+)
+
+__all__ = ["FAMILIES", "Charbonnier", "Gauss", "Huber", "Laplace", "RadialEnergy", "radial_energy"]
+
+FAMILIES = ("huber", "gauss", "laplace", "charbonnier")
+
+
+def radial_energy(family: str, delta: Any = 1.0) -> "RadialEnergy":
+    """The radial energy of that name, one of `FAMILIES`; `delta` is the knee of Huber's.
+
+    >>> radial_energy("laplace").kappa(2)
+    3.0
+
+    Raises:
+      ValueError: there is no such family, or `delta` is not positive.
+    """
+    if family == "huber":
+        return Huber(delta)
+    others = {"gauss": Gauss, "laplace": Laplace, "charbonnier": Charbonnier}
+    if family not in others:
+        raise ValueError(f"family must be one of {', '.join(FAMILIES)}, got {family!r}.")
+    return others[family]()
 
 
 class RadialEnergy(abc.ABC):
@@ -143,32 +172,32 @@ class Huber(RadialEnergy):
         # rho is r rho'/2 inside and r rho' - delta^2/2 outside; E[r rho'] = d by partial integration.
         def formula(delta: tf.Tensor) -> tf.Tensor:
             log_integral = _log_integral(_dimension(d) - 1, delta)
-            inner_moment = tf.exp(_log_inner(d + 1, delta) - log_integral)
-            outer_mass = tf.exp(_log_outer(d - 1, delta, delta) - log_integral)
+            inner_moment = tf.exp(log_inner(d + 1, delta) - log_integral)
+            outer_mass = tf.exp(log_outer(d - 1, delta, delta) - log_integral)
             return d - inner_moment / 2 - tf.square(delta) / 2 * outer_mass
 
         return self._evaluate(formula)
 
     def cdf(self, radius: Any, d: int) -> tf.Tensor:
-        radius = tf.convert_to_tensor(radius)
-        delta, r = self._delta(tf.float64), tf.cast(radius, tf.float64)
-        is_empty = r <= 0
-        r = tf.clip_by_value(r, 1e-150, 1e150)  # where all logarithms have finite gradients
+        delta = self._delta(tf.float64)
         log_integral = _log_integral(_dimension(d) - 1, delta)
-        inside = tf.exp(_log_inner(d - 1, tf.minimum(r, delta)) - log_integral)
-        beyond = tf.exp(_log_outer(d - 1, tf.maximum(r, delta), delta) - log_integral)
-        probability = tf.where(r > delta, 1 - beyond, inside)
-        return tf.cast(tf.where(is_empty, _double(0.0), probability), radius.dtype)
+
+        def probability(r):
+            inside = tf.exp(log_inner(d - 1, tf.minimum(r, delta)) - log_integral)
+            beyond = tf.exp(log_outer(d - 1, tf.maximum(r, delta), delta) - log_integral)
+            return tf.where(r > delta, 1 - beyond, inside)
+
+        return _cdf(probability, radius)
 
     def quantile(self, probability: Any, d: int) -> tf.Tensor:
         probability = tf.convert_to_tensor(probability)
         delta, p = self._delta(tf.float64), tf.cast(probability, tf.float64)
         log_integral = _log_integral(_dimension(d) - 1, delta)
-        is_outer = p > tf.exp(_log_inner(d - 1, delta) - log_integral)
+        is_outer = p > tf.exp(log_inner(d - 1, delta) - log_integral)
         # Each branch inverts its incomplete gamma function; 0.5 stands in where it is not taken.
-        lower = p * tf.exp(log_integral - _log_inner_scale(d - 1))
+        lower = p * tf.exp(log_integral - log_inner_scale(d - 1))
         half_square = tfp.math.igammainv(_double(d / 2), tf.where(is_outer, _double(0.5), lower))
-        upper = (1 - p) * tf.exp(log_integral - _log_outer_scale(d - 1, delta))
+        upper = (1 - p) * tf.exp(log_integral - log_outer_scale(d - 1, delta))
         product = tfp.math.igammacinv(_double(d), tf.where(is_outer, upper, _double(0.5)))
         radius = tf.where(is_outer, product / delta, tf.sqrt(2 * half_square))
         return tf.cast(radius, probability.dtype)
@@ -184,43 +213,167 @@ class Huber(RadialEnergy):
         return tf.cast(formula(self._delta(tf.float64)), self.delta.dtype)
 
 
+class Gauss(RadialEnergy):
+    """The Gaussian's energy `rho(r) = r^2 / 2` (eq. 11), with kappa = 1: Huber's for a large delta.
+
+    >>> Gauss().kappa(2)
+    1.0
+    """
+
+    def __repr__(self) -> str:
+        return "Gauss()"
+
+    def energy(self, squared_radius: Any) -> tf.Tensor:
+        return tf.convert_to_tensor(squared_radius) / 2
+
+    def weight(self, squared_radius: Any) -> tf.Tensor:
+        return tf.ones_like(squared_radius)
+
+    def log_integral(self, n: int) -> float:
+        return log_inner_scale(n)
+
+    def mean_energy(self, d: int) -> float:
+        return _dimension(d) / 2
+
+    def cdf(self, radius: Any, d: int) -> tf.Tensor:
+        half = _dimension(d) / 2
+        return _cdf(lambda r: tf.exp(log_igamma(half, tf.square(r) / 2)), radius)
+
+    def quantile(self, probability: Any, d: int) -> tf.Tensor:
+        half = _double(_dimension(d) / 2)
+        return _quantile(lambda p: tf.sqrt(2 * tfp.math.igammainv(half, p)), probability)
+
+
+class Laplace(RadialEnergy):
+    """The multivariate Laplace energy `rho(r) = r` (eq. 12), with kappa = d + 1.
+
+    It has no slope at 0; there the gradient is defined as 0 and the weight is huge but finite.
+
+    >>> Laplace().kappa(2)
+    3.0
+    """
+
+    def __repr__(self) -> str:
+        return "Laplace()"
+
+    def energy(self, squared_radius: Any) -> tf.Tensor:
+        squared_radius = tf.convert_to_tensor(squared_radius)
+        is_positive = squared_radius > 0
+        root = tf.sqrt(tf.where(is_positive, squared_radius, 1))
+        return tf.where(is_positive, root, squared_radius)
+
+    def weight(self, squared_radius: Any) -> tf.Tensor:
+        squared_radius = tf.convert_to_tensor(squared_radius)
+        smallest = np.finfo(squared_radius.dtype.as_numpy_dtype).tiny
+        return tf.math.rsqrt(tf.maximum(squared_radius, smallest))
+
+    def log_integral(self, n: int) -> float:
+        return math.lgamma(n + 1)
+
+    def mean_energy(self, d: int) -> float:
+        return float(_dimension(d))
+
+    def cdf(self, radius: Any, d: int) -> tf.Tensor:
+        _dimension(d)
+        return _cdf(lambda r: tf.exp(log_igamma(float(d), r)), radius)
+
+    def quantile(self, probability: Any, d: int) -> tf.Tensor:
+        d = _double(_dimension(d))
+        return _quantile(lambda p: tfp.math.igammainv(d, p), probability)
+
+
+class Charbonnier(RadialEnergy):
+    """Charbonnier's energy `rho(r) = sqrt(r^2 + 1) - 1` (eq. 13): a smooth Huber, kappa(2) = 3.5.
+
+    Its integrals are modified Bessel functions; the distribution of the radius is integrated
+    numerically, to about 1e-13.
+
+    >>> round(Charbonnier().kappa(2), 10)
+    3.5
+    """
+
+    # The integral up to `_SPLIT` by Gauss-Legendre, the one from there on by Gauss-Laguerre.
+    _SPLIT = 10.0
+    _INNER = np.polynomial.legendre.leggauss(64)
+    _OUTER = np.polynomial.laguerre.laggauss(64)
+
+    def __repr__(self) -> str:
+        return "Charbonnier()"
+
+    def energy(self, squared_radius: Any) -> tf.Tensor:
+        squared_radius = tf.convert_to_tensor(squared_radius)
+        return squared_radius / (tf.sqrt(squared_radius + 1) + 1)  # without cancellation
+
+    def weight(self, squared_radius: Any) -> tf.Tensor:
+        return tf.math.rsqrt(tf.convert_to_tensor(squared_radius) + 1)
+
+    def log_integral(self, n: int) -> float:
+        scale = 1 + n / 2 * math.log(2) + math.lgamma((n + 1) / 2) - math.log(math.pi) / 2
+        return scale + math.log(special.kve(n / 2 + 1, 1)) - 1
+
+    def mean_energy(self, d: int) -> float:
+        order = (_dimension(d) + 1) / 2
+        return float(special.kve(order + 1, 1) / special.kve(order, 1)) - 2
+
+    def cdf(self, radius: Any, d: int) -> tf.Tensor:
+        _dimension(d)
+        return _cdf(lambda r: self._cdf(r, d), radius)
+
+    def quantile(self, probability: Any, d: int) -> tf.Tensor:
+        log_integral = self.log_integral(_dimension(d) - 1)
+
+        def invert(p):
+            # exp(-rho) <= 1 bounds the radius from below, and closely where p is small.
+            low = tf.exp((tf.math.log(p * d) + log_integral) / d)
+            root = tfp.math.find_root_chandrupatla(
+                lambda r: self._cdf(r, d) - p, low, tf.fill(tf.shape(p), _double(60.0 + 4 * d))
+            ).estimated_root
+            # Two steps of Newton's: the first polishes the root, the second carries its gradient.
+            for _ in range(2):
+                root = tf.stop_gradient(root)
+                root -= (self._cdf(root, d) - p) / tf.exp(self.log_prob(root, d))
+            return root
+
+        return _quantile(invert, probability)
+
+    def _cdf(self, r: tf.Tensor, d: int) -> tf.Tensor:
+        log_integral = self.log_integral(d - 1)
+        nodes, weights = (_double(values) for values in self._INNER)
+        inner = tf.minimum(r, self._SPLIT)[..., tf.newaxis]
+        u = inner * (nodes + 1) / 2
+        log_density = (d - 1) * tf.math.log(u) - self.energy(tf.square(u)) - log_integral
+        inside = tf.reduce_sum(weights * inner / 2 * tf.exp(log_density), axis=-1)
+        # In t = rho(r), where r dr = (1 + t) dt.
+        nodes, weights = (_double(values) for values in self._OUTER)
+        start = self.energy(tf.square(tf.clip_by_value(r, self._SPLIT, 1e4)))[..., tf.newaxis]
+        t = start + nodes
+        log_density = tf.math.log1p(t) + (d / 2 - 1) * tf.math.log(t * (t + 2)) - log_integral
+        beyond = tf.reduce_sum(weights * tf.exp(log_density - start), axis=-1)
+        return tf.where(r > self._SPLIT, 1 - beyond, inside)
+
+
+def _cdf(probability: Callable[[tf.Tensor], tf.Tensor], radius: Any) -> tf.Tensor:
+    """`probability(radius)` in float64 where the radius is positive, else 0; of the radius's dtype."""
+    radius = tf.convert_to_tensor(radius)
+    r = tf.cast(radius, tf.float64)
+    is_empty = r <= 0
+    r = tf.clip_by_value(r, 1e-150, 1e150)  # where all logarithms have finite gradients
+    return tf.cast(tf.where(is_empty, _double(0.0), probability(r)), radius.dtype)
+
+
+def _quantile(radius: Callable[[tf.Tensor], tf.Tensor], probability: Any) -> tf.Tensor:
+    """`radius(probability)` in float64 inside (0, 1), 0 at 0 and infinity at 1; NaN elsewhere."""
+    probability = tf.convert_to_tensor(probability)
+    p = tf.cast(probability, tf.float64)
+    is_inside = (p > 0) & (p < 1)
+    ends = tf.where(p == 1, _double(math.inf), tf.where(p == 0, _double(0.0), math.nan))
+    inside = radius(tf.where(is_inside, p, _double(0.5)))
+    return tf.cast(tf.where(is_inside, inside, ends), probability.dtype)
+
+
 def _log_integral(n: int, delta: tf.Tensor) -> tf.Tensor:
     """`log I_n` of Huber's energy."""
-    return tfp.math.log_add_exp(_log_inner(n, delta), _log_outer(n, delta, delta))
-
-
-def _log_inner(n: int, radius: tf.Tensor) -> tf.Tensor:
-    """Log of the integral of `t^n exp(-t^2/2)` from 0 to `radius`: a lower incomplete gamma."""
-    return _log_inner_scale(n) + _log_igamma((n + 1) / 2, tf.square(radius) / 2)
-
-
-def _log_inner_scale(n: int) -> float:
-    return (n - 1) / 2 * math.log(2) + math.lgamma((n + 1) / 2)
-
-
-def _log_outer(n: int, radius: tf.Tensor, delta: tf.Tensor) -> tf.Tensor:
-    """Log of the integral of `t^n exp(-delta (t - delta/2))` from `radius` on.
-
-    The upper incomplete gamma function of a whole number is a finite sum, so no tail underflows:
-    Gamma(n+1, x) = n! exp(-x) (1 + x + ... + x^n / n!).
-    """
-    product = delta * radius
-    terms = [tf.math.xlogy(_double(k), product) - math.lgamma(k + 1) for k in range(n + 1)]
-    log_sum = tf.reduce_logsumexp(tf.stack(terms), axis=0)
-    return _log_outer_scale(n, delta) - product + log_sum
-
-
-def _log_outer_scale(n: int, delta: tf.Tensor) -> tf.Tensor:
-    return math.lgamma(n + 1) + tf.square(delta) / 2 - (n + 1) * tf.math.log(delta)
-
-
-def _log_igamma(a: float, x: tf.Tensor) -> tf.Tensor:
-    """Log of the regularised lower incomplete gamma function, without underflow for small `x`."""
-    small = 1e-3  # below, the first terms of the power series are exact to float64
-    x_small, x_large = tf.minimum(x, _double(small)), tf.maximum(x, _double(small))
-    series = 1 / a - x_small / (a + 1) + x_small**2 / (2 * (a + 2)) - x_small**3 / (6 * (a + 3))
-    log_series = tf.math.xlogy(_double(a), x_small) + tf.math.log(series) - math.lgamma(a)
-    return tf.where(x < small, log_series, tf.math.log(tf.math.igamma(_double(a), x_large)))
+    return tfp.math.log_add_exp(log_inner(n, delta), log_outer(n, delta, delta))
 
 
 def _dimension(d: int) -> int:
