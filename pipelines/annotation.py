@@ -1,10 +1,19 @@
-"""What every reader yields: an annotated box of an image, or the reason why there is none."""
+"""What every reader yields: an annotated box of an image, read or not, or why there is none."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["LARGEST_COORDINATE", "Annotation", "Reject", "Unusable", "check_box", "check_points"]
+__all__ = [
+    "LARGEST_COORDINATE",
+    "Annotation",
+    "Reject",
+    "Unread",
+    "Unusable",
+    "check_box",
+    "check_points",
+]
 
 # No photograph is this wide; beyond it float32, in which records hold labels, loses sub-pixels.
 LARGEST_COORDINATE = 100_000.0
@@ -40,6 +49,28 @@ class Annotation:
 
 
 @dataclass(frozen=True)
+class Unread:
+    """An entry whose labels are in a file of its own, which the worker reads that needs them.
+
+    Attributes:
+      id, split, image, source, position: as in `Annotation`.
+      labels: returns an `Annotation`'s other fields by name, or raises `Unusable`; sent to workers.
+    """
+
+    id: str
+    split: str
+    image: str
+    source: str
+    position: str
+    labels: Callable[[], dict]
+
+    def read(self) -> Annotation:
+        """The annotation with its labels; raises `Unusable` if the file does not hold them."""
+        where = (self.id, self.split, self.image, self.source, self.position)
+        return Annotation(*where, **self.labels())
+
+
+@dataclass(frozen=True)
 class Reject:
     """One entry of the source that becomes no example, and why.
 
@@ -58,8 +89,8 @@ class Reject:
     detail: str
 
     @classmethod
-    def of(cls, annotation: Annotation, unusable: "Unusable") -> "Reject":
-        """The record that a well-formed annotation could not be used."""
+    def of(cls, annotation: Annotation | Unread, unusable: "Unusable") -> "Reject":
+        """The record that an entry could not be used."""
         return cls(
             annotation.id,
             annotation.split,

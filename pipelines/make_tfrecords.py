@@ -20,14 +20,14 @@ from importlib import metadata
 from pathlib import Path
 
 import tfhuber
-from pipelines import mpii, wflw
-from pipelines.annotation import Annotation, Reject
+from pipelines import lp300w, mpii, wflw
+from pipelines.annotation import Annotation, Reject, Unread
 from tfhuber import landmarks, records
 from tfhuber.cli import import_tensorflow, progress, run_main
 
 __all__ = ["DATASETS", "REJECTS", "main"]
 
-DATASETS = {"mpii": mpii, "wflw": wflw}
+DATASETS = {"300w_lp": lp300w, "mpii": mpii, "wflw": wflw}
 SPLITS = ("train", "valid", "test")
 REJECTS = "rejects.jsonl"
 
@@ -67,7 +67,7 @@ def _parse(argv: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
         "--validation-fraction",
         type=float,
         metavar="F",
-        help="part of the training images to hold out as split `valid` (mpii 0.1, wflw 0)",
+        help="part of the training photographs to hold out as split `valid` (wflw 0, others 0.1)",
     )
     held_out.add_argument(
         "--validation-images", type=Path, metavar="FILE", help="or their names, one a line"
@@ -98,17 +98,17 @@ def _check_output(output: Path, overwrite: bool) -> None:
         raise ValueError(f"{output} is a mount point; choose a directory below it as --output")
 
 
-def _read(args: argparse.Namespace) -> list[Annotation | Reject]:
-    """The source's entries in its order, some training images moved to the split "valid"."""
+def _read(args: argparse.Namespace) -> list[Annotation | Unread | Reject]:
+    """The source's entries in its order, some photographs' ones moved to the split "valid"."""
     reader = DATASETS[args.dataset]
     fraction = args.validation_fraction
     if args.validation_images:
-        is_held_out = _listed(args.validation_images)
+        is_held_out = _listed(args.validation_images, reader.photograph)
     else:
         is_held_out = _hashed(reader.VALIDATION_FRACTION if fraction is None else fraction)
     items = [
         dataclasses.replace(item, split="valid")
-        if item.split == "train" and item.image and is_held_out(item.image)
+        if item.split == "train" and item.image and is_held_out(reader.photograph(item.image))
         else item
         for item in progress(reader.read(args.source), desc="read", unit=" labels")
     ]
@@ -117,22 +117,22 @@ def _read(args: argparse.Namespace) -> list[Annotation | Reject]:
     return items
 
 
-def _listed(path: Path) -> Callable[[str], bool]:
-    return set(path.read_text("utf-8-sig").splitlines()).__contains__
+def _listed(path: Path, photograph: Callable[[str], str]) -> Callable[[str], bool]:
+    return set(map(photograph, path.read_text("utf-8-sig").splitlines())).__contains__
 
 
 def _hashed(fraction: float) -> Callable[[str], bool]:
     """Takes that fraction of all names; the same ones whatever else is in the data set."""
 
-    def is_held_out(image: str) -> bool:
-        digest = hashlib.sha256(image.encode()).digest()
+    def is_held_out(photograph: str) -> bool:
+        digest = hashlib.sha256(photograph.encode()).digest()
         return int.from_bytes(digest[:8]) < fraction * 2**64
 
     return is_held_out
 
 
 def _convert(
-    items: list[Annotation | Reject],
+    items: list[Annotation | Unread | Reject],
     directory: Path,
     args: argparse.Namespace,
     beam_options: list[str],
@@ -153,7 +153,7 @@ def _convert(
         margin=args.margin or MARGIN,
         quality=args.quality,
     )
-    annotations = [item for item in items if isinstance(item, Annotation)]
+    annotations = [item for item in items if not isinstance(item, Reject)]
     plans = plan_shards(annotations, args.shard_examples)
     pipeline = make_pipeline(args.runner, beam_options, args.processes)
     images = args.source / reader.IMAGES
@@ -187,7 +187,7 @@ def _convert(
 
 
 def _close_books(
-    items: list[Annotation | Reject], shards: list[dict], rejects: list[Reject]
+    items: list[Annotation | Unread | Reject], shards: list[dict], rejects: list[Reject]
 ) -> dict[str, dict]:
     """The manifest's splits; an entry that is in neither count is a defect of ours."""
     splits = {}
@@ -210,7 +210,9 @@ def _close_books(
     return splits
 
 
-def _write_rejects(items: list[Annotation | Reject], rejects: list[Reject], path: Path) -> None:
+def _write_rejects(
+    items: list[Annotation | Unread | Reject], rejects: list[Reject], path: Path
+) -> None:
     """One JSON object a line, in the order in which the source has them."""
     order = {(item.source, item.position): number for number, item in enumerate(items)}
     with open(path, "w", encoding="utf-8") as lines:

@@ -14,7 +14,7 @@ from pipelines.annotation import (
     check_points,
 )
 
-__all__ = ["IMAGES", "LANDMARK_SET", "VALIDATION_FRACTION", "read"]
+__all__ = ["IMAGES", "LANDMARK_SET", "VALIDATION_FRACTION", "photograph", "read"]
 
 LANDMARK_SET = "mpii"
 IMAGES = "images"
@@ -62,6 +62,11 @@ def read(source: Path) -> Iterator[Annotation | Reject]:
             for number, person in enumerate(people.ravel(), start=1):
                 yield _read_person(person, number, where)
         names.add(name)
+
+
+def photograph(image: str) -> str:
+    """The photograph that an image was made from: here itself."""
+    return image
 
 
 def _entries(path: Path) -> Iterator[tuple[np.void, str]]:

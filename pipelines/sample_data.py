@@ -1,4 +1,4 @@
-"""Writes drawn sample data in WFLW's or MPII's official layout, with the truth beside it.
+"""Writes drawn sample data in WFLW's, MPII's or 300W-LP's official layout, the truth beside it.
 
     python -m pipelines.sample_data --dataset wflw --output DIR [--train 2000] [--test 200]
 
@@ -11,7 +11,9 @@ a line:
 
 with the exact positions in original pixels (centres at integers, from 0, for MPII as well) and the
 noise's covariance in those pixels squared; the ids are those of `pipelines.make_tfrecords`. For
-MPII the people of the test split are listed too, though their labels aren't published.
+MPII the people of the test split are listed too, though their labels aren't published. 300W-LP has
+no splits, so that there the pictures of both parts lie together, each face in a file of its own for
+each of two poses.
 """
 
 import argparse
@@ -29,15 +31,23 @@ import numpy as np
 
 from pipelines.drawing_faces import draw_faces
 from pipelines.drawing_figures import draw_figures
+from pipelines.face_views import face_views
 from pipelines.label_noise import huber_noise
-from pipelines.sample_layouts import Picture, people, write_mpii_mat, write_wflw_list
+from pipelines.sample_layouts import (
+    Picture,
+    people,
+    write_lp300w_mats,
+    write_mpii_mat,
+    write_wflw_list,
+)
 from tfhuber.cli import progress, run_main
 
 __all__ = ["read_truth", "write_sample_data"]
 
-DATASETS = ("wflw", "mpii")
+DATASETS = ("wflw", "mpii", "300w_lp")
 SPLITS = ("train", "test")
-IMAGES = {"wflw": "WFLW_images", "mpii": "images"}
+IMAGES = {"wflw": "WFLW_images", "mpii": "images", "300w_lp": "."}
+FOLDERS = ("AFW", "HELEN", "IBUG", "LFPW")  # 300W-LP's
 EVENTS = ("0--Portrait", "1--Parade", "2--Market", "3--Studio", "4--Street", "5--Concert")
 JPEG_QUALITY = 90
 
@@ -55,10 +65,10 @@ def write_sample_data(
     """Draws pictures, writes them with their labels and the truth, and counts the examples.
 
     Picture i of a split depends on (seed, dataset, split, i) alone. An example is a labelled face
-    or person, of which a picture may hold two, and, in MPII's layout, none.
+    or person, of which a picture may hold two, and, in MPII's layout, none; in 300W-LP's, a file.
 
     Args:
-      dataset: "wflw" or "mpii".
+      dataset: "wflw", "mpii" or "300w_lp".
       output: directory to write; it appears when everything is written.
       train, test: numbers of pictures.
       seed: at least 0.
@@ -94,8 +104,10 @@ def write_sample_data(
         drawn = {"train": pictures[:train], "test": pictures[train:]}
         if dataset == "wflw":
             ids = [write_wflw_list(scratch, split, drawn[split]) for split in SPLITS]
-        else:
+        elif dataset == "mpii":
             ids = write_mpii_mat(scratch, drawn["train"], drawn["test"])
+        else:
+            ids = [write_lp300w_mats(scratch, drawn[split]) for split in SPLITS]
         return {
             split: _write_truth(scratch, split, drawn[split], split_ids)
             for split, split_ids in zip(SPLITS, ids, strict=True)
@@ -126,7 +138,7 @@ def _draw_all(draw, jobs: list, processes: int) -> Iterator[Picture]:
 
 
 def _draw(dataset: str, seed: int, directory: Path, job: tuple[str, int]) -> Picture:
-    """Draws one picture, stores it below `directory` and returns it with its noisy labels."""
+    """Draws one picture, stores it or its views below `directory`, and returns it with its labels."""
     split, index = job
     rng = np.random.default_rng((seed, DATASETS.index(dataset), SPLITS.index(split), index))
     if dataset == "wflw":
@@ -134,14 +146,24 @@ def _draw(dataset: str, seed: int, directory: Path, job: tuple[str, int]) -> Pic
         number, title = event.split("--")
         name = f"{event}/{number}_{title}_{split}_{index:05d}.jpg"
         image, subjects = draw_faces(rng)
-    else:
+    elif dataset == "mpii":
         name = f"{SPLITS.index(split)}{index:08d}.jpg"
         image, subjects = draw_figures(rng, people(index))
+    else:
+        folder = FOLDERS[index % len(FOLDERS)]
+        name = f"{folder}/{folder}_{SPLITS.index(split)}{index:06d}"
+        image, subjects = draw_faces(rng)
     labels = [subject.landmarks + huber_noise(rng, subject.covariance) for subject in subjects]
-    path = directory / IMAGES[dataset] / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image.save(path, quality=JPEG_QUALITY)
-    return Picture(name, index, image.size, subjects, labels)
+    files = {name: image}
+    if dataset == "300w_lp":
+        images, subjects, labels = zip(*face_views(image, subjects, labels), strict=True)
+        names = [f"{name}_{view.suffix}.jpg" for view in subjects]
+        files = dict(zip(names, images, strict=True))
+    for file, content in files.items():
+        path = directory / IMAGES[dataset] / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        content.save(path, quality=JPEG_QUALITY)
+    return Picture(name, index, image.size, list(subjects), list(labels))
 
 
 def _write_truth(directory: Path, split: str, pictures: list[Picture], ids: list[str]) -> int:
@@ -182,7 +204,7 @@ def _replacing(output: Path, overwrite: bool) -> Iterator[Path]:
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m pipelines.sample_data",
-        description="Draw faces or figures and write them in WFLW's or MPII's official layout.",
+        description="Draw faces or figures and write them in a data set's official layout.",
     )
     parser.add_argument("--dataset", required=True, choices=DATASETS)
     parser.add_argument("--output", required=True, type=Path, metavar="DIR")
@@ -194,7 +216,8 @@ def main() -> None:
     arguments = parser.parse_args()
     counts = write_sample_data(**vars(arguments))
     total = " + ".join(f"{count} {split}" for split, count in counts.items())
-    print(f"{arguments.output}: {total} examples in {arguments.dataset.upper()}'s layout")
+    layout = arguments.dataset.upper().replace("_", "-")
+    print(f"{arguments.output}: {total} examples in {layout}'s layout")
 
 
 if __name__ == "__main__":

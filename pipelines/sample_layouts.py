@@ -1,4 +1,4 @@
-"""Writes the labels of drawn pictures the way WFLW and MPII do, irregularities included."""
+"""Writes the labels of drawn pictures the way the data sets do, irregularities included."""
 
 import io
 from dataclasses import dataclass
@@ -8,8 +8,9 @@ import numpy as np
 
 from pipelines.drawing_faces import Face
 from pipelines.drawing_figures import Figure
+from pipelines.face_views import FaceView
 
-__all__ = ["Picture", "people", "write_mpii_mat", "write_wflw_list"]
+__all__ = ["Picture", "people", "write_lp300w_mats", "write_mpii_mat", "write_wflw_list"]
 
 ANNOTATIONS = Path("WFLW_annotations/list_98pt_rect_attr_train_test")
 NOTHING = np.zeros((0, 0))  # MATLAB's []
@@ -20,17 +21,17 @@ class Picture:
     """A picture that was drawn, and the noisy labels of who is on it.
 
     Attributes:
-      name: its path below the layout's image folder.
+      name: its path below the layout's image folder; in 300W-LP's, what its files' names begin with.
       index: its number in its split, from 0.
       size: width and height in pixels.
-      subjects: the faces or figures.
+      subjects: the faces or figures; in 300W-LP's layout, one a file.
       labels: for each of them [K, 2], in pixels whose centres are at integers, from 0.
     """
 
     name: str
     index: int
     size: tuple[int, int]
-    subjects: list[Face] | list[Figure]
+    subjects: list[Face] | list[Figure] | list[FaceView]
     labels: list[np.ndarray]
 
 
@@ -49,6 +50,26 @@ def write_wflw_list(directory: Path, split: str, pictures: list[Picture]) -> lis
     return ids
 
 
+def write_lp300w_mats(directory: Path, pictures: list[Picture]) -> list[str]:
+    """Writes 300W-LP's two files for each face and returns their ids, the images' paths.
+
+    `landmarks/AFW/X_pts.mat` holds the labels; `AFW/X.mat` those of pose 0, as in the official
+    files, whatever the pose.
+    """
+    ids = []
+    for picture in pictures:
+        unturned = None
+        for face, labels in zip(picture.subjects, picture.labels, strict=True):
+            name = f"{picture.name}_{face.suffix}"
+            own, old = directory / f"landmarks/{name}_pts.mat", directory / f"{name}.mat"
+            own.parent.mkdir(parents=True, exist_ok=True)
+            unturned = labels if face.is_photograph else unturned
+            _save_mat(own, {"pts_2d": labels})
+            _save_mat(old, {"pt2d": unturned.T})
+            ids.append(f"{name}.jpg")
+    return ids
+
+
 def people(index: int) -> int:
     """How many people are on MPII's picture of this index: two on one of eight."""
     return 2 if index % 8 == 7 else 1
@@ -63,8 +84,6 @@ def write_mpii_mat(directory: Path, train: list[Picture], test: list[Picture]) -
     they lie outside the picture or for no reason, and three ways to write `is_visible`.
     People of the test split have a scale and a position only.
     """
-    from scipy.io import savemat
-
     pictures = [*train, *test]
     is_train = [1] * len(train) + [0] * len(test)
     rects = [_train_rects(p) for p in train] + [_test_rects(p) for p in test]
@@ -87,12 +106,7 @@ def write_mpii_mat(directory: Path, train: list[Picture], test: list[Picture]) -
         "act": _struct(acts).T,
         "video_list": _cells(["drawn"]),
     }
-    stream = io.BytesIO()
-    savemat(stream, {"RELEASE": release}, do_compression=True)
-    # The header's text says when the file was written; two runs shall give the same bytes.
-    header = b"MATLAB 5.0 MAT-file, drawn sample data".ljust(116)
-    path = directory / "mpii_human_pose_v1_u12_1.mat"
-    path.write_bytes(header + stream.getvalue()[len(header) :])
+    _save_mat(directory / "mpii_human_pose_v1_u12_1.mat", {"RELEASE": release})
     return [
         _ids(train, rects[: len(train)], labelled=True),
         _ids(test, rects[len(train) :], labelled=False),
@@ -168,6 +182,16 @@ def _visibility(index: int, joint: int, visible: bool):
     if joint in (8, 9) or index % 10 == 6:
         return NOTHING
     return str(int(visible)) if index % 3 == 1 else np.uint8(visible)
+
+
+def _save_mat(path: Path, variables: dict) -> None:
+    from scipy.io import savemat
+
+    stream = io.BytesIO()
+    savemat(stream, variables, do_compression=True)
+    # The header's text says when the file was written; two runs shall give the same bytes.
+    header = b"MATLAB 5.0 MAT-file, drawn sample data".ljust(116)
+    path.write_bytes(header + stream.getvalue()[len(header) :])
 
 
 def _struct(rows: list[dict]) -> np.ndarray:

@@ -14,7 +14,7 @@ from pathlib import Path
 import apache_beam as beam
 from apache_beam.metrics import Metrics
 
-from pipelines.annotation import Annotation, Reject, Unusable
+from pipelines.annotation import Annotation, Reject, Unread, Unusable
 from pipelines.crops import load_image, store_crop
 
 __all__ = ["CropParameters", "ShardPlan", "WriteShard", "plan_shards", "write_shards"]
@@ -26,7 +26,7 @@ class ShardPlan:
 
     name: str
     split: str
-    annotations: tuple[Annotation, ...]
+    annotations: tuple[Annotation | Unread, ...]
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class CropParameters:
     quality: int
 
 
-def plan_shards(annotations: list[Annotation], shard_examples: int) -> list[ShardPlan]:
+def plan_shards(annotations: list[Annotation | Unread], shard_examples: int) -> list[ShardPlan]:
     """Plans of shards of at most that many examples; each split keeps its order."""
     splits = {}
     for annotation in annotations:
@@ -98,9 +98,9 @@ class WriteShard(beam.DoFn):
                 continue
             for annotation in annotations:
                 try:
-                    yield _example(
-                        annotation, *store_crop(image, annotation.box, **vars(self._parameters))
-                    )
+                    labelled = annotation.read() if isinstance(annotation, Unread) else annotation
+                    crop = store_crop(image, labelled.box, **vars(self._parameters))
+                    yield _example(labelled, *crop)
                 except Unusable as unusable:
                     yield Reject.of(annotation, unusable)
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from pipelines.annotation import Annotation, Reject, Unusable, check_box, check_points
 
-__all__ = ["IMAGES", "LANDMARK_SET", "VALIDATION_FRACTION", "read"]
+__all__ = ["IMAGES", "LANDMARK_SET", "VALIDATION_FRACTION", "photograph", "read"]
 
 LANDMARK_SET = "wflw"
 IMAGES = "WFLW_images"
@@ -46,6 +46,11 @@ def read(source: Path) -> Iterator[Annotation | Reject]:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
                     yield _read_line(line.split(), split, name, number)
+
+
+def photograph(image: str) -> str:
+    """The photograph that an image was made from: here itself."""
+    return image
 
 
 def _read_line(fields: list[str], split: str, source: str, number: int) -> Annotation | Reject:

@@ -26,8 +26,8 @@ def test_wflw_mirror_is_the_published_one(shared_data):
 
 def test_counts_and_lookup():
     assert landmarks.by_count(98) is landmarks.WFLW and landmarks.by_count(16) is landmarks.MPII
-    assert landmarks.by_count(5) is None
-    with pytest.raises(ValueError, match="known: mpii, wflw"):
+    assert landmarks.by_count(68) is landmarks.LP300W and landmarks.by_count(5) is None
+    with pytest.raises(ValueError, match="known: 300w_lp, mpii, wflw"):
         landmarks.get("cofw")
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-__all__ = ["LANDMARK_SETS", "MPII", "WFLW", "LandmarkSet", "by_count", "get"]
+__all__ = ["LANDMARK_SETS", "LP300W", "MPII", "WFLW", "LandmarkSet", "by_count", "get"]
 
 
 @dataclass(frozen=True)
@@ -114,6 +114,55 @@ WFLW = LandmarkSet(
     attributes=("large_pose", "expression", "illumination", "make_up", "occlusion", "blur"),
 )
 
+# The 68 points of Multi-PIE and 300W; left and right are the viewer's, as in WFLW. On a turned head
+# the jaw's points follow the contour that is seen, without dividing it equally.
+LP300W = LandmarkSet(
+    name="300w_lp",
+    names=_names(
+        jaw=17,
+        left_brow=5,
+        right_brow=5,
+        nose_bridge=4,
+        nose_base=5,
+        left_eye=6,
+        right_eye=6,
+        outer_lips=12,
+        inner_lips=8,
+    ),
+    mirror=_mirror(
+        range(16, -1, -1),
+        range(26, 16, -1),
+        range(27, 31),
+        range(35, 30, -1),
+        (45, 44, 43, 42, 47, 46),
+        (39, 38, 37, 36, 41, 40),
+        range(54, 47, -1),
+        range(59, 54, -1),
+        range(64, 59, -1),
+        range(67, 64, -1),
+    ),
+    edges=(
+        *_chain(0, 16),
+        *_chain(17, 21),
+        *_chain(22, 26),
+        *_chain(27, 30),
+        *_chain(31, 35),
+        *_chain(36, 41, closed=True),
+        *_chain(42, 47, closed=True),
+        *_chain(48, 59, closed=True),
+        *_chain(60, 67, closed=True),
+    ),
+    metric="nme",
+    square="diagonal",
+    groups={
+        "jaw": tuple(range(17)),
+        "brows": tuple(range(17, 27)),
+        "nose": tuple(range(27, 36)),
+        "eyes": tuple(range(36, 48)),
+        "mouth": tuple(range(48, 68)),
+    },
+)
+
 # Left and right are the person's, as in MPII.
 MPII = LandmarkSet(
     name="mpii",
@@ -167,7 +216,7 @@ MPII = LandmarkSet(
     },
 )
 
-LANDMARK_SETS = {s.name: s for s in (WFLW, MPII)}
+LANDMARK_SETS = {s.name: s for s in (WFLW, MPII, LP300W)}
 
 
 def get(name: str) -> LandmarkSet:
