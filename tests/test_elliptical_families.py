@@ -116,5 +116,7 @@ def test_bad_arguments_name_themselves():
         Elliptical(np.zeros(2), np.eye(2), "gauss")
     with pytest.raises(ValueError, match="precision_factor must be given"):
         Elliptical(np.zeros(2), radial=Gauss())
+    with pytest.raises(ValueError, match="MultivariateHuber takes a batch of deltas"):
+        Elliptical(np.zeros(2), np.eye(2), Huber(tf.constant([1.0, 2.0], tf.float64)))
     with pytest.raises(ValueError, match="exactly one of loc and nu"):
         Elliptical(np.zeros(2), np.eye(2), Gauss(), nu=np.zeros(2))

@@ -82,7 +82,8 @@ class Elliptical(tfd.Distribution):
 
     Raises:
       ValueError: both or neither of `loc` and `nu` are given, `precision_factor` or `radial` is missing,
-        the shapes do not fit each other, or the number of dimensions d is not known statically.
+        `radial` is a batch, the shapes do not fit each other, or the number of dimensions d is not known
+        statically.
     """
 
     def __init__(
@@ -98,13 +99,16 @@ class Elliptical(tfd.Distribution):
         dtype: tf.DType | None = None,
         parameters: dict[str, Any] | None = None,
     ):
-        parameters = dict(locals()) if parameters is None else parameters
+        own_parameters = dict(locals())
+        is_direct = parameters is None
         if (loc is None) == (nu is None):
             raise ValueError("exactly one of loc and nu must be given.")
         if precision_factor is None:
             raise ValueError("precision_factor must be given.")
         if not isinstance(radial, RadialEnergy):
             raise ValueError(f"radial must be a RadialEnergy such as Gauss(), got {radial!r}.")
+        if is_direct and tf.convert_to_tensor(radial.kappa(1)).shape.rank != 0:
+            raise ValueError("radial must be one energy; MultivariateHuber takes a batch of deltas.")
         with tf.name_scope(name) as name:
             if dtype is None:
                 tensors = [loc, precision_factor, nu, log_det]
@@ -123,7 +127,7 @@ class Elliptical(tfd.Distribution):
                 reparameterization_type=tfd.FULLY_REPARAMETERIZED,
                 validate_args=validate_args,
                 allow_nan_stats=allow_nan_stats,
-                parameters=parameters,
+                parameters=own_parameters if is_direct else parameters,
                 name=name,
             )
 

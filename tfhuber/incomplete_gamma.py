@@ -34,7 +34,7 @@ def log_outer_scale(n: int, delta: tf.Tensor) -> tf.Tensor:
 
 def log_igamma(a: float, x: tf.Tensor) -> tf.Tensor:
     """Log of the regularised lower incomplete gamma function, without underflow for small `x`."""
-    small = 1e-3  # below, the first terms of the power series are exact to float64
+    small = 2e-4  # below, the first terms of the power series are exact to float64
     x_small, x_large = tf.minimum(x, _double(small)), tf.maximum(x, _double(small))
     series = 1 / a - x_small / (a + 1) + x_small**2 / (2 * (a + 2)) - x_small**3 / (6 * (a + 3))
     log_series = tf.math.xlogy(_double(a), x_small) + tf.math.log(series) - math.lgamma(a)

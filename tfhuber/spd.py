@@ -146,8 +146,7 @@ def _spd_closed_form(vector: tf.Tensor, theta: float):
     high, low = p + h, p - h
 
     # g = M e and g' = e, with M = max(lambda, theta) and e = exp(min(lambda, theta) / theta - 1).
-    share, slope = _divided_difference(high, low, theta)
-    curved = (1 - share) * slope
+    share, curved = _divided_difference(high, low, theta)
     k = share + curved
     m_high, m_low = tf.maximum(high, theta), tf.maximum(low, theta)
     exponent_high = tf.minimum(high, theta) / theta - 1
@@ -192,8 +191,7 @@ def _spd_eigh(vector: tf.Tensor, theta: float):
     def gradient(d_matrix, d_log_det):
         rows, columns = eigenvalues[..., :, tf.newaxis], eigenvalues[..., tf.newaxis, :]
         high, low = tf.maximum(rows, columns), tf.minimum(rows, columns)
-        share, slope = _divided_difference(high, low, theta)
-        k = share + (1 - share) * slope
+        k = tf.add_n(_divided_difference(high, low, theta))
         symmetric = (d_matrix + tf.linalg.matrix_transpose(d_matrix)) / 2
         inner = matmul(matmul(v_t, symmetric), v) * k
         log_det_slope = d_log_det[..., tf.newaxis] / tf.maximum(eigenvalues, theta)
@@ -204,17 +202,21 @@ def _spd_eigh(vector: tf.Tensor, theta: float):
 
 
 def _divided_difference(high: tf.Tensor, low: tf.Tensor, theta: float):
-    """`(g(high) - g(low)) / (high - low)` as `share + (1 - share) * slope`, for high >= low.
+    """`(g(high) - g(low)) / (high - low)`, for high >= low, as the sum of two shares in [0, 1].
 
-    `share` is the part of the interval that lies above theta, where g rises by 1; `slope` is the mean
-    slope of g on the rest. Both stay accurate as the interval shrinks to a point.
+    The first is the part of the interval that lies above theta, where g rises by 1; the second is the
+    rest times the mean slope of g there. Both stay accurate as the interval shrinks to a point, or to
+    less than its ends' rounding, and as either part of it vanishes beside the other.
     """
     clipped = tf.minimum(high, theta)
     linear = tf.maximum(high, theta) - tf.maximum(low, theta)
     curved = clipped - tf.minimum(low, theta)
-    share = tf.math.divide_no_nan(linear, linear + curved)
+    length = linear + curved
+    is_above = tf.cast(low > theta, low.dtype)
+    share = tf.where(length > 0, tf.math.divide_no_nan(linear, length), is_above)
+    rest = tf.where(length > 0, tf.math.divide_no_nan(curved, length), 1 - is_above)
     z = tf.maximum(curved / theta, 1e-30)  # where (1 - exp(-z)) / z is 1 in every dtype
-    return share, tf.exp(clipped / theta - 1) * (-tf.math.expm1(-z) / z)
+    return share, rest * tf.exp(clipped / theta - 1) * (-tf.math.expm1(-z) / z)
 
 
 @tf.custom_gradient
