@@ -76,3 +76,8 @@ def test_bad_overrides_are_refused(tmp_path, override):
     path = _write(tmp_path, {"data": {"directory": "d"}, "train": {"epochs": 2}})
     with pytest.raises(ValueError, match=r"--set|unknown key"):
         config.load(path, [override])
+
+
+def test_a_model_has_one_origin():
+    with pytest.raises(ValueError, match="pretrained and transfer exclude each other"):
+        config.parse({"data": {"directory": "d"}, "model": {"pretrained": "a", "transfer": "b"}})

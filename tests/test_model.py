@@ -92,9 +92,49 @@ def test_a_preset_that_cannot_be_had_is_one_line_with_the_command(tmp_path):
 
 
 def test_the_head_survives_its_configuration():
-    head = model.DistributionHead(5, "diagonal", 0.5, name="h")
+    head = model.DistributionHead(5, "diagonal", 0.5, "mu", name="h")
     again = model.DistributionHead.from_config(head.get_config())
-    assert (again.landmark_count, again.covariance, again.theta) == (5, "diagonal", 0.5)
+    found = (again.landmark_count, again.covariance, again.theta, again.parameterization)
+    assert found == (5, "diagonal", 0.5, "mu")
     network = model.build(_options(image_size=32), 2)
     copy = keras.models.clone_model(network)
     assert copy.output_shape == network.output_shape
+
+
+def test_average_pooling_takes_the_mean_of_each_channel():
+    network = model.build(_options(image_size=96, pooling="average"), 3)
+    head = network.get_layer("head")
+    rng = np.random.default_rng(0)
+    head.linear.kernel.assign(rng.normal(0, 0.1, head.linear.kernel.shape))
+    images = tf.random.stateless_uniform([2, 96, 96, 3], [1, 2]) * 255
+    normalised = network.get_layer("imagenet_statistics")(images)
+    features = network.get_layer("backbone")(normalised, training=False)
+    expected = head(tf.reduce_mean(features, [1, 2]))
+    for name, value in network(images).items():
+        np.testing.assert_allclose(value, expected[name], rtol=1e-4, atol=1e-4)
+    assert [layer.name for layer in model.new_layers(network)] == ["head"]
+    convolved = model.build(_options(image_size=96), 3)
+    names = [layer.name for layer in model.new_layers(convolved)]
+    assert names == ["channelwise_convolution", "head"]
+
+
+@pytest.mark.parametrize("covariance", ["full", "diagonal", "identity"])
+def test_mu_parameterization_predicts_the_position_itself(covariance):
+    by_mu = model.DistributionHead(4, covariance, parameterization="mu")
+    by_nu = model.DistributionHead(4, covariance)
+    features = tf.random.stateless_normal([3, 8], [0, 1])
+    for head in (by_mu, by_nu):
+        head(features)
+    width = by_mu.width
+    weights = np.random.default_rng(0).normal(0, 0.5, (8, 4 * width))
+    by_mu.linear.kernel.assign(weights)
+    by_nu.linear.kernel.assign(weights)
+    mu = tf.reshape(by_mu.linear(features), [3, 4, width])[..., :2]
+    found, other = by_mu(features), by_nu(features)
+    np.testing.assert_array_equal(found["precision_factor"], other["precision_factor"])
+    np.testing.assert_allclose(other["nu"], mu, rtol=1e-6)
+    expected = np.einsum("nkij,nkj->nki", found["precision_factor"], mu)
+    np.testing.assert_allclose(found["nu"], expected, rtol=1e-5, atol=1e-6)
+    # The Jacobian of nu with respect to mu is A: both parameterisations start out the same.
+    start = model.DistributionHead(2, covariance, parameterization="mu")(features)
+    np.testing.assert_array_equal(start["nu"], np.zeros((3, 2, 2)))

@@ -31,13 +31,13 @@ class Checkpoints:
         self._record = run / "best.json"
         self._best_score = _read_score(self._record)
 
-    def restore(self) -> None:
-        """Puts the latest checkpoint's values into the state, if there is one.
+    def restore(self) -> bool:
+        """Puts the latest checkpoint's values into the state; false if there is none.
 
         Raises:
           ValueError: if there is one that cannot be read.
         """
-        restore_newest(self._latest.checkpoint, self._latest.directory)
+        return restore_newest(self._latest.checkpoint, self._latest.directory)
 
     def save(self, step: int) -> None:
         """Writes the latest checkpoint; OSError if that fails, and then the one before it stays."""

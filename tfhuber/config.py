@@ -35,6 +35,11 @@ class Data(_Section):
         8192,
         description="Examples shuffled at a time; the order of shards is shuffled as well.",
     )
+    wrong_labels: Fraction = Field(
+        0.0,
+        description="Fraction of the training landmarks that get a wrong position, somewhere in the "
+        "crop and the same in every epoch: for experiments on robustness.",
+    )
 
 
 class Augmentation(_Section):
@@ -68,17 +73,44 @@ class Model(_Section):
         description="keras-hub preset of the backbone (`resnet_50_imagenet`) or a local preset "
         "directory; null trains from scratch.",
     )
+    transfer: str | None = Field(
+        None,
+        description="A training run, of any landmarks, whose weights except the head's are carried "
+        "over; null for none.",
+    )
     image_size: int = Field(
         224, ge=32, le=1024, multiple_of=32, description="Side of the network crop in pixels."
     )
-    covariance: Literal["full", "diagonal", "identity"] = Field(
-        "full", description="What the precision factor A may be."
+    pooling: Literal["convolution", "average"] = Field(
+        "convolution",
+        description="From the last feature map to one vector: a convolution of each channel, or the "
+        "mean of each.",
     )
-    delta: Scale = Field(1.0, description="The knee of the Huber energy, in units of A y - nu.")
+    family: Literal["huber", "gauss", "laplace", "charbonnier"] = Field(
+        "huber", description="The family of the predicted distributions (eq. 6 and 11-13)."
+    )
+    covariance: Literal["full", "diagonal", "identity"] = Field(
+        "full",
+        description="What the precision factor A may be; `identity` makes the loss that of plain "
+        "regression.",
+    )
+    parameterization: Literal["nu", "mu"] = Field(
+        "nu",
+        description="What the network predicts beside A: nu = A mu, or the position mu itself.",
+    )
+    delta: Scale = Field(
+        1.0, description="The knee of the Huber energy, in units of A y - nu; of no other family."
+    )
     theta: Scale = Field(
         1.0,
         description="The smallest reasonable eigenvalue of A in normalised coordinates (eq. 9).",
     )
+
+    @model_validator(mode="after")
+    def _one_origin(self):
+        if self.pretrained is not None and self.transfer is not None:
+            raise ValueError("pretrained and transfer exclude each other; set one of them to null")
+        return self
 
 
 class Train(_Section):

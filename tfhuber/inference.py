@@ -11,10 +11,10 @@ from tfhuber import config as configuration
 from tfhuber import fusion, geometry, landmarks, model, smallmatrix
 from tfhuber.checkpoints import restore_newest
 from tfhuber.config import Config
-from tfhuber.elliptical import MultivariateHuber
+from tfhuber.elliptical import Elliptical
 from tfhuber.files import read_json
 from tfhuber.landmarks import LandmarkSet
-from tfhuber.radial import Huber
+from tfhuber.radial import RadialEnergy, radial_energy
 from tfhuber.whitening import Whitening
 
 __all__ = ["TTA", "Predictor", "load_run"]
@@ -52,9 +52,9 @@ class Predictor:
         }
 
     @property
-    def energy(self) -> Huber:
+    def energy(self) -> RadialEnergy:
         """The radial energy of the predicted distributions."""
-        return Huber(self.config.model.delta)
+        return radial_energy(self.config.model.family, self.config.model.delta)
 
     def predict(self, images: tf.Tensor, tta: str = "none") -> tuple[tf.Tensor, tf.Tensor]:
         """`loc` [N, K, 2] and `precision_factor` [N, K, 2, 2] in network-crop pixels.
@@ -81,9 +81,9 @@ class Predictor:
         mean_square = tf.reduce_mean(smallmatrix.matmul(factor, factor), axis=0)
         return tf.reduce_mean(loc, axis=0), smallmatrix.square_root(mean_square)
 
-    def distribution(self, loc: tf.Tensor, precision_factor: tf.Tensor) -> MultivariateHuber:
+    def distribution(self, loc: tf.Tensor, precision_factor: tf.Tensor) -> Elliptical:
         """The predicted distributions, in whichever frame `loc` and `precision_factor` are."""
-        return MultivariateHuber(loc, precision_factor, self.config.model.delta)
+        return Elliptical(loc, precision_factor, self.energy)
 
     def _one_view(self, images):
         return self.whitening.to_network(self.model(images, training=False))
@@ -119,7 +119,7 @@ def load_run(directory: str | Path, checkpoint: str = "latest") -> Predictor:
             "make one with `python -m tfhuber.train --config configs/NAME.json --run DIR`"
         ) from error
     # The checkpoint holds the weights themselves, so a preset need not be at hand to read them.
-    options = config.model.model_copy(update={"pretrained": None})
+    options = config.model.model_copy(update={"pretrained": None, "transfer": None})
     network = model.build(options, landmark_set.count)
     if not restore_newest(tf.train.Checkpoint(model=network), directory / checkpoint):
         raise ValueError(f"{directory / checkpoint} holds no checkpoint yet; train longer")

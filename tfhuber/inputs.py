@@ -14,7 +14,7 @@ from tfhuber import landmarks, records
 from tfhuber.augment import equal_spacing, random_map
 from tfhuber.config import Augmentation, Config
 from tfhuber.files import reason
-from tfhuber.geometry import apply_map, box_to_crop, compose, warp
+from tfhuber.geometry import apply_map, box_to_crop, compose, invert, warp
 from tfhuber.landmarks import LandmarkSet
 
 __all__ = [
@@ -83,7 +83,11 @@ def training_batches(split: Split, config: Config, *, start_step: int = 0) -> tf
     def prepare(serialized, epoch):
         example = records.parse(serialized, split.landmark_set)
         key = _augmentation_key(example["id"], seed, epoch)
-        return network_example(example, split.landmark_set, size, config.augmentation, key)
+        result = network_example(example, split.landmark_set, size, config.augmentation, key)
+        result["landmarks"] = _misplace(
+            result["landmarks"], example, result["to_network"], split.landmark_set, config
+        )
+        return result
 
     return (
         tf.data.Dataset.range(first_epoch, config.train.epochs)
@@ -121,8 +125,10 @@ def augmented_labels(split: Split, config: Config, minimum: int = 20_000) -> tf.
     def prepare(serialized, epoch):
         example = records.parse(serialized, split.landmark_set)
         key = _augmentation_key(example["id"], seed, epoch)
-        _, *labels = _network_labels(example, split.landmark_set, size, config.augmentation, key)
-        return tuple(labels)
+        h, points, weights = _network_labels(
+            example, split.landmark_set, size, config.augmentation, key
+        )
+        return _misplace(points, example, h, split.landmark_set, config), weights
 
     def one_epoch(epoch):
         return _stored_records(split).map(lambda serialized: (serialized, epoch))
@@ -220,6 +226,30 @@ def _space_contour(points, weights, first, last):
     complete = tf.reduce_all(weights[part] > 0)
     spaced = tf.where(complete, equal_spacing(points[part]), points[part])
     return tf.concat([points[:first], spaced, points[last + 1 :]], axis=0)
+
+
+def _misplace(points, example, to_network, landmark_set, config):
+    """Network-crop points with `data.wrong_labels` of them somewhere else in the image.
+
+    Which ones, and where in the image, is the same in every epoch, as with a wrong annotation.
+    """
+    if not config.data.wrong_labels:
+        return points
+    # No epoch has this number.
+    key = _augmentation_key(example["id"], config.train.seed, tf.constant(2**31, tf.int64))
+    which, where = tf.unstack(tf.random.experimental.stateless_split(key, 2))
+    wrong = tf.random.stateless_uniform([landmark_set.count], which) < config.data.wrong_labels
+    place = tf.random.stateless_uniform([landmark_set.count, 2], where)
+    plain = box_to_crop(example["box"], config.model.image_size, landmark_set.square)
+    place = apply_map(invert(plain), place * config.model.image_size - 0.5)
+    # A mirroring map turns round; it exchanges the landmarks, and so the wrong ones as well.
+    order = tf.where(
+        tf.linalg.det(to_network) < 0,
+        tf.constant(landmark_set.mirror),
+        tf.range(landmark_set.count),
+    )
+    wrong, place = tf.gather(wrong, order), tf.gather(place, order)
+    return tf.where(wrong[:, tf.newaxis], apply_map(to_network, place), points)
 
 
 def _fault(split: Split) -> str | None:

@@ -9,10 +9,10 @@ import tensorflow as tf
 from tfhuber import model as network
 from tfhuber.config import Config
 from tfhuber.elliptical import negative_log_likelihood
-from tfhuber.radial import Huber
+from tfhuber.radial import radial_energy
 from tfhuber.whitening import Whitening
 
-__all__ = ["Adam", "PiecewiseLinear", "State", "strategy_for", "training_step"]
+__all__ = ["Adam", "PiecewiseLinear", "State", "carry_over", "strategy_for", "training_step"]
 
 
 @keras.saving.register_keras_serializable(package="tfhuber")
@@ -69,7 +69,10 @@ class State:
         """The state before the first step; call it in the strategy's scope."""
         model = network.build(config.model, landmark_count)
         schedule = PiecewiseLinear(config.train.learning_rate, steps_per_epoch)
-        new = _new_variables(model)
+        # Of a transferred model, the head alone is new.
+        new = _variables_of(
+            [model.get_layer("head")] if config.model.transfer else network.new_layers(model)
+        )
         old = [i for i, v in enumerate(model.trainable_variables) if id(v) not in new]
         optimizer = Adam(schedule, old, config.train.frozen_epochs * steps_per_epoch)
         optimizer.build(model.trainable_variables)
@@ -79,6 +82,23 @@ class State:
     def step(self) -> int:
         """Steps done so far."""
         return int(self.optimizer.iterations.numpy())
+
+
+def carry_over(source: keras.Model, target: keras.Model) -> None:
+    """Copies all weights but the head's from one model of `model.build` to another.
+
+    Raises:
+      ValueError: if the two have other backbones, another pooling or another size of the image.
+    """
+    layers = [layer.name for layer in source.layers if layer.weights and layer.name != "head"]
+    try:
+        for name in layers:
+            target.get_layer(name).set_weights(source.get_layer(name).get_weights())
+    except ValueError as error:
+        raise ValueError(
+            "model.transfer names a run with another model.backbone, model.pooling or "
+            "model.image_size; set these to match"
+        ) from error
 
 
 def strategy_for(distribution: str) -> tf.distribute.Strategy:
@@ -99,9 +119,9 @@ def training_step(
     Returns:
       A function from a (distributed) batch to `loss` (eq. 6 alone) and `gradient_norm`, scalars.
     """
-    energy = Huber(config.model.delta)
+    energy = radial_energy(config.model.family, config.model.delta)
     variables = state.model.trainable_variables
-    new = _new_variables(state.model)
+    new = _variables_of(network.new_layers(state.model))
     kernels = [v for v in variables if id(v) in new and "kernel" in v.name]
 
     def replica_step(batch):
@@ -133,6 +153,6 @@ def training_step(
     return step
 
 
-def _new_variables(model: keras.Model) -> set[int]:
-    """The ids of the variables that no pretrained backbone brings."""
-    return {id(v) for layer in network.new_layers(model) for v in layer.trainable_variables}
+def _variables_of(layers: Iterable[keras.layers.Layer]) -> set[int]:
+    """The ids of the layers' trainable variables."""
+    return {id(v) for layer in layers for v in layer.trainable_variables}

@@ -1,4 +1,4 @@
-"""The network: a standard backbone, a channel-wise convolution, one linear layer, and the SPD map."""
+"""The network: a standard backbone, pooling by a learned convolution, one linear layer, the SPD map."""
 
 import math
 from pathlib import Path
@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from tfhuber import config as configuration
+from tfhuber.smallmatrix import matvec
 from tfhuber.spd import SPDMatrix
 
 __all__ = ["DistributionHead", "build", "new_layers"]
@@ -43,22 +44,30 @@ def build(options: configuration.Model, landmark_count: int) -> keras.Model:
         mean=_MEAN, variance=np.square(_STDDEV), name="imagenet_statistics"
     )(image)
     features = _backbone(options)(normalised)
-    pooled = keras.layers.DepthwiseConv2D(
-        features.shape[1],
-        depthwise_initializer=_centred_kernel,
-        use_bias=True,
-        name="channelwise_convolution",
-    )(features)
-    flat = keras.layers.Flatten(name="features")(pooled)
+    if options.pooling == "average":
+        flat = keras.layers.GlobalAveragePooling2D(name="average_pooling")(features)
+    else:
+        pooled = keras.layers.DepthwiseConv2D(
+            features.shape[1],
+            depthwise_initializer=_centred_kernel,
+            use_bias=True,
+            name="channelwise_convolution",
+        )(features)
+        flat = keras.layers.Flatten(name="features")(pooled)
     outputs = DistributionHead(
-        landmark_count, options.covariance, options.theta, dtype="float32", name="head"
+        landmark_count,
+        options.covariance,
+        options.theta,
+        options.parameterization,
+        dtype="float32",
+        name="head",
     )(flat)
     return keras.Model(image, outputs, name="landmarks")
 
 
 def new_layers(model: keras.Model) -> list[keras.layers.Layer]:
-    """The layers that no pretrained backbone brings: the channel-wise convolution and the head."""
-    return [model.get_layer("channelwise_convolution"), model.get_layer("head")]
+    """The layers that no pretrained backbone brings: the channel-wise convolution, if any, and the head."""
+    return [layer for layer in model.layers if layer.name in ("channelwise_convolution", "head")]
 
 
 @keras.saving.register_keras_serializable(package="tfhuber")
@@ -72,12 +81,21 @@ class DistributionHead(keras.layers.Layer):
       landmark_count: K.
       covariance: "full"; "diagonal" ignores the off-diagonal parameter; "identity" fixes A = I.
       theta: smallest reasonable eigenvalue of A (eq. 9).
+      parameterization: whether the first two parameters are "nu" = A mu or the position "mu" itself.
     """
 
-    def __init__(self, landmark_count: int, covariance: str = "full", theta: float = 1.0, **kwargs):
+    def __init__(
+        self,
+        landmark_count: int,
+        covariance: str = "full",
+        theta: float = 1.0,
+        parameterization: str = "nu",
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         self.landmark_count = landmark_count
         self.covariance = covariance
+        self.parameterization = parameterization
         self.theta = theta
         self.width = 2 if covariance == "identity" else 5
         self.linear = keras.layers.Dense(
@@ -95,15 +113,18 @@ class DistributionHead(keras.layers.Layer):
     def call(self, features):
         """Features [N, F] to `nu` [N, K, 2], `precision_factor` [N, K, 2, 2], `log_det` [N, K]."""
         raw = ops.reshape(self.linear(features), (-1, self.landmark_count, self.width))
-        nu = raw[..., :2]
+        location = raw[..., :2]
         if self.covariance == "identity":
-            log_det = ops.zeros_like(nu[..., 0])
-            precision_factor = log_det[..., None, None] + ops.eye(2, dtype=nu.dtype)
+            log_det = ops.zeros_like(location[..., 0])
+            precision_factor = log_det[..., None, None] + ops.eye(2, dtype=location.dtype)
         else:
             vector = raw[..., 2:]
             if self.covariance == "diagonal":
                 vector = vector * ops.convert_to_tensor([1.0, 0.0, 1.0], dtype=vector.dtype)
             precision_factor, log_det = self.spd(vector)
+        nu = location
+        if self.parameterization == "mu":
+            nu = matvec(precision_factor, location)
         return {"nu": nu, "precision_factor": precision_factor, "log_det": log_det}
 
     def compute_output_shape(self, input_shape):
@@ -115,6 +136,7 @@ class DistributionHead(keras.layers.Layer):
             **super().get_config(),
             "landmark_count": self.landmark_count,
             "covariance": self.covariance,
+            "parameterization": self.parameterization,
             "theta": self.theta,
         }
 

@@ -38,7 +38,7 @@ def train(config: Config, run_directory: str | Path, *, quiet: bool = False) -> 
 
     from tfhuber import evaluate, inputs, loop
     from tfhuber.checkpoints import Checkpoints
-    from tfhuber.inference import Predictor
+    from tfhuber.inference import Predictor, load_run
 
     tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(config.train.seed)
@@ -53,7 +53,8 @@ def train(config: Config, run_directory: str | Path, *, quiet: bool = False) -> 
     with strategy.scope():
         state = loop.State.create(config, split.landmark_set.count, steps)
     checkpoints = Checkpoints(run, state)
-    checkpoints.restore()
+    if not checkpoints.restore() and config.model.transfer is not None:
+        loop.carry_over(load_run(config.model.transfer).model, state.model)
     predictor = Predictor(state.model, whitening, config, split.landmark_set)
 
     def evaluate_and_keep(step):
