@@ -189,3 +189,27 @@ def test_tables_9_and_10_at_cpu_scale(face_records, tmp_path):
         rows = {cell["row"]: tuple(cell["values"]) for cell in cells if cell["metric"] == "nme"}
         assert len(set(rows.values())) == len(rows)
         assert str(round(cells[0]["values"][0], 2)) in result.stdout
+
+
+@pytest.mark.slow
+def test_pretraining_on_300w_lp_and_both_fusions_at_cpu_scale(face_records, tmp_path):
+    """Table 6 for real: faces of 68 landmarks first, then those of 98, plain and fused."""
+    from pipelines import make_tfrecords
+    from pipelines.sample_data import write_sample_data
+
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "wflw").symlink_to(face_records)
+    write_sample_data("300w_lp", tmp_path / "source", train=30, test=1, seed=0, processes=1)
+    source = ["--dataset", "300w_lp", "--source", str(tmp_path / "source"), "--size", "96"]
+    make_tfrecords.main([*source, "--output", str(data / "300w_lp")])
+    command = [sys.executable, "-m", "tfhuber.reproduce", "table6", "--seeds", "1"]
+    command += ["--data", str(data), "--output", str(tmp_path / "out")]
+    command += [f"--set={change}" for change in SMALL]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    cells = json.loads((tmp_path / "out/table6.json").read_text())["cells"]
+    values = {(cell["row"], cell["tta"]): cell["values"][0] for cell in cells}
+    assert len(values) == len(set(values.values())) == 4 and np.all(
+        np.isfinite(list(values.values()))
+    )

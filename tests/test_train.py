@@ -127,6 +127,55 @@ def test_the_step_descends_eq_6_and_a_penalty_as_pytorchs_weight_decay():
     np.testing.assert_allclose(report["gradient_norm"], expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"family": "gauss", "covariance": "identity"},
+        {"family": "laplace", "covariance": "full", "parameterization": "mu"},
+        {"family": "charbonnier", "covariance": "diagonal", "pooling": "average"},
+    ],
+    ids=lambda changes: changes["family"],
+)
+def test_every_family_descends_its_own_loss(changes, tiny_config):
+    """Three steps on one batch; the first loss is that of A = I and nu = 0 in closed form."""
+    options = tiny_config.model.model_copy(update=changes)
+    config = tiny_config.model_copy(update={"model": options})
+    split = inputs.open_split(config.data.directory, "train")
+    state = loop.State.create(config, 98, 5)
+    labels = inputs.augmented_labels(split, config, minimum=1)
+    whitening = fit(labels, 98, config.model.image_size)
+    step = loop.training_step(state, whitening, config, tf.distribute.get_strategy())
+    batch = next(iter(inputs.training_batches(split, config)))
+    losses = [float(step(batch)["loss"]) for _ in range(3)]
+    r = np.linalg.norm(whitening.normalise(batch["landmarks"]).numpy(), axis=-1)
+    rho = {"gauss": r**2 / 2, "laplace": r, "charbonnier": np.sqrt(r**2 + 1) - 1}[changes["family"]]
+    expected = (rho * batch["weights"].numpy()).sum(1).mean()
+    assert losses[0] == pytest.approx(expected, rel=1e-4)
+    assert losses[2] < losses[1] < losses[0]
+
+
+def test_transfer_carries_over_all_but_the_head_and_holds_it(tiny_run, tiny_config, tmp_path):
+    """With every epoch frozen, what was carried over is still there at the end, and the head is not."""
+    options = tiny_config.model.model_copy(update={"transfer": str(tiny_run)})
+    schedule = tiny_config.train.model_copy(update={"frozen_epochs": 2})
+    config = tiny_config.model_copy(update={"model": options, "train": schedule})
+    train.train(config, tmp_path / "run", quiet=True)
+    before, after = (load_run(run).model for run in (tiny_run, tmp_path / "run"))
+    for layer in before.layers:
+        for old, new in zip(layer.weights, after.get_layer(layer.name).weights, strict=True):
+            same = np.array_equal(old.numpy(), new.numpy())
+            assert same == (layer.name != "head" and "moving" not in old.name), old.path
+
+
+def test_transfer_from_another_network_is_refused(tiny_config):
+    average = tiny_config.model.model_copy(update={"pooling": "average"})
+    larger = tiny_config.model.model_copy(update={"image_size": 64})
+    target = model.build(tiny_config.model, 98)
+    for options in (average, larger):
+        with pytest.raises(ValueError, match=r"model.transfer names .*; set these to match"):
+            loop.carry_over(model.build(options, 5), target)
+
+
 def test_held_variables_then_move_as_if_adam_had_known_them_all_along():
     optimizer = loop.Adam(loop.PiecewiseLinear([(0, 1e-3)], 1), held=[1], held_steps=40)
     free, held = (keras.Variable(np.zeros(3, "f4")) for _ in range(2))

@@ -2,11 +2,29 @@
 
 import importlib
 
-__all__ = ["MultivariateHuber", "SPDMatrix"]
+__all__ = [
+    "Charbonnier",
+    "Elliptical",
+    "Gauss",
+    "Huber",
+    "Laplace",
+    "MultivariateHuber",
+    "SPDMatrix",
+    "fuse",
+]
 
 __version__ = "0.1.0"
 
-_HOME = {"MultivariateHuber": "tfhuber.elliptical", "SPDMatrix": "tfhuber.spd"}
+_HOME = {
+    "Charbonnier": "tfhuber.radial",
+    "Elliptical": "tfhuber.elliptical",
+    "Gauss": "tfhuber.radial",
+    "Huber": "tfhuber.radial",
+    "Laplace": "tfhuber.radial",
+    "MultivariateHuber": "tfhuber.elliptical",
+    "SPDMatrix": "tfhuber.spd",
+    "fuse": "tfhuber.fusion",
+}
 
 
 def __getattr__(name: str):

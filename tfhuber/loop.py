@@ -90,15 +90,20 @@ def carry_over(source: keras.Model, target: keras.Model) -> None:
     Raises:
       ValueError: if the two have other backbones, another pooling or another size of the image.
     """
-    layers = [layer.name for layer in source.layers if layer.weights and layer.name != "head"]
-    try:
-        for name in layers:
-            target.get_layer(name).set_weights(source.get_layer(name).get_weights())
-    except ValueError as error:
+    old, new = (
+        {layer.name: layer for layer in model.layers if layer.weights and layer.name != "head"}
+        for model in (source, target)
+    )
+    shapes = [
+        {name: [w.shape for w in each.weights] for name, each in m.items()} for m in (old, new)
+    ]
+    if shapes[0] != shapes[1]:
         raise ValueError(
             "model.transfer names a run with another model.backbone, model.pooling or "
             "model.image_size; set these to match"
-        ) from error
+        )
+    for name, layer in new.items():
+        layer.set_weights(old[name].get_weights())
 
 
 def strategy_for(distribution: str) -> tf.distribute.Strategy:
