@@ -75,7 +75,10 @@ class Client:
         self.close()
 
     def predict(
-        self, images: Sequence[bytes], boxes: np.ndarray | Sequence | None = None
+        self,
+        images: Sequence[bytes],
+        boxes: np.ndarray | Sequence | None = None,
+        signature: str = "serving_default",
     ) -> dict[str, np.ndarray]:
         """Returns landmarks and covariances in pixels of the original images.
 
@@ -83,6 +86,7 @@ class Client:
           images: N whole JPEG or PNG files.
           boxes: [N, 4] the part of each image to look at, (x0, y0, x1, y1) in its pixels; None, or
             zeros, for the whole of an image.
+          signature: "serving_default", or "tta" for each image fused with its mirror image.
 
         Returns:
           `landmarks` [N, K, 2] float32 (x, y); `covariance` [N, K, 2, 2] float32 in square pixels;
@@ -100,7 +104,8 @@ class Client:
                 f"boxes must be [{len(images)}, 4], one for each image; got {boxes.shape}"
             )
         encoded = [{"b64": base64.b64encode(image).decode()} for image in images]
-        outputs = self._post({"inputs": {"image_bytes": encoded, "box": boxes.tolist()}})
+        inputs = {"image_bytes": encoded, "box": boxes.tolist()}
+        outputs = self._post({"signature_name": signature, "inputs": inputs})
         fault = ServerError(
             f"{self.model} at {self.url} answers, but not with landmarks, covariance and valid", 200
         )
@@ -157,9 +162,13 @@ def main() -> int:
     parser.add_argument(
         "--model", default="wflw", help="the name it is served under (default: %(default)s)"
     )
+    parser.add_argument(
+        "--tta", action="store_true", help="fuse with the prediction for the mirror image"
+    )
     arguments, image_bytes, image, box = pictures.read_arguments(parser)
     with Client(arguments.url, arguments.model) as client:
-        found = client.predict([image_bytes], None if box is None else [box])
+        signature = "tta" if arguments.tta else "serving_default"
+        found = client.predict([image_bytes], None if box is None else [box], signature)
     if not found["valid"].all():
         fault = f"the server could not decode {arguments.image}"
         if box is not None:

@@ -31,8 +31,11 @@ def test_predicted_covariances_follow_the_known_ones(tmp_path):
     deviation = np.sqrt(found.covariance.trace(axis1=2, axis2=3) / 2).ravel()
     known_deviation = np.sqrt(known.trace(axis1=2, axis2=3) / 2).ravel()
     correlation = scipy.stats.spearmanr(deviation, known_deviation).statistic
+    slope = metrics["calibration"]["slope"]
     print(
-        f"rank correlation {correlation:.3f}, coverage of 90 % {metrics['coverage_90']:.3f}, {metrics}"
+        f"rank correlation {correlation:.3f}, coverage of 90 % {metrics['coverage_90']:.3f}, "
+        f"slope of expected against empirical error {slope:.3f}, {metrics}"
     )
     assert correlation >= 0.8
     assert 0.85 <= metrics["coverage_90"] <= 0.95
+    assert 0.9 <= slope <= 1.1

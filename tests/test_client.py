@@ -56,6 +56,11 @@ def run(monkeypatch, capsys, *arguments):
 # --- the library
 
 
+def test_a_signature_is_asked_for_by_name(url):
+    with Client(url) as client, pytest.raises(ServerError, match='name: "tta" not found'):
+        client.predict([b"\xff\xd8"], signature="tta")
+
+
 def test_predictions_are_arrays(url):
     boxes = [[1.5, 2, 30, 40], [0, 0, 0, 0]]
     with Client(url, "wflw") as client:

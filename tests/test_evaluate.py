@@ -1,5 +1,6 @@
 """The numbers in metrics.json follow from the distributions, in every frame the same."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -69,6 +70,62 @@ def test_metrics_have_the_names_that_others_rely_on(predictor, split, prediction
     np.testing.assert_allclose(metrics["nme"], by_hand, rtol=1e-6)
 
 
+def test_calibration_and_sharpness_are_those_of_the_distributions(predictor, predictions):
+    """Against 2,000 samples of each predicted distribution: 0.4 % of a mean of 1,000 landmarks."""
+    covariance = tf.constant(predictions.covariance[:10], tf.float64)
+    factor = tf.linalg.sqrtm(tf.linalg.inv(covariance / predictor.energy.kappa(2)))
+    drawn = predictor.distribution(tf.zeros(2, tf.float64), factor).sample(2000, seed=1)
+    distance = np.linalg.norm(drawn, axis=-1).mean(axis=0)
+    percent = 100 / predictions.normalizer[:, None]
+    expected, actual = evaluate.calibration_errors(predictor, predictions)
+    np.testing.assert_allclose(
+        expected.reshape(-1, 98)[:10].mean(), (distance * percent[:10]).mean(), rtol=0.004
+    )
+
+    metrics = evaluate.summarise(predictor, predictions)
+    calibration, sharpness = metrics["calibration"], metrics["sharpness"]
+    # All landmarks of drawn faces are labelled: the mean error is the NME.
+    assert calibration["empirical_error"] == pytest.approx(metrics["nme"], rel=1e-6)
+    assert calibration["expected_error"] == pytest.approx(expected.mean())
+    assert calibration["unit"] == "% of the eye distance"
+    bins = calibration["bins"]
+    assert sum(bins["count"]) == actual.size == predictions.weights.size
+    np.testing.assert_allclose(
+        np.average(bins["empirical"], weights=bins["count"]), metrics["nme"], rtol=1e-6
+    )
+    assert len(bins["count"]) == 1  # fewer than two bins of 734
+    ratio = bins["expected"][0] / bins["empirical"][0]
+    assert calibration["slope"] == pytest.approx(ratio)
+    assert -1 <= calibration["rank_correlation"] <= 1
+
+    deviation = np.sqrt(np.trace(predictions.covariance, axis1=2, axis2=3) / 2)
+    assert sharpness["pixels"]["mean_deviation"] == pytest.approx(deviation.mean(), rel=1e-5)
+    relative = np.median(deviation * percent)
+    assert sharpness["percent"]["median_deviation"] == pytest.approx(relative, rel=1e-5)
+    # |covariance| is kappa^2 / |A|^2, and the 90 % ellipse's area pi R^2 / |A|.
+    area = np.pi * predictor.energy.quantile(np.float64(0.9), 2) / np.linalg.det(factor)
+    area = area * predictor.energy.quantile(np.float64(0.9), 2)
+    few = evaluate.Predictions(
+        **{f.name: getattr(predictions, f.name)[:10] for f in dataclasses.fields(predictions)}
+    )
+    found = evaluate.summarise(predictor, few)["sharpness"]["pixels"]["mean_area_90"]
+    assert found == pytest.approx(area.numpy().mean(), rel=1e-4)
+
+
+def test_what_has_no_normaliser_or_label_is_left_out_of_calibration(predictor, predictions):
+    normalizer, weights = predictions.normalizer.copy(), predictions.weights.copy()
+    normalizer[0], weights[1, :50] = 0, 0
+    part = dataclasses.replace(predictions, normalizer=normalizer, weights=weights)
+    whole = [e.reshape(-1, 98) for e in evaluate.calibration_errors(predictor, predictions)]
+    found = evaluate.calibration_errors(predictor, part)
+    for errors, all_errors in zip(found, whole, strict=True):
+        np.testing.assert_array_equal(
+            errors, np.concatenate([all_errors[1, 50:], all_errors[2:].ravel()])
+        )
+    sharpness = evaluate.summarise(predictor, part)["sharpness"]
+    assert np.isfinite(list(sharpness["percent"].values())).all()
+
+
 def test_the_mirrored_view_comes_back_into_the_frame(predictor, split):
     """For an image and its mirror image, test-time augmentation gives mirrored answers."""
     images = next(iter(inputs.evaluation_batches(split, predictor.config)))["image"]
@@ -100,6 +157,8 @@ def test_the_command_writes_metrics_and_a_sheet(tiny_run, tta):
     assert metrics["tta"] == tta and metrics["checkpoint"] == "latest"
     assert f"NME {metrics['nme']:.2f} %" in result.stdout.splitlines()[-1]
     assert (tiny_run / "evaluation.png").stat().st_size > 20_000
+    assert (tiny_run / "calibration.png").stat().st_size > 20_000
+    assert f"slope {metrics['calibration']['slope']:.2f}" in result.stdout
 
 
 def test_bodies_are_measured_by_pckh(tmp_path):

@@ -2,14 +2,16 @@
 
 import io
 import json
+import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
+from PIL import Image, ImageOps
 from tensorflow.core.protobuf import saved_model_pb2
 
-from tfhuber import evaluate, export, inputs, savedmodel
+from serving.runner import SavedModel
+from tfhuber import evaluate, export, inputs, predict, savedmodel
 from tfhuber.inference import load_run
 
 
@@ -49,7 +51,8 @@ def test_a_fresh_process_gives_the_predictors_numbers(tiny_run, tiny_config, fac
         name = example["id"].numpy().decode().rsplit("#", 1)[0]
         files.append((faces / "WFLW_images" / name).read_bytes())
         boxes.append(example["box"].numpy())
-    found = savedmodel.run_in_fresh_process(model / "1", files, boxes)
+    found = savedmodel.run_in_fresh_process(model / "1", files, boxes, ["serving_default"])
+    found = found["serving_default"]
     assert found["valid"].all()
     extent = np.ptp(expected.landmarks, axis=1).max(-1)
     difference = np.linalg.norm(found["landmarks"] - expected.landmarks, axis=-1).mean(1) / extent
@@ -61,14 +64,58 @@ def test_a_fresh_process_gives_the_predictors_numbers(tiny_run, tiny_config, fac
     assert 0.8 < np.median(spread) < 1.25
 
 
-def test_the_graph_equals_the_function_it_was_made_from(tiny_run, picture, model):
-    function = export.serving_function(load_run(tiny_run))
+def test_the_graph_equals_the_functions_it_was_made_from(tiny_run, picture, model):
     boxes = np.array([[20, 20, 150, 160], [0, 0, 0, 0]], np.float32)
-    expected = function(tf.constant([picture] * 2), tf.constant(boxes))
-    found = savedmodel.run_in_fresh_process(model / "1", [picture] * 2, boxes)
-    for name, value in expected.items():
-        np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=1e-4)
-        assert found[name].dtype in (np.float32, np.bool_)
+    signatures = export.SIGNATURES
+    found = savedmodel.run_in_fresh_process(model / "1", [picture] * 2, boxes, list(signatures))
+    predictor = load_run(tiny_run)
+    for signature, tta in signatures.items():
+        function = export.serving_function(predictor, tta)
+        for name, value in function(tf.constant([picture] * 2), tf.constant(boxes)).items():
+            atol = 1e-4 + 1e-5 * np.abs(value).max()
+            np.testing.assert_allclose(found[signature][name], value, rtol=1e-4, atol=atol)
+            assert found[signature][name].dtype in (np.float32, np.bool_)
+    landmarks = [outputs["landmarks"] for outputs in found.values()]
+    assert np.abs(landmarks[0] - landmarks[1]).max() > 0.1
+
+
+def test_fused_with_its_mirror_image_a_mirrored_picture_gives_the_mirrored_answer(
+    tiny_run, picture, model
+):
+    image = Image.open(io.BytesIO(picture)).convert("RGB")
+    files = []
+    for view in (image, ImageOps.mirror(image)):
+        out = io.BytesIO()
+        view.save(out, "png")
+        files.append(out.getvalue())
+    found = savedmodel.run(model / "1", files, np.zeros((2, 4)), "tta")
+    order = list(load_run(tiny_run).landmark_set.mirror)
+    mirrored = found["landmarks"][1][order] * [-1, 1] + [image.width - 1, 0]
+    np.testing.assert_allclose(mirrored, found["landmarks"][0], atol=0.02)
+    covariance = found["covariance"][1][order] * [[1, -1], [-1, 1]]
+    np.testing.assert_allclose(covariance, found["covariance"][0], rtol=0.01, atol=0.05)
+
+
+def test_both_signatures_share_one_set_of_variables(tiny_run, model):
+    stored = tf.train.list_variables(str(model / "1/variables/variables"))
+    sizes = sorted(int(np.prod(shape)) for name, shape in stored if "CHECKPOINTABLE" not in name)
+    assert sizes == sorted(v.shape.num_elements() for v in load_run(tiny_run).model.weights)
+
+
+def test_the_local_server_and_the_command_know_the_second_signature(
+    picture, model, tmp_path, monkeypatch
+):
+    served = SavedModel(model / "1")
+    inputs = {"image_bytes": np.array([picture], object), "box": np.zeros((1, 4), np.float32)}
+    answer = served.run("tta", inputs)
+    monkeypatch.setattr(sys, "argv", ["predict", "--model", str(model), "--tta"])
+    (tmp_path / "face.jpg").write_bytes(picture)
+    sys.argv += [str(tmp_path / "face.jpg"), "--json", str(tmp_path / "found.json")]
+    assert predict.main() == 0
+    found = json.loads((tmp_path / "found.json").read_text())
+    np.testing.assert_allclose(found["landmarks"], answer["landmarks"][0], atol=1e-3)
+    with pytest.raises(ValueError, match="no signature 'median'; export the model again"):
+        savedmodel.run(model / "1", [picture], [[0] * 4], "median")
 
 
 def test_all_zeros_is_the_whole_image(picture, model):
@@ -120,13 +167,14 @@ def test_only_stock_float32_ops_without_xla(model):
     nodes = [*graph.node, *(n for f in graph.library.function for n in f.node_def)]
     assert not {n.op for n in nodes} & {"PyFunc", "EagerPyFunc", "PyFuncStateless", "XlaLaunch"}
     assert not any(f.attr["_XlaMustCompile"].b for f in graph.library.function)
-    outputs = saved.meta_graphs[0].signature_def["serving_default"].outputs
-    assert {name: tf.dtypes.as_dtype(o.dtype).name for name, o in outputs.items()} == {
-        "landmarks": "float32",
-        "covariance": "float32",
-        "valid": "bool",
-    }
-    assert [d.size for d in outputs["covariance"].tensor_shape.dim] == [-1, 98, 2, 2]
+    for signature in export.SIGNATURES:
+        outputs = saved.meta_graphs[0].signature_def[signature].outputs
+        assert {name: tf.dtypes.as_dtype(o.dtype).name for name, o in outputs.items()} == {
+            "landmarks": "float32",
+            "covariance": "float32",
+            "valid": "bool",
+        }
+        assert [d.size for d in outputs["covariance"].tensor_shape.dim] == [-1, 98, 2, 2]
 
 
 def test_a_directory_without_a_model_is_named(tmp_path):

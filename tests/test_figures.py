@@ -1,309 +1,192 @@
-"""The pictures: ellipses hold what they promise, and what is drawn lands where it should."""
+"""The paper's figures show what they claim: masses, second moments, densities, examples, errors."""
 
-import io
+import dataclasses
+import sys
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from matplotlib.path import Path
-from PIL import Image, ImageDraw
-from scipy.integrate import quad
 
-from tfhuber import figures
-from tfhuber.landmarks import WFLW
-from tfhuber.radial import Huber
+from tfhuber import evaluate, figures, inputs
+from tfhuber.elliptical import Elliptical
+from tfhuber.inference import load_run
+from tfhuber.radial import FAMILIES, radial_energy
 
-TILTED = np.array([[[400.0, 150.0], [150.0, 100.0]]])
-
-
-def grey(width=200, height=100):
-    return Image.new("RGB", (width, height), (128, 128, 128))
+NAMES = ("figure4", "figure5", "figure6")
+PANELS = {"figure4": 5, "figure5": 5, "figure6": 4}
+SCATTER = [[9.0, 3.0], [3.0, 4.0]]
 
 
-def differs(picture, background):
-    """Where [height, width] a picture differs visibly from its background."""
-    difference = np.asarray(picture, float) - np.asarray(background, float)
-    return np.abs(difference).max(axis=-1) > 8
+def run(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["figures", *map(str, arguments)])
+    return figures.main()
 
 
-@pytest.mark.parametrize("delta", [0.3, 1.0, 2.5])
-@pytest.mark.parametrize("probability", [0.05, 0.39, 0.5, 0.9, 0.95, 0.999])
-def test_radius_holds_its_probability(probability, delta):
-    def density(r, power=1):
-        return r**power * np.exp(-(r * r / 2 if r < delta else delta * r - delta * delta / 2))
-
-    def integral(power, end):
-        knee = min(delta, end)
-        inside, _ = quad(density, 0, knee, (power,), epsabs=0, epsrel=1e-11)
-        return inside + quad(density, knee, end, (power,), epsabs=1e-13, epsrel=1e-11)[0]
-
-    far = 60 / min(delta, 1.0)
-    kappa = integral(3, far) / integral(1, far) / 2
-    radius = figures.radius_for(probability, delta) * np.sqrt(kappa)
-    assert integral(1, radius) / integral(1, far) == pytest.approx(probability, rel=1e-8)
+def empty_predictions(**values):
+    blank = {field.name: None for field in dataclasses.fields(evaluate.Predictions)}
+    return evaluate.Predictions(**(blank | values))
 
 
-@pytest.mark.parametrize("delta", [1e-3, 0.3, 1.0, 2.5, 20.0])
-def test_radius_is_that_of_the_radial_module(delta):
-    energy = Huber(delta)
-    for probability in (0.1, 0.5, 0.9, 0.99):
-        expected = float(energy.quantile(np.float64(probability), 2)) / energy.kappa(2) ** 0.5
-        assert figures.radius_for(probability, delta) == pytest.approx(expected, rel=1e-6)
+@pytest.mark.parametrize("name", NAMES)
+def test_contours_hold_the_stated_masses(name):
+    """40,000 samples of each panel: four standard errors are at most 0.01."""
+    shown = figures.distributions(name)
+    assert len(shown) == PANELS[name]
+    for caption, distribution in shown.items():
+        samples = distribution.sample(40_000, seed=1).numpy()
+        outlines = figures.contours(distribution, caption).outlines
+        within = [Path(outline).contains_points(samples).mean() for outline in outlines]
+        np.testing.assert_allclose(within, figures.PERCENTILES, atol=0.01)
 
 
-def test_radius_of_gauss_and_laplace():
-    assert figures.radius_for(0.9, 1e6) == pytest.approx(np.sqrt(-2 * np.log(0.1)), rel=1e-12)
-    # Laplace: P(r > R) = (1 + R) exp(-R), and a variance of 3 an axis; R is 3.88972 at 0.9.
-    assert figures.radius_for(0.9, 1e-6) == pytest.approx(3.889720169867429 / np.sqrt(3), rel=1e-6)
+@pytest.mark.parametrize("name", NAMES)
+def test_shades_are_the_mean_densities_of_the_rings(name):
+    for caption, distribution in figures.distributions(name).items():
+        panel = figures.contours(distribution, caption)
+        assert panel.caption == caption
+        assert np.all(np.diff(panel.log_density) < 0)
+        # The density falls outwards, so a ring's mean lies between those on its two outlines.
+        on_outline = distribution.log_prob(panel.outlines[:, 0]).numpy()
+        at_centre = distribution.log_prob([0.0, 0.0]).numpy()
+        inner = np.concatenate([[at_centre], on_outline[:-1]])
+        assert np.all((on_outline < panel.log_density) & (panel.log_density < inner))
 
 
-def test_radius_grows_from_zero():
-    radii = [figures.radius_for(p) for p in np.linspace(0, 0.9999, 200)]
-    assert radii[0] == 0.0
-    assert np.all(np.diff(radii) > 0)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_contours_of_every_family_wherever_it_lies(family):
+    """The mean density of each ring, integrated over the ring, is its mass."""
+    factor = tf.constant([[0.8, 0.3], [0.3, 0.5]], tf.float64)
+    loc = tf.constant([3.0, -7.0], tf.float64)
+    panel = figures.contours(Elliptical(loc, factor, radial_energy(family)), points=720)
+    np.testing.assert_allclose(panel.outlines.mean(axis=1), np.tile(loc, (9, 1)), atol=1e-10)
+    x, y = np.moveaxis(panel.outlines, -1, 0)
+    area = np.abs(np.sum(x * np.roll(y, -1, 1) - y * np.roll(x, -1, 1), axis=1)) / 2
+    mass = np.exp(panel.log_density) * np.diff(area, prepend=0)
+    np.testing.assert_allclose(np.cumsum(mass), figures.PERCENTILES, rtol=2e-5)
 
 
-@pytest.mark.parametrize("probability, delta", [(1.0, 1.0), (-0.1, 1.0), (np.nan, 1.0), (0.5, 0.0)])
-def test_radius_refuses(probability, delta):
-    with pytest.raises(ValueError, match="must be"):
-        figures.radius_for(probability, delta)
+def test_figure4_has_one_second_moment_matrix():
+    for distribution in figures.distributions("figure4").values():
+        np.testing.assert_allclose(distribution.covariance(), SCATTER, rtol=1e-12)
 
 
-def test_ellipse_points_lie_on_the_ellipse():
-    covariance = TILTED[0]
-    points = figures.ellipse_points([5.0, -3.0], covariance, 2.0, n=50)
-    assert points.shape == (50, 2)
-    off = points - [5.0, -3.0]
-    squared = np.einsum("ni,ij,nj->n", off, np.linalg.inv(covariance), off)
-    np.testing.assert_allclose(squared, 4.0, rtol=1e-12)
-    # The widest point is scale times a standard deviation away on each axis.
-    assert figures.ellipse_points([0, 0], covariance, 2.0, n=4096)[:, 0].max() == pytest.approx(
-        40.0, rel=1e-5
+def test_figure4_says_its_parameters():
+    last = list(figures.distributions("figure4"))[-1]
+    # kappa is 1.0086 for delta = 3.
+    assert last.startswith(r"(e) $\delta = 3$") and r"{8.92\;\;2.97}{2.97\;\;3.97}" in last
+
+
+def test_figure5_has_one_lambda_and_shrinks_towards_the_gaussian():
+    gauss, *hubers = figures.distributions("figure5").values()
+    precision = np.linalg.inv(SCATTER)
+    for distribution in (gauss, *hubers):
+        factor = distribution.precision_factor.numpy()
+        np.testing.assert_allclose(factor @ factor, precision, rtol=1e-12)
+    assert [float(h.radial.delta) for h in hubers] == [0.8, 1.0, 1.5, 3.0]
+    spread = [np.trace(d.covariance()) for d in (*hubers, gauss)]
+    assert np.all(np.diff(spread) < 0) and spread[-1] == pytest.approx(13.0)
+    assert spread[1] == pytest.approx(13 * 3.0765, rel=1e-4)
+
+
+def test_figure6_grows_with_the_root_of_the_factor():
+    outlines = [figures.contours(d).outlines for d in figures.distributions("figure6").values()]
+    for divisor, outline in zip((1, 2, 3, 4), outlines, strict=True):
+        np.testing.assert_allclose(outline, np.sqrt(divisor) * outlines[0], rtol=1e-10)
+
+
+def test_an_unknown_figure_has_no_distributions():
+    with pytest.raises(ValueError, match="name must be one of figure4, figure5, figure6"):
+        figures.distributions("figure7")
+
+
+def test_certain_and_uncertain_are_relative_to_the_extent():
+    landmarks = np.array([[0.0, 0.0], [3.0, 4.0]]) * np.array([1, 10, 100])[:, None, None]
+    deviation = np.array([0.5, 4.0, 100.0])[:, None, None, None]  # over 5, 50 and 500 pixels
+    covariance = np.tile(np.eye(2), (3, 2, 1, 1)) * deviation**2
+    chosen = figures.certain_and_uncertain(
+        empty_predictions(landmarks=landmarks, covariance=covariance)
+    )
+    assert chosen == (1, 2)
+
+
+def test_figure2_shows_the_two_examples(tiny_run, tiny_config):
+    figure = figures.figure2(tiny_run)
+    predictor = load_run(tiny_run)
+    split = inputs.open_split(tiny_config.data.directory, "test")
+    found = evaluate.collect(predictor, split)
+    captions = [axes.get_xlabel() for axes in figure.axes]
+    assert [caption.split(":")[0] for caption in captions] == ["certain", "uncertain"]
+    deviations = [float(caption.split()[3]) for caption in captions]
+    assert deviations[0] < deviations[1]
+    # By another way: the network's own crop is 32 pixels wide.
+    index = figures.certain_and_uncertain(found)[0]
+    images = np.concatenate([b["image"] for b in inputs.evaluation_batches(split, tiny_config)])
+    loc, factor = predictor.predict(images[index : index + 1])
+    covariance = predictor.distribution(loc, factor).covariance().numpy()[0]
+    expected = 100 / 32 * np.sqrt(np.trace(covariance, axis1=1, axis2=2) / 2).mean()
+    assert deviations[0] == pytest.approx(expected, abs=0.06)
+    dots = figure.axes[0].collections[-1].get_offsets()
+    np.testing.assert_allclose((dots + 0.5) / 14 - 0.5, loc[0], atol=0.02)
+
+
+def test_figure3_has_a_panel_for_each_run(tiny_run):
+    figure = figures.figure3([tiny_run, tiny_run], bin_size=100)
+    assert [axes.get_title() for axes in figure.axes] == ["2 epochs", f"2 epochs, {tiny_run.name}"]
+    predictor = load_run(tiny_run)
+    split = inputs.open_split(predictor.config.data.directory, "test")
+    errors = evaluate.calibration_errors(predictor, evaluate.collect(predictor, split))
+    crosses = figure.axes[0].collections[0].get_offsets()
+    assert len(crosses) == len(errors[0]) // 100
+    # Bins are of almost one size, so the mean over them is nearly the mean of all.
+    np.testing.assert_allclose(
+        crosses.mean(axis=0), [errors[1].mean(), errors[0].mean()], rtol=0.01
     )
 
 
-def test_ellipse_of_a_singular_covariance_is_a_line():
-    points = figures.ellipse_points([0, 0], [[4.0, 0.0], [0.0, -1e-12]], 1.0)
-    np.testing.assert_allclose(points[:, 1], 0.0, atol=1e-12)
-    assert points[:, 0].max() == pytest.approx(2.0)
+def test_figure3_needs_two_bins(tiny_run):
+    with pytest.raises(ValueError, match=r"has .* labelled landmarks, too few for two bins of 734"):
+        figures.figure3([tiny_run])
 
 
-@pytest.mark.parametrize("probability", [0.5, 0.9, 0.95])
-def test_ellipse_holds_that_share_of_huber_samples(probability):
-    # The radius has density r exp(-rho(r)): sampled here by inverting a finely tabulated CDF.
-    rng = np.random.default_rng(0)
-    r = np.linspace(0, 40, 400_001)
-    density = r * np.exp(-np.where(r < 1, r * r / 2, r - 0.5))
-    cdf = np.cumsum(density) / density.sum()
-    radius = np.interp(rng.uniform(size=100_000), cdf, r)
-    angle = rng.uniform(0, 2 * np.pi, size=len(radius))
-    factor = np.array([[2.0, 0.7], [0.7, 1.0]])
-    samples = np.stack([np.cos(angle), np.sin(angle)], -1) * radius[:, None] @ np.linalg.inv(factor)
-    covariance = np.cov(samples.T)
-
-    outline = figures.ellipse_points([0, 0], covariance, figures.radius_for(probability), n=720)
-    within = Path(outline).contains_points(samples)
-    # 100,000 samples: four standard errors are at most 0.0063, and the sampled covariance adds to it.
-    assert within.mean() == pytest.approx(probability, abs=0.008)
+@pytest.mark.parametrize("name", ["figure4", "figure6"])
+@pytest.mark.parametrize("suffix", ["svg", "png"])
+def test_the_command_draws_distributions(monkeypatch, capsys, tmp_path, name, suffix):
+    output = tmp_path / f"{name}.{suffix}"
+    assert run(monkeypatch, name, "--output", output) == 0
+    assert capsys.readouterr().out == f"wrote {output}\n"
+    assert output.stat().st_size > 20_000
 
 
-@pytest.mark.parametrize("size", [(200, 100), (100, 333), (900, 700), (4000, 3000)])
-def test_dot_lands_on_its_landmark(size):
-    image = grey(*size)
-    landmarks = np.array([[0.2, 0.3], [0.7, 0.6]]) * size
-    # A standard deviation of a tenth of the landmarks' extent is more than the reddest one.
-    deviation = 0.1 * np.hypot(*(landmarks[1] - landmarks[0]))
-    covariance = np.tile(np.eye(2) * deviation**2, (2, 1, 1))
-    picture = figures.draw_overlay(image, landmarks, covariance, legend=False)
-    factor = picture.width / size[0]
-    for x, y in factor * (landmarks + 0.5) - 0.5:
-        red, green, blue = picture.getpixel((round(x), round(y)))
-        assert red > 200 and red > 2 * green and red > 2 * blue
-
-
-def test_ellipse_has_its_size_in_the_picture():
-    image = grey()
-    picture = figures.draw_overlay(image, [[100.0, 50.0]], TILTED / 4, legend=False)
-    factor = picture.width / image.width
-    changed = differs(picture, image.resize(picture.size))
-    rows, columns = changed.any(axis=1).nonzero()[0], changed.any(axis=0).nonzero()[0]
-    # Standard deviations of 10 and 5 pixels; the outline's width and its antialiasing add a little.
-    widths = np.array([np.ptp(columns), np.ptp(rows)]) / factor
-    np.testing.assert_allclose(widths, 2 * figures.radius_for(0.9) * np.array([10, 5]), atol=1.5)
-    centre = np.array([columns.mean(), rows.mean()])
-    np.testing.assert_allclose((centre + 0.5) / factor - 0.5, [100, 50], atol=0.5)
-
-
-def test_ellipses_are_those_of_the_probability_and_delta():
-    def changed(**options):
-        picture = figures.draw_overlay(
-            grey(), [[100.0, 50.0]], TILTED / 8, min_side=100, legend=False, **options
-        )
-        return differs(picture, grey()).sum()
-
-    assert changed(probability=0.5) < changed(probability=0.9) < changed(probability=0.99)
-    assert changed(delta=0.1, probability=0.99) > changed(delta=10.0, probability=0.99)
-
-
-def test_colours_go_from_teal_to_red():
-    landmarks = [[40.0, 30.0], [160.0, 70.0]]
-    covariance = np.eye(2) * np.array([0.2, 15.0])[:, None, None] ** 2
-    picture = figures.draw_overlay(grey(), landmarks, covariance, legend=False)
-    factor = picture.width / 200
-    certain, uncertain = (
-        picture.getpixel((round(factor * (x + 0.5)), round(factor * (y + 0.5))))
-        for x, y in landmarks
-    )
-    assert certain[1] > 1.5 * certain[0]
-    assert uncertain[0] > 1.5 * uncertain[1]
+def test_the_command_draws_runs(monkeypatch, tmp_path, tiny_run):
+    output = tmp_path / "figure2.png"
+    assert run(monkeypatch, "figure2", "--run", tiny_run, "--output", output) == 0
+    assert output.stat().st_size > 20_000
+    output = tmp_path / "figure3.pdf"
+    arguments = ["--run", tiny_run, "--split", "train", "--output", output]
+    assert run(monkeypatch, "figure3", *arguments) == 0
+    assert output.stat().st_size > 5_000
 
 
 @pytest.mark.parametrize(
-    "size, expected",
+    "arguments, message",
     [
-        ((64, 64), (640, 640)),
-        ((800, 700), (800, 700)),
-        ((6000, 4000), (1600, 1067)),
-        ((3000, 3), (1600, 2)),
+        (["figure2"], "give --run DIR; make one with `python -m tfhuber.train"),
+        (["figure3"], "give --run DIR; make one with `python -m tfhuber.train"),
+        (["figure4", "--run", "r"], "figure4 shows distributions, not a run"),
+        (["figure2", "--run", "r", "--run", "s"], "one run, got --run 2 times"),
+        (["figure3", "--run", "r", "--bin-size", "0"], "--bin-size must be at least 1, got 0"),
+        (["figure3", "--run", "nowhere"], "nowhere is no training run"),
     ],
 )
-def test_size_of_the_picture(size, expected):
-    image = grey(*size)
-    picture = figures.draw_overlay(image, [[1.0, 1.0]], TILTED)
-    assert picture.size == expected
-    assert image.size == size
+def test_the_command_refuses(monkeypatch, tmp_path, arguments, message):
+    output = tmp_path / "figure.png"
+    with pytest.raises(ValueError) as error:
+        run(monkeypatch, *arguments, "--output", output)
+    assert message in str(error.value)
+    assert not output.exists()
 
 
-def test_box_edges_truth_and_legend_are_drawn_where_they_belong():
-    landmarks = np.array([[20.0, 50.0], [180.0, 50.0]])
-    tiny = np.tile(np.eye(2) * 0.01, (2, 1, 1))
-
-    def changed(**options):
-        picture = figures.draw_overlay(
-            grey(), landmarks, tiny, **{"legend": False, "min_side": 100, **options}
-        )
-        return differs(picture, grey(*picture.size))
-
-    plain = changed()
-    assert not plain[50, 100] and changed(edges=[(0, 1)])[50, 100]
-    boxed = changed(box=(10, 10, 190, 90))
-    assert boxed[10, 100] and boxed[90, 100] and boxed[30, 10] and boxed[30, 190]
-    assert not boxed[30, 100]
-    assert not plain[20, 100] and changed(truth=[[100.0, 20.0], [np.nan, 5.0]])[20, 100]
-    legend = changed(legend=True, min_side=640)  # 1280 x 640, and 200 x 70 in the corner
-    assert legend[-70:, 20:200].mean() > 0.7
-    assert not legend[:500, 640].any()
-
-
-def test_degenerate_input_is_drawn_without_complaint():
-    landmarks = np.array(
-        [
-            [50.0, 50.0],
-            [np.nan, 1.0],
-            [np.inf, 1.0],
-            [60.0, 50.0],
-            [70.0, 50.0],
-            [1e30, 0.0],
-            [80.0, 50.0],
-        ]
-    )
-    covariance = np.tile(np.eye(2), (7, 1, 1))
-    covariance[3] = np.nan
-    covariance[4] *= 1e36
-    covariance[6] = [[1.0, 5.0], [5.0, 1.0]]
-    edges = [(0, 1), (0, 3), (5, 4)]
-    picture = figures.draw_overlay(
-        grey(), landmarks, covariance, edges=edges, box=(-1e12, 1, 1e12, 2), truth=landmarks * 1e20
-    )
-    assert picture.mode == "RGB"
-    figures.draw_overlay(grey(), landmarks[1:3], covariance[1:3])
-    figures.draw_overlay(grey(), np.zeros((3, 2)), np.zeros((3, 2, 2)))
-    figures.draw_overlay(grey(), np.zeros((0, 2)), np.zeros((0, 2, 2)))
-
-
-@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK", "1"])
-def test_images_of_every_mode(mode):
-    image = Image.new(mode, (40, 40))
-    assert figures.draw_overlay(image, [[20.0, 20.0]], TILTED).mode == "RGB"
-
-
-@pytest.mark.parametrize(
-    "landmarks, covariance, message",
-    [
-        (
-            np.zeros((3, 3)),
-            np.zeros((3, 2, 2)),
-            r"landmarks must be \[landmarks, 2\], got \(3, 3\)",
-        ),
-        (np.zeros((3, 2)), np.zeros((4, 2, 2)), r"covariance must be \(3, 2, 2\), got \(4, 2, 2\)"),
-    ],
-)
-def test_overlay_refuses_shapes(landmarks, covariance, message):
-    with pytest.raises(ValueError, match=message):
-        figures.draw_overlay(grey(), landmarks, covariance)
-
-
-def test_large_photograph_with_98_landmarks():
-    rng = np.random.default_rng(0)
-    landmarks = rng.uniform(1000, 3000, size=(98, 2))
-    picture = figures.draw_overlay(
-        grey(6000, 4000), landmarks, np.tile(TILTED, (98, 1, 1)), edges=WFLW.edges, truth=landmarks
-    )
-    assert picture.size == (1600, 1067)
-
-
-def test_sheet_holds_every_picture_and_its_words():
-    colours = {"red": (255, 0, 0), "blue": (0, 0, 255)}
-    wide, tall = (Image.new("RGB", size, "red") for size in ((80, 40), (40, 80)))
-    blue = Image.new("RGB", (500, 500), "blue")
-    rows = {"best": [(wide, "1.0 %"), (blue, "2.0 %")], "worst": [(tall, "30.0 %")]}
-    sheet = figures.evaluation_sheet(rows, tile=120)
-    pixels = np.asarray(sheet).reshape(-1, 3)
-    assert (pixels == colours["blue"]).all(axis=1).sum() == 120 * 120
-    # Each red picture is fitted into the tile: half of it, up to a row where it is resampled.
-    assert (pixels == colours["red"]).all(axis=1).sum() == pytest.approx(120 * 120, rel=0.05)
-    bare = figures.evaluation_sheet({"": [(wide, ""), (blue, "")], " ": [(tall, "")]}, tile=120)
-    assert bare.size == sheet.size
-    dark, dark_bare = ((np.asarray(picture.convert("L")) < 60).sum() for picture in (sheet, bare))
-    assert dark > dark_bare + 100  # the words
-    assert figures.evaluation_sheet(rows, tile=120, title="Faces").height > sheet.height
-
-
-@pytest.mark.parametrize("rows", [{}, {"best": []}])
-def test_sheet_without_pictures_is_refused(rows):
-    with pytest.raises(ValueError, match="at least one picture"):
-        figures.evaluation_sheet(rows)
-
-
-@pytest.mark.parametrize("name, kind", [("a.png", "PNG"), ("a.jpg", "JPEG"), ("a.JPEG", "JPEG")])
-def test_images_are_saved_by_suffix(tmp_path, name, kind):
-    image = grey()
-    ImageDraw.Draw(image).rectangle((20, 20, 80, 80), fill=(200, 30, 30))
-    path = tmp_path / "deep" / "down" / name
-    figures.save_image(image, path)
-    loaded = Image.open(io.BytesIO(path.read_bytes()))
-    assert loaded.format == kind
-    np.testing.assert_allclose(loaded.getpixel((50, 50)), (200, 30, 30), atol=4)
-
-
-def test_images_are_not_saved_under_other_names(tmp_path):
-    with pytest.raises(ValueError, match=r"must end in \.png, \.jpg or \.jpeg, got '.*a\.gif'"):
-        figures.save_image(grey(), tmp_path / "a.gif")
-    (tmp_path / "file").touch()
-    with pytest.raises(OSError):
-        figures.save_image(grey(), tmp_path / "file" / "a.png")
-
-
-def test_real_face(shared_data):
-    folder = shared_data / "faces_wflw_layout"
-    lists = folder / "WFLW_annotations/list_98pt_rect_attr_train_test"
-    words = (lists / "list_98pt_rect_attr_test.txt").read_text().split("\n", 1)[0].split()
-    landmarks = np.array(words[:196], float).reshape(98, 2)
-    with Image.open(folder / "WFLW_images" / words[-1]) as image:
-        picture = figures.draw_overlay(
-            image, landmarks, np.tile(np.eye(2) * 4, (98, 1, 1)), edges=WFLW.edges
-        )
-        changed = differs(
-            picture, image.convert("RGB").resize(picture.size, Image.Resampling.LANCZOS)
-        )
-    where = np.rint(picture.width / image.width * (landmarks + 0.5) - 0.5).astype(int)
-    assert changed[where[:, 1], where[:, 0]].all()
+def test_the_command_refuses_a_name_before_any_work(monkeypatch, tmp_path):
+    with pytest.raises(ValueError, match=r"must end in \.pdf, \.png or \.svg"):
+        run(monkeypatch, "figure5", "--output", tmp_path / "figure.gif")

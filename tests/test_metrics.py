@@ -114,47 +114,6 @@ def test_pckh_without_anything_to_score():
         metrics.pckh(np.ones((2, 16)), np.zeros(2), np.ones((2, 16)), 0.5, MPII.groups)
 
 
-def test_coverage_counts_labels_inside():
-    cdf = [[0.2, 0.5, 0.93], [0.99, np.nan, 0.4]]
-    weights = [[1, 1, 1], [1, 0, 1]]
-    assert metrics.coverage(cdf, weights) == {0.5: 0.6, 0.9: 0.6, 0.95: 0.8}
-
-
-@pytest.mark.parametrize("value", [np.nan, -0.1, 1.1])
-def test_coverage_refuses_what_is_no_probability(value):
-    with pytest.raises(ValueError, match=r"radial_cdf must be in \[0, 1\]"):
-        metrics.coverage([[0.5, value]], [[1, 1]])
-
-
-def test_coverage_refuses_shapes_and_emptiness():
-    with pytest.raises(ValueError, match="one shape"):
-        metrics.coverage(np.ones((2, 3)), np.ones((2, 4)))
-    with pytest.raises(ValueError, match="no labelled landmark"):
-        metrics.coverage(np.ones((2, 3)), np.zeros((2, 3)))
-
-
-def test_calibration_curve_bins_by_expected_error():
-    expected, empirical = metrics.calibration_curve(
-        [4, 1, 3, 2, 6], [40, 10, 30, 20, 60], bin_size=2
-    )
-    np.testing.assert_allclose(expected, [2.0, 5.0])  # 1, 2, 3 and 4, 6
-    np.testing.assert_allclose(empirical, [20.0, 50.0])
-
-
-def test_calibration_curve_of_few_samples_is_one_bin():
-    expected, empirical = metrics.calibration_curve([1.0, 3.0], [2.0, 2.0])
-    assert (expected.tolist(), empirical.tolist()) == ([2.0], [2.0])
-
-
-@pytest.mark.parametrize(
-    "expected, empirical, size, message",
-    [([1.0], [1.0, 2.0], 1, "one length"), ([], [], 1, "non-empty"), ([1.0], [1.0], 0, "bin_size")],
-)
-def test_calibration_curve_refuses(expected, empirical, size, message):
-    with pytest.raises(ValueError, match=message):
-        metrics.calibration_curve(expected, empirical, size)
-
-
 def test_faces_are_summed_up_in_percent_and_by_subset():
     truth = np.random.default_rng(0).uniform(0, 200, size=(4, 98, 2))
     shift = np.array([2.0, 4.0, 12.0, 50.0])
@@ -216,6 +175,7 @@ def test_evaluation_refuses(points, normalizer, flags, message):
         )
 
 
-def test_metrics_and_figures_need_no_tensorflow():
-    code = "import sys, tfhuber.metrics, tfhuber.figures; sys.exit('tensorflow' in sys.modules)"
+def test_metrics_and_overlays_need_no_tensorflow():
+    modules = "tfhuber.metrics, tfhuber.overlay, tfhuber.plots, tfhuber.uncertainty"
+    code = f"import sys, {modules}; sys.exit('tensorflow' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

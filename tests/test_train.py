@@ -137,7 +137,7 @@ def test_the_step_descends_eq_6_and_a_penalty_as_pytorchs_weight_decay():
     ids=lambda changes: changes["family"],
 )
 def test_every_family_descends_its_own_loss(changes, tiny_config):
-    """Three steps on one batch; the first loss is that of A = I and nu = 0 in closed form."""
+    """Two steps on one batch; the first loss is that of A = I and nu = 0 in closed form."""
     options = tiny_config.model.model_copy(update=changes)
     config = tiny_config.model_copy(update={"model": options})
     split = inputs.open_split(config.data.directory, "train")
@@ -146,12 +146,12 @@ def test_every_family_descends_its_own_loss(changes, tiny_config):
     whitening = fit(labels, 98, config.model.image_size)
     step = loop.training_step(state, whitening, config, tf.distribute.get_strategy())
     batch = next(iter(inputs.training_batches(split, config)))
-    losses = [float(step(batch)["loss"]) for _ in range(3)]
+    losses = [float(step(batch)["loss"]) for _ in range(2)]
     r = np.linalg.norm(whitening.normalise(batch["landmarks"]).numpy(), axis=-1)
     rho = {"gauss": r**2 / 2, "laplace": r, "charbonnier": np.sqrt(r**2 + 1) - 1}[changes["family"]]
     expected = (rho * batch["weights"].numpy()).sum(1).mean()
     assert losses[0] == pytest.approx(expected, rel=1e-4)
-    assert losses[2] < losses[1] < losses[0]
+    assert losses[1] < losses[0]
 
 
 def test_transfer_carries_over_all_but_the_head_and_holds_it(tiny_run, tiny_config, tmp_path):

@@ -108,7 +108,9 @@ class Elliptical(tfd.Distribution):
         if not isinstance(radial, RadialEnergy):
             raise ValueError(f"radial must be a RadialEnergy such as Gauss(), got {radial!r}.")
         if is_direct and tf.convert_to_tensor(radial.kappa(1)).shape.rank != 0:
-            raise ValueError("radial must be one energy; MultivariateHuber takes a batch of deltas.")
+            raise ValueError(
+                "radial must be one energy; MultivariateHuber takes a batch of deltas."
+            )
         with tf.name_scope(name) as name:
             if dtype is None:
                 tensors = [loc, precision_factor, nu, log_det]

@@ -1,7 +1,7 @@
 """Measures a run: `python -m tfhuber.evaluate --run DIR [--split test] [--tta none|mean|ml]`.
 
-Prints a table and writes `metrics.json` and `evaluation.png` (best, median and worst examples with
-their 90 % ellipses) into the run's directory.
+Prints a table and writes `metrics.json`, `evaluation.png` (best, median and worst examples with their
+90 % ellipses) and `calibration.png` (figure 3: expected against empirical error) into the run's directory.
 """
 
 import argparse
@@ -12,10 +12,20 @@ from pathlib import Path
 import numpy as np
 
 from tfhuber import metrics as measures
+from tfhuber import uncertainty
 from tfhuber.cli import import_tensorflow, run_main
 from tfhuber.files import write_json
 
-__all__ = ["Predictions", "collect", "evaluate", "headline", "main", "summarise"]
+__all__ = [
+    "Predictions",
+    "calibration_errors",
+    "collect",
+    "error_unit",
+    "evaluate",
+    "headline",
+    "main",
+    "summarise",
+]
 
 LEVELS = (0.5, 0.9, 0.95)
 
@@ -84,11 +94,16 @@ def evaluate(predictor, split, tta: str = "none") -> dict:
 
 
 def summarise(predictor, predictions: Predictions) -> dict:
-    """Point metrics of the landmark set, loss, likelihoods and coverage.
+    """Point metrics of the landmark set, loss, likelihoods, coverage, sharpness and calibration.
 
     `loss` is eq. 6 (no constant) and `nll_relative` measures constants against the Gaussian's (the
     paper's table 3), both in normalised coordinates; `nll` is the density's, in original pixels. Each
     is a mean over examples of the sum over landmarks.
+
+    `sharpness` holds `uncertainty.sharpness` in original pixels and, as everything in `calibration`, in
+    percent of the normaliser. `calibration` compares, landmark by landmark, the mean distance from the
+    label that the distribution expects with the actual one: their rank correlation, and in bins of
+    734 (figure 3) their means and the slope of `uncertainty.CalibrationCurve`.
     """
     p = predictions
     found = measures.evaluate_landmarks(
@@ -96,14 +111,36 @@ def summarise(predictor, predictions: Predictions) -> dict:
     )
     constant = float(predictor.energy.log_normalizer(2)) - math.log(2 * math.pi)
     relative = p.loss + constant * p.weights.sum(axis=1)
-    covered = measures.coverage(p.radial_cdf, p.weights, LEVELS)
+    covered = uncertainty.coverage(p.radial_cdf, p.weights, LEVELS)
     return {
         **found,
         "loss": float(p.loss.mean()),
         "nll_relative": float(relative.mean()),
         "nll": float(p.nll.mean()),
         **{f"coverage_{round(100 * level)}": value for level, value in covered.items()},
+        "sharpness": _sharpness(predictor, predictions),
+        "calibration": _calibration(predictor, predictions),
     }
+
+
+def calibration_errors(predictor, predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
+    """Expected and actual errors, [M] each, of the labelled landmarks, in percent of the normaliser.
+
+    Expected is the exact mean distance of the predicted distribution, E|y - mu|, so that what it is
+    compared to are plain means of distances. Examples without a normaliser are left out.
+    """
+    p, energy = predictions, predictor.energy
+    mean_radius = math.exp(energy.log_integral(2) - energy.log_integral(1))
+    expected = uncertainty.expected_distance(p.covariance, mean_radius / math.sqrt(energy.kappa(2)))
+    counted, percent = _in_percent(p)
+    actual = measures.point_errors(p.landmarks, p.truth)
+    return (expected * percent)[counted], (actual * percent)[counted]
+
+
+def error_unit(predictor) -> str:
+    """In words, what errors are measured in where they are relative to an example's normaliser."""
+    length = {"nme": "eye distance", "pckh": "head size"}[predictor.landmark_set.metric]
+    return f"% of the {length}"
 
 
 def headline(metrics: dict) -> str:
@@ -149,6 +186,41 @@ def _original_frame(predictor, batch, loc, precision_factor) -> dict:
     return {name: value.numpy() for name, value in values.items()}
 
 
+def _in_percent(predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
+    """Which landmarks count, [N, K], and the factor [N, 1] from pixels to percent of the normaliser."""
+    normalizer = predictions.normalizer[:, None].astype(np.float64)
+    counted = (predictions.weights > 0) & (normalizer > 0)
+    return counted, 100 / np.where(normalizer > 0, normalizer, 1)
+
+
+def _sharpness(predictor, predictions: Predictions) -> dict:
+    energy, covariance = predictor.energy, predictions.covariance
+    radius = float(energy.quantile(np.float64(0.9), 2)) / math.sqrt(energy.kappa(2))
+    counted, percent = _in_percent(predictions)
+    relative = covariance * np.square(percent)[..., None, None]
+    return {
+        "pixels": uncertainty.sharpness(covariance[predictions.weights > 0], radius),
+        "percent": uncertainty.sharpness(relative[counted], radius),
+    }
+
+
+def _calibration(predictor, predictions: Predictions) -> dict:
+    expected, actual = calibration_errors(predictor, predictions)
+    curve = uncertainty.calibration_curve(expected, actual)
+    return {
+        "slope": curve.slope,
+        "rank_correlation": uncertainty.rank_correlation(expected, actual),
+        "expected_error": float(expected.mean()),
+        "empirical_error": float(actual.mean()),
+        "unit": error_unit(predictor),
+        "bins": {
+            "expected": curve.expected.tolist(),
+            "empirical": curve.empirical.tolist(),
+            "count": curve.count.tolist(),
+        },
+    }
+
+
 def _table(metrics: dict) -> str:
     """The metrics as aligned text."""
     rows = [
@@ -158,58 +230,19 @@ def _table(metrics: dict) -> str:
     ]
     for section in ("subsets", "joints"):
         for name, values in metrics.get(section, {}).items():
-            cells = "  ".join(
-                f"{key} {v:.2f}" if isinstance(v, float) else f"{key} {v}"
-                for key, v in values.items()
-            )
-            rows.append((f"{section[:-1]} {name}", cells))
+            rows.append((f"{section[:-1]} {name}", _cells(values)))
+    for name, values in metrics["sharpness"].items():
+        rows.append((f"sharpness, {name}", _cells(values)))
+    numbers = {key: v for key, v in metrics["calibration"].items() if isinstance(v, float)}
+    rows.append(("calibration", _cells(numbers)))
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
 
 
-def _sheet(predictor, split, predictions: Predictions, tta: str):
-    """Best, median and worst examples by mean error over the crop's scale, drawn on network crops."""
-    import tensorflow as tf
-    from PIL import Image
-
-    from tfhuber import figures, inputs
-
-    errors = measures.point_errors(predictions.landmarks, predictions.truth)
-    relative = measures.nme(errors, predictions.normalizer, predictions.weights)
-    order = np.argsort(relative)[: np.isfinite(relative).sum()]
-    count = min(4, len(order))
-    middle = (len(order) - count) // 2
-    picks = {
-        "best": order[:count],
-        "median": order[middle : middle + count],
-        "worst": order[::-1][:count],
-    }
-    wanted = {int(i) for chosen in picks.values() for i in chosen}
-    pictures = {}
-    start = 0
-    for batch in inputs.evaluation_batches(split, predictor.config):
-        images = batch["image"]
-        chosen = sorted(wanted & set(range(start, start + len(images))))
-        loc, factor = predictor.compiled(tta)(images) if chosen else (None, None)
-        for i in chosen:
-            row = i - start
-            pixels = tf.cast(tf.clip_by_value(images[row], 0, 255), tf.uint8)
-            pictures[i] = figures.draw_overlay(
-                Image.fromarray(pixels.numpy()),
-                loc[row].numpy(),
-                predictor.distribution(loc[row], factor[row]).covariance().numpy(),
-                edges=predictor.landmark_set.edges,
-                delta=predictor.config.model.delta,
-                min_side=360,
-                max_side=360,
-                legend=False,
-            )
-        start += len(images)
-    rows = {
-        name: [(pictures[int(i)], f"{100 * relative[i]:.1f} %") for i in chosen]
-        for name, chosen in picks.items()
-    }
-    return figures.evaluation_sheet(rows, title=f"{split.name}: mean error, 90 % ellipses")
+def _cells(values: dict) -> str:
+    return "  ".join(
+        f"{key} {v:.2f}" if isinstance(v, float) else f"{key} {v}" for key, v in values.items()
+    )
 
 
 def main() -> int:
@@ -223,7 +256,7 @@ def main() -> int:
     arguments = parser.parse_args()
 
     import_tensorflow()
-    from tfhuber import figures, inference, inputs
+    from tfhuber import examples, inference, inputs, overlay, plots
 
     run = Path(arguments.run)
     predictor = inference.load_run(run, arguments.checkpoint)
@@ -240,9 +273,18 @@ def main() -> int:
         **summarise(predictor, predictions),
     }
     write_json(run / "metrics.json", metrics)
-    figures.save_image(_sheet(predictor, split, predictions, arguments.tta), run / "evaluation.png")
+    sheet = examples.best_median_worst(predictor, split, predictions)
+    overlay.save_image(sheet, run / "evaluation.png")
+    bins = {name: np.array(values) for name, values in metrics["calibration"]["bins"].items()}
+    curve = uncertainty.CalibrationCurve(**bins)
+    title = f"{predictor.config.train.epochs} epochs"
+    plot = plots.calibration_figure({title: curve}, error_unit(predictor))
+    plots.save_figure(plot, run / "calibration.png")
     print(_table(metrics))
-    print(f"{run / 'metrics.json'}, {run / 'evaluation.png'}: {headline(metrics)}")
+    files = ", ".join(
+        str(run / name) for name in ("metrics.json", "evaluation.png", "calibration.png")
+    )
+    print(f"{files}: {headline(metrics)}")
     return 0
 
 

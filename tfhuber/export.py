@@ -1,7 +1,9 @@
 """Exports a run for TensorFlow Serving: `python -m tfhuber.export --run DIR --output DIR`.
 
 Writes the next numbered version, `OUTPUT/N/`, after a fresh process has loaded it as TensorFlow Serving
-does and got the training side's numbers.
+does and got the training side's numbers. It has two signatures with the same inputs and outputs:
+`serving_default` looks at each image, `tta` at the image and its mirror image, fused by maximum
+likelihood.
 """
 
 import argparse
@@ -15,14 +17,21 @@ import numpy as np
 from tfhuber.cli import import_tensorflow, run_main
 from tfhuber.savedmodel import Facts, run_in_fresh_process, write_facts
 
-__all__ = ["MAX_ROWS", "export", "main", "serving_function"]
+__all__ = ["MAX_ROWS", "SIGNATURES", "export", "main", "serving_function"]
+
+# What each signature makes of an image: the `tta` of `Predictor.predict`.
+SIGNATURES = {"serving_default": "none", "tta": "ml"}
 
 # What the network needs for a row, tens of megabytes, is the server's to bound, not the client's.
 MAX_ROWS = 256
 
 
 def serving_function(predictor, tta: str = "none"):
-    """The function behind the signature: image files and boxes to positions and covariances.
+    """The function behind a signature: image files and boxes to positions and covariances.
+
+    Args:
+      predictor: an `inference.Predictor`.
+      tta: as in its `predict`.
 
     Returns:
       A `tf.function` from `image_bytes` [N] string (whole JPEG or PNG files) and `box` [N, 4] float32
@@ -97,7 +106,7 @@ def export(run: str | Path, output: str | Path, checkpoint: str = "latest") -> P
     from tfhuber import inference
 
     predictor = inference.load_run(run, checkpoint)
-    function = serving_function(predictor)
+    functions = {name: serving_function(predictor, tta) for name, tta in SIGNATURES.items()}
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
     # TF Serving looks at numbered directories only, so the dot keeps it from loading half a model.
@@ -105,11 +114,13 @@ def export(run: str | Path, output: str | Path, checkpoint: str = "latest") -> P
     try:
         archive = keras.export.ExportArchive()
         archive.track(predictor.model)
-        archive.add_endpoint("serving_default", function)
+        for name, function in functions.items():
+            archive.add_endpoint(name, function)
         archive.write_out(str(aside), verbose=False)
         landmark_set, delta = predictor.landmark_set, predictor.config.model.delta
-        write_facts(aside, Facts(landmark_set.names, landmark_set.edges, delta))
-        _prove(aside, function)
+        facts = Facts(landmark_set.names, landmark_set.edges, delta, predictor.config.model.family)
+        write_facts(aside, facts)
+        _prove(aside, functions)
         os.chmod(aside, 0o755)
         target = output / str(_next_version(output))
         aside.rename(target)
@@ -118,18 +129,24 @@ def export(run: str | Path, output: str | Path, checkpoint: str = "latest") -> P
     return target
 
 
-def _prove(directory: Path, function) -> None:
-    """Compares the written model, loaded in a fresh process through a v1 Session, with `function`."""
+def _prove(directory: Path, functions: dict) -> None:
+    """Compares the written model, loaded in a fresh process through a v1 Session, with `functions`."""
     import tensorflow as tf
 
     noise = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
     files = [tf.io.encode_jpeg(noise).numpy(), tf.io.encode_png(noise).numpy(), b"no image"]
     boxes = np.array([[10, 5, 70, 55], [0, 0, 0, 0], [0, 0, 0, 0]], np.float32)
-    expected = function(tf.constant(files), tf.constant(boxes))
-    found = run_in_fresh_process(directory, files, boxes)
-    for name, value in expected.items():
-        if not np.allclose(value.numpy(), found[name], rtol=1e-4, atol=1e-4):
-            raise ValueError(f"the exported model's {name} differs from the run's; not published")
+    found = run_in_fresh_process(directory, files, boxes, list(functions))
+    for signature, function in functions.items():
+        expected = function(tf.constant(files), tf.constant(boxes))
+        for name, value in expected.items():
+            # The least elements of a covariance are the differences of far larger numbers.
+            rounding = 1e-4 + 1e-5 * np.abs(value).max()
+            if not np.allclose(value, found[signature][name], rtol=1e-4, atol=rounding):
+                raise ValueError(
+                    f"the exported model's {name} in {signature} differs from the run's; "
+                    "not published"
+                )
 
 
 def _next_version(output: Path) -> int:

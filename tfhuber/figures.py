@@ -1,317 +1,244 @@
-"""Pictures: landmarks with their uncertainty ellipses on a photograph, and sheets of such pictures.
+"""The paper's figures: `python -m tfhuber.figures figure5 --output figure5.svg`.
 
-Without TensorFlow, so that a client of the server can draw. Points, covariances and boxes are in the
-pixels of the image that is drawn on.
+Figures 4 to 6 show distributions and need nothing else. Figure 2 (a certain and an uncertain example,
+with ellipses of one standard deviation) needs a run, and figure 3 (expected against empirical error) one
+or more; both measure on the run's own data set and evaluation split unless --data and --split say
+otherwise.
 """
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, ImageOps
-from scipy.special import lambertw
 
-__all__ = ["draw_overlay", "ellipse_points", "evaluation_sheet", "radius_for", "save_image"]
+from tfhuber import plots
+from tfhuber.cli import import_tensorflow, run_main
+from tfhuber.uncertainty import BIN_SIZE, calibration_curve
 
-# From certain to uncertain, readable on skin, cloth and grass.
-COLOURS = ("#16c7b4", "#86d65c", "#f8d43c", "#ff9232", "#f2304e")
-UNKNOWN = (0.75, 0.75, 0.75, 1.0)
-# Standard deviations, relative to the extent of the landmarks, at the two ends of the colours.
-CERTAIN, UNCERTAIN = 0.004, 0.064
+__all__ = ["certain_and_uncertain", "contours", "distributions", "figure2", "figure3", "main"]
 
-SUFFIXES = (".jpeg", ".jpg", ".png")
+CROP_SIZE = 448  # pixels of figure 2's pictures
+
+# What the contours of figures 4 to 6 hold.
+PERCENTILES = (0.005, 0.05, 0.2, 0.35, 0.5, 0.65, 0.8, 0.95, 0.99)
+SCATTER = np.array([[9.0, 3.0], [3.0, 4.0]])  # Sigma, or the inverse of Lambda
+DELTAS = (0.8, 1.0, 1.5, 3.0)
+DIVISORS = (1, 2, 3, 4)  # of Lambda in figure 6; the paper doesn't say which
+OF_DISTRIBUTIONS = ("figure4", "figure5", "figure6")
 
 
-def radius_for(probability: float, delta: float = 1.0) -> float:
-    """Scale of the ellipse that holds `probability` of a 2-D Huber distribution, in standard deviations.
+def distributions(name: str) -> dict:
+    """Caption -> `Elliptical` of the panels of figure 4, 5 or 6, centred at 0, in float64.
 
-    With R the quantile of the radius, whose density is `r exp(-rho(r)) / I_1`, and the covariance
-    `kappa inv(A A)`, that ellipse is {u: (u - mu)' inv(covariance) (u - mu) = R^2 / kappa}, and this
-    is R / sqrt(kappa). In two dimensions both are closed forms.
-
-    Args:
-      probability: in [0, 1).
-      delta: the knee of the Huber energy (eq. 2).
+    With Lambda = A A, a Huber distribution's second-moment matrix is kappa inv(Lambda).
 
     Raises:
-      ValueError: if an argument is out of range.
-
-    Example:
-      >>> round(radius_for(0.9), 4)
-      2.2362
+      ValueError: if `name` is none of "figure4", "figure5" and "figure6".
     """
-    if not 0 <= probability < 1:
-        raise ValueError(f"probability must be in [0, 1), got {probability}")
-    if not (delta > 0 and math.isfinite(delta)):
-        raise ValueError(f"delta must be positive and finite, got {delta}")
-    # In x = delta r, with the integrals times delta^2 and delta^4, a small delta divides nothing by 0.
-    square = delta * delta
-    at_knee = math.exp(-square / 2)
-    mass = square + at_knee
-    moment = 2 * square**2 + at_knee * (square**2 + 6 * square + 6)
-    if probability * mass <= square * (1 - at_knee):
-        x = delta * math.sqrt(-2 * math.log1p(-probability * mass / square))
-    else:  # Beyond the knee lies exp(delta^2 / 2) (1 + x) exp(-x) of the mass.
-        x = -1 - lambertw((probability - 1) * mass * at_knee / math.e, k=-1).real
-    return float(x / math.sqrt(moment / (2 * mass)))
+    from tfhuber.radial import Gauss, Huber
+
+    if name == "figure6":
+        names = [r"\Lambda_1", *(rf"\Lambda_1 / {divisor}" for divisor in DIVISORS[1:])]
+        return {
+            f"({letter}) $\\Lambda = {text}$": _centred(divisor * SCATTER, Huber(1.0))
+            for letter, text, divisor in zip("abcd", names, DIVISORS, strict=True)
+        }
+    if name in ("figure4", "figure5"):
+        shown = {f"(a) Gauss\n$\\Sigma = {_typeset(SCATTER)}$": _centred(SCATTER, Gauss())}
+        for letter, delta in zip("bcde", DELTAS, strict=True):
+            huber = Huber(delta)
+            inverse = SCATTER / huber.kappa(2) if name == "figure4" else SCATTER
+            caption = f"({letter}) $\\delta = {delta:g}$\n$\\Lambda^{{-1}} = {_typeset(inverse)}$"
+            shown[caption] = _centred(inverse, huber)
+        return shown
+    raise ValueError(f"name must be one of {', '.join(OF_DISTRIBUTIONS)}, got {name!r}")
 
 
-def ellipse_points(center, covariance, scale: float, n: int = 64) -> np.ndarray:
-    """Points [n, 2] once around {u: (u - center)' inv(covariance) (u - center) = scale^2}, in their frame.
+def contours(distribution, caption: str = "", points: int = 240) -> plots.Contours:
+    """A 2-D elliptical distribution by the contours that hold `PERCENTILES`, in its own frame.
 
-    Args:
-      center: [2] point.
-      covariance: [2, 2] symmetric; negative eigenvalues, which rounding may leave, count as 0.
-      scale: standard deviations, such as `radius_for(0.9)`.
-      n: number of points.
+    A ring's mean density is the probability between its two ellipses over the area between them.
     """
-    variances, axes = np.linalg.eigh(np.asarray(covariance, np.float64))
-    angle = np.arange(n) * (2 * np.pi / n)
+    radius = distribution.radius_quantile(PERCENTILES).numpy()
+    inverse = np.linalg.inv(distribution.precision_factor.numpy())
+    angle = np.arange(points) * (2 * np.pi / points)
     circle = np.stack([np.cos(angle), np.sin(angle)], axis=-1)
-    semi_axes = scale * np.sqrt(np.maximum(variances, 0))
-    return np.asarray(center, np.float64) + (circle * semi_axes) @ axes.T
+    outlines = distribution.loc.numpy() + radius[:, None, None] * circle @ inverse
+    mass = np.diff(PERCENTILES, prepend=0)
+    area = np.pi * np.linalg.det(inverse) * np.diff(np.square(radius), prepend=0)
+    return plots.Contours(caption, outlines, np.log(mass / area))
 
 
-def draw_overlay(
-    image: Image.Image,
-    landmarks,
-    covariance,
-    *,
-    edges: Iterable[tuple[int, int]] = (),
-    probability: float = 0.9,
-    delta: float = 1.0,
-    box=None,
-    truth=None,
-    min_side: int = 640,
-    max_side: int = 1600,
-    legend: bool = True,
-) -> Image.Image:
-    """A new picture of the image with landmarks and the ellipses that hold `probability` of their place.
+def certain_and_uncertain(predictions) -> tuple[int, int]:
+    """Indices of the examples of which the model says that it is the surest and the least sure.
 
-    Colours tell the standard deviation relative to the extent of the landmarks, from teal (certain)
-    to red (uncertain). The picture is enlarged until its shorter side is `min_side`, but its longer
-    side is at most `max_side`. A landmark that is not finite or far outside of the image is left out;
-    one whose covariance is not finite is a grey dot without an ellipse.
+    An example's uncertainty is the mean over its landmarks of the predicted standard deviation,
+    sqrt(trace / 2), relative to the extent of the predicted landmarks (the diagonal of their box).
 
     Args:
-      image: in any mode.
-      landmarks: [K, 2] points in pixels of `image`, as everything below.
-      covariance: [K, 2, 2] covariances of the landmarks.
-      edges: pairs of landmarks that are joined by a line.
-      probability: what each ellipse holds, in [0, 1).
-      delta: the knee of the Huber energy that the covariances belong to.
-      box: x0, y0, x1, y1 drawn as a frame, or None.
-      truth: [K, 2] labels drawn as white crosses, or None; those that are not finite are left out.
-      min_side: least length of the picture's shorter side, unless `max_side` forbids it.
-      max_side: greatest length of the picture's longer side.
-      legend: whether a corner explains the signs.
-
-    Raises:
-      ValueError: if shapes don't fit, or `probability` or `delta` is out of range.
+      predictions: `evaluate.Predictions`.
     """
-    landmarks, covariance = np.asarray(landmarks, np.float64), np.asarray(covariance, np.float64)
-    if landmarks.ndim != 2 or landmarks.shape[1] != 2:
-        raise ValueError(f"landmarks must be [landmarks, 2], got {landmarks.shape}")
-    if covariance.shape != (len(landmarks), 2, 2):
-        raise ValueError(f"covariance must be {(len(landmarks), 2, 2)}, got {covariance.shape}")
-    scale = radius_for(probability, delta)
-    photo = _enlarged(image, min_side, max_side)
-    # Points and ellipses far outside of the picture would overflow the rasteriser.
-    reach = 2 * max(image.size)
-    points = _within(landmarks, reach)
-    shown = np.isfinite(points).all(axis=1)
-    known = shown & np.isfinite(covariance).all(axis=(1, 2))
-
-    deviation = np.full(len(points), np.nan)
-    deviation[known] = np.sqrt(np.trace(covariance[known], axis1=1, axis2=2).clip(0) / 2)
-    extent = math.hypot(*np.ptp(points[shown], axis=0)) if shown.any() else 0.0
-    extent = extent or max(image.size)
-    colours = _colours(deviation / extent)
-    # Signs grow with the landmarks' spacing, not with the picture: they must not hide a small face.
-    spacing = photo.width / image.width * extent / math.sqrt(max(1, len(points)))
-    pen = float(np.clip(spacing / 55, 0.5, 2.5))
-
-    figure, axes = _canvas(photo.size, image.size)
-    if box is not None:
-        _draw_box(axes, box, pen)
-    _draw_edges(axes, [points[[i, j]] for i, j in edges if shown[i] and shown[j]], pen)
-    # The large ellipses first, so that the small ones lie on top.
-    order = [k for k in np.argsort(-deviation) if known[k]]
-    semi_axis = scale * math.sqrt(2) * deviation
-    outlines = [
-        ellipse_points(points[k], covariance[k], scale * min(1.0, reach / max(semi_axis[k], 1e-9)))
-        for k in order
-    ]
-    _draw_ellipses(axes, outlines, colours[order], pen)
-    axes.scatter(
-        *points[shown].T, (4.6 * pen) ** 2, colours[shown], linewidths=0.6 * pen, edgecolors="white"
-    )
-    if truth is not None:
-        crosses = _within(np.asarray(truth, np.float64), reach)
-        axes.scatter(*crosses.T, (5 * pen) ** 2, "white", marker="x", linewidths=1.2 * pen)
-    if legend:
-        _draw_legend(figure, photo.size, probability, truth is not None)
-    return _composite(photo, figure)
+    deviation = _deviation(predictions.covariance).mean(axis=1)
+    extent = np.linalg.norm(np.ptp(predictions.landmarks, axis=1), axis=-1)
+    uncertainty = deviation / np.maximum(extent, np.finfo(np.float32).tiny)
+    return int(np.argmin(uncertainty)), int(np.argmax(uncertainty))
 
 
-def evaluation_sheet(
-    rows: Mapping[str, Sequence[tuple[Image.Image, str]]], *, title: str = "", tile: int = 360
-) -> Image.Image:
-    """A sheet of pictures in labelled rows, each with its caption below.
+def figure2(run: str | Path, data: str | None = None, split: str | None = None):
+    """The examples that `certain_and_uncertain` chooses, with ellipses of one standard deviation.
 
     Args:
-      rows: row label -> (picture, caption) pairs, from left to right.
-      title: a headline, or nothing.
-      tile: side in pixels of the square that each picture is fitted into.
+      run: what `tfhuber.train` wrote.
+      data: the converted data set; None: the run's.
+      split: None: the run's evaluation split.
 
     Raises:
-      ValueError: if there is no picture at all.
+      ValueError: if there is no such run, data set or split.
     """
-    columns = max((len(pictures) for pictures in rows.values()), default=0)
-    if not columns:
-        raise ValueError("rows must hold at least one picture, got none")
-    text, gap = max(11, tile // 22), max(6, tile // 30)
-    left, head = 2 * text + gap, (3 * text if title else 0) + gap
-    step_x, step_y = tile + gap, tile + 2 * text + gap
-    sheet = Image.new("RGB", (left + columns * step_x, head + len(rows) * step_y), "white")
-    draw = ImageDraw.Draw(sheet)
-    if title:
-        draw.text((left, head / 2), title, "#1d2733", _font(1.5 * text, bold=True), anchor="lm")
-    for row, (label, pictures) in enumerate(rows.items()):
-        y = head + row * step_y
-        # Turned by 90 degrees, a label needs no more width than its height.
-        banner = Image.new("RGB", (tile, 2 * text), "white")
-        ImageDraw.Draw(banner).text(
-            (tile / 2, text), label, "#1d2733", _font(1.2 * text, bold=True), anchor="mm"
+    from tfhuber import examples
+
+    predictor, opened, predictions = _measured(run, data, split)
+    chosen = certain_and_uncertain(predictions)
+    found = examples.crops(predictor, opened, predictions, chosen, CROP_SIZE)
+    panels = []
+    for word, index in zip(("certain", "uncertain"), chosen, strict=True):
+        crop = found[index]
+        error = np.linalg.norm(crop.landmarks - crop.truth, axis=-1)
+        deviation, error = (
+            100 * np.nanmean(lengths) / CROP_SIZE
+            for lengths in (_deviation(crop.covariance), error)
         )
-        sheet.paste(banner.rotate(90, expand=True), (gap // 2, y))
-        for column, (picture, caption) in enumerate(pictures):
-            x = left + column * step_x
-            fitted = ImageOps.pad(picture.convert("RGB"), (tile, tile), color="#eef1f4")
-            sheet.paste(fitted, (x, y))
-            draw.text((x + 2, y + tile + text), caption, "#4a5563", _font(text), anchor="lm")
-    return sheet
+        caption = f"{word}: standard deviation {deviation:.1f} %, error {error:.1f} % of the width"
+        panels.append(plots.Example(caption, crop.image, crop.landmarks, crop.covariance))
+    return plots.example_figure(panels, predictor.landmark_set.edges)
 
 
-def save_image(image: Image.Image, path: str | Path) -> None:
-    """Writes a picture as PNG or JPEG, after the path's suffix, and creates its directory if need be.
+def figure3(
+    runs: Sequence[str | Path],
+    data: str | None = None,
+    split: str | None = None,
+    bin_size: int = BIN_SIZE,
+):
+    """Expected against empirical error in bins of `bin_size` landmarks, a panel for each run.
+
+    Args:
+      runs: what `tfhuber.train` wrote, from left to right.
+      data: the converted data set; None: each run's own.
+      split: None: each run's evaluation split.
+      bin_size: landmarks a bin.
 
     Raises:
-      ValueError: if the suffix is none of .png, .jpg and .jpeg.
-      OSError: if the file cannot be written.
+      ValueError: if there is no such run, data set or split; if the runs measure errors in different
+        units; or if fewer than two bins can be filled.
     """
-    path = Path(path)
-    if path.suffix.lower() not in SUFFIXES:
-        raise ValueError(f"a picture's name must end in .png, .jpg or .jpeg, got {str(path)!r}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image.convert("RGB").save(path, quality=92)
+    from tfhuber import evaluate
+
+    curves, units = {}, set()
+    for run in runs:
+        predictor, opened, predictions = _measured(run, data, split)
+        expected, actual = evaluate.calibration_errors(predictor, predictions)
+        if len(expected) < 2 * bin_size:
+            raise ValueError(
+                f"split {opened.name!r} of {opened.directory} has {len(expected):,} labelled "
+                f"landmarks, too few for two bins of {bin_size:,}; say --bin-size "
+                f"{max(1, len(expected) // 10)} for ten bins"
+            )
+        title = f"{predictor.config.train.epochs} epochs"
+        if title in curves:
+            title = f"{title}, {Path(run).name}"
+        curves[title] = calibration_curve(expected, actual, bin_size)
+        units.add(evaluate.error_unit(predictor))
+    if len(units) > 1:
+        raise ValueError(f"the runs measure errors in different units: {' and '.join(units)}")
+    return plots.calibration_figure(curves, units.pop())
 
 
-def _enlarged(image: Image.Image, min_side: int, max_side: int) -> Image.Image:
-    factor = min(max(1.0, min_side / min(image.size)), max_side / max(image.size))
-    size = tuple(max(1, round(side * factor)) for side in image.size)
-    return image.convert("RGB").resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
+def _centred(inverse, energy):
+    """The elliptical distribution around 0 with inv(A A) = `inverse`."""
+    import tensorflow as tf
+
+    from tfhuber import smallmatrix
+    from tfhuber.elliptical import Elliptical
+
+    precision = tf.constant(np.linalg.inv(inverse))
+    return Elliptical(tf.zeros(2, tf.float64), smallmatrix.square_root(precision), energy)
 
 
-def _within(points: np.ndarray, reach: float) -> np.ndarray:
-    """The points, with NaN for those that are not finite or have a coordinate of `reach` or more."""
-    return np.where((np.abs(points) < reach).all(axis=1, keepdims=True), points, np.nan)
+def _typeset(matrix) -> str:
+    """A 2 x 2 matrix for Matplotlib's mathtext."""
+    digits = 0 if np.all(matrix == np.round(matrix)) else 2
+    top, bottom = (r"\;\;".join(f"{value:.{digits}f}" for value in row) for row in matrix)
+    return rf"\genfrac{{(}}{{)}}{{0}}{{0}}{{{top}}}{{{bottom}}}"
 
 
-def _colours(relative_deviation: np.ndarray) -> np.ndarray:
-    """RGBA [K, 4], logarithmic in the deviation; grey where that is NaN."""
-    from matplotlib.colors import LinearSegmentedColormap
-
-    scale = LinearSegmentedColormap.from_list("certainty", COLOURS)
-    scale = scale.with_extremes(bad=UNKNOWN)
-    position = np.log(np.maximum(relative_deviation, CERTAIN) / CERTAIN)
-    return scale(np.ma.masked_invalid(position / math.log(UNCERTAIN / CERTAIN)))
+def _deviation(covariance) -> np.ndarray:
+    """Standard deviations [...] of covariances [..., 2, 2]: the root mean square over the two axes."""
+    return np.sqrt(np.trace(covariance, axis1=-2, axis2=-1) / 2)
 
 
-def _canvas(size: tuple[int, int], image_size: tuple[int, int]):
-    """A transparent figure of `size` pixels, one point each, and axes in the pixels of the image."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+def _measured(run, data, split):
+    """A run's predictor, the opened split, and the predictions for it."""
+    from tfhuber import evaluate, inference, inputs
 
-    width, height = image_size
-    figure = Figure(figsize=(size[0] / 72, size[1] / 72), dpi=72, facecolor="none")
-    FigureCanvasAgg(figure)
-    axes = figure.add_axes(
-        (0, 0, 1, 1), xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5), autoscale_on=False
+    predictor = inference.load_run(run)
+    own = predictor.config.data
+    opened = inputs.open_split(
+        own.directory if data is None else data, own.evaluation_split if split is None else split
     )
-    axes.set_axis_off()
-    return figure, axes
+    return predictor, opened, evaluate.collect(predictor, opened)
 
 
-def _composite(photo: Image.Image, figure) -> Image.Image:
-    figure.canvas.draw()
-    layer = Image.fromarray(np.asarray(figure.canvas.buffer_rgba()))
-    return Image.alpha_composite(photo.convert("RGBA"), layer).convert("RGB")
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m tfhuber.figures", description=__doc__)
+    parser.add_argument("name", choices=("figure2", "figure3", *OF_DISTRIBUTIONS))
+    parser.add_argument("--output", required=True, type=Path, help="a .pdf, .png or .svg file")
+    parser.add_argument(
+        "--run",
+        action="append",
+        default=[],
+        help="a directory that tfhuber.train wrote; for figure3 it may be repeated",
+    )
+    parser.add_argument("--data", help="the converted data set (default: the run's)")
+    parser.add_argument("--split", help="the split to measure on (default: the run's)")
+    parser.add_argument(
+        "--bin-size",
+        type=int,
+        default=BIN_SIZE,
+        help="landmarks a bin of figure3 (default: the paper's %(default)s)",
+    )
+    arguments = parser.parse_args()
+    name, runs = arguments.name, arguments.run
+    plots.check_name(arguments.output)
+    _check_runs(name, runs)
+    if arguments.bin_size < 1:
+        raise ValueError(f"--bin-size must be at least 1, got {arguments.bin_size}")
+    import_tensorflow()
+    if name == "figure2":
+        figure = figure2(runs[0], arguments.data, arguments.split)
+    elif name == "figure3":
+        figure = figure3(runs, arguments.data, arguments.split, arguments.bin_size)
+    else:
+        panels = distributions(name).items()
+        figure = plots.contour_figure([contours(shown, caption) for caption, shown in panels])
+    plots.save_figure(figure, arguments.output)
+    print(f"wrote {arguments.output}")
+    return 0
 
 
-def _draw_box(axes, box, pen: float) -> None:
-    from matplotlib.patches import Rectangle
-
-    x0, y0, x1, y1 = (float(value) for value in box)
-    for colour, width in (((0, 0, 0, 0.35), 3.2), ((1, 1, 1, 0.9), 1.4)):
-        frame = Rectangle(
-            (x0, y0), x1 - x0, y1 - y0, fill=False, color=colour, linewidth=width * pen
+def _check_runs(name: str, runs: Sequence[str]) -> None:
+    """Raises ValueError unless the figure can be drawn from that many runs."""
+    if name in OF_DISTRIBUTIONS and runs:
+        raise ValueError(f"{name} shows distributions, not a run; leave --run out")
+    if name not in OF_DISTRIBUTIONS and not runs:
+        raise ValueError(
+            f"{name} shows a run: give --run DIR; make one with "
+            "`python -m tfhuber.train --config configs/NAME.json --data DATA --run DIR`"
         )
-        axes.add_patch(frame)
+    if name == "figure2" and len(runs) > 1:
+        raise ValueError(f"figure2 shows one run, got --run {len(runs)} times")
 
 
-def _draw_edges(axes, lines: list[np.ndarray], pen: float) -> None:
-    from matplotlib.collections import LineCollection
-
-    axes.add_collection(LineCollection(lines, colors=[(1, 1, 1, 0.55)], linewidths=1.1 * pen))
-
-
-def _draw_ellipses(axes, outlines: list[np.ndarray], colours: np.ndarray, pen: float) -> None:
-    from matplotlib.collections import PolyCollection
-
-    # Many ellipses overlap: fainter fills keep the photograph visible.
-    fills = colours * (1, 1, 1, np.clip(4 / max(len(outlines), 1), 0.08, 0.22))
-    axes.add_collection(
-        PolyCollection(outlines, facecolors=fills, edgecolors=colours, linewidths=1.2 * pen)
-    )
-
-
-def _draw_legend(figure, size: tuple[int, int], probability: float, with_truth: bool) -> None:
-    """A panel in the lower left corner: what an ellipse holds, and what the colours and crosses mean."""
-    from matplotlib.patches import FancyBboxPatch
-
-    unit = min(size) / 640 * 13
-    width, height = 13 * unit, (5.6 if with_truth else 4.2) * unit
-    panel = figure.add_axes((0, 0, 1, 1), xlim=(0, size[0]), ylim=(0, size[1]), autoscale_on=False)
-    panel.set_axis_off()
-    panel.add_patch(
-        FancyBboxPatch(
-            (1.2 * unit, 1.2 * unit),
-            width,
-            height,
-            boxstyle=f"round,pad=0,rounding_size={0.6 * unit}",
-            facecolor=(0.06, 0.09, 0.13, 0.62),
-            edgecolor="none",
-        )
-    )
-    left, right, low = 2 * unit, 0.4 * unit + width, 1.2 * unit
-    ramp = _colours(np.geomspace(CERTAIN, UNCERTAIN, 256))[None]
-    panel.imshow(ramp, extent=(left, right, low + 1.9 * unit, low + 2.5 * unit), zorder=2)
-    panel.set(xlim=(0, size[0]), ylim=(0, size[1]), aspect="auto")
-    words = {"color": "white", "fontsize": 0.85 * unit, "va": "center"}
-    panel.text(left, low + 1.1 * unit, "certain", **words)
-    panel.text(right, low + 1.1 * unit, "uncertain", ha="right", **words)
-    words["fontsize"] = unit
-    panel.text(left, low + 3.4 * unit, f"{100 * probability:g} % ellipses", **words)
-    if with_truth:
-        panel.scatter(left + 0.4 * unit, low + 4.8 * unit, (0.6 * unit) ** 2, "white", marker="x")
-        panel.text(left + 1.3 * unit, low + 4.8 * unit, "label", **words)
-
-
-def _font(size: float, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """The font that Matplotlib brings along, so that every machine draws the same."""
-    import matplotlib
-
-    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts/ttf" / name), size)
+if __name__ == "__main__":
+    run_main(main)

@@ -1,11 +1,13 @@
-"""The point that several independent elliptical predictions agree on best (supplement E).
+"""One point from several elliptical predictions of it: by maximum likelihood (supplement E), or the mean.
 
 Views of the same point, such as an image and its mirror image, each give a location and a precision
-factor in one frame. Their product is no longer of the family, but its maximum is well defined, and
-unique for a convex radial energy.
+factor in one frame. Their product is no longer of the family, but its maximum is well defined.
 """
 
+import functools
 import math
+import operator
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -13,31 +15,54 @@ import tensorflow as tf
 from tfhuber import smallmatrix
 from tfhuber.radial import RadialEnergy
 
-__all__ = ["fuse"]
+__all__ = ["fuse", "mean_fusion"]
+
+# Elements of vectors [d] and of matrices [d][d], each a tensor with one entry per point: with the
+# short axis outermost, arithmetic on many points runs several times faster than on [..., d, d].
+Vector = Sequence[tf.Tensor]
+Matrix = Sequence[Sequence[tf.Tensor]]
+
+# How much of the majoriser's curvature is added to the Hessian: next to nothing for Newton's step, which
+# is enough for most points; with all of it, no step can rise.
+NEWTON = (1e-9,)
+DAMPINGS = (1e-9, 1e-6, 1e-4, 1e-3, 1e-2, 0.1, 0.3, 1.0)
+NEWTON_STEPS = 4
+
+# The slope of an energy such as Laplace's jumps at 0; it counts as a steep ramp up to this radius.
+SMALLEST_RADIUS = 1e-8
 
 
 def fuse(
     loc: Any,
     precision_factor: Any,
     energy: RadialEnergy,
-    max_iterations: int = 50,
+    max_iterations: int = 100,
     tolerance: float = 1e-6,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """The maximum-likelihood point of several views and its precision factor, in the views' frame.
 
-    The point minimises `sum_i rho(|A_i (y - mu_i)|)` (eq. 130). Each iteration minimises a quadratic
-    that lies above this sum and touches it at the current point (eq. 131),
+    The point minimises `sum_i rho(|A_i (y - mu_i)|)` (eq. 130). Each step minimises a quadratic with the
+    slope of this sum at the current point, and a curvature between two: that of the majoriser of eq.
+    131, which lies above the sum everywhere, so that its minimum cannot lie higher than the current
+    point; and the Hessian, with which steps soon double the number of right digits. A step is taken
+    where it is lower. So the sum never rises, whatever the number of iterations.
 
-        q(y) = const + 1/2 sum_i w_i |A_i (y - mu_i)|^2,    w_i = rho'(r_i) / r_i,
+    With Laplace's energy (Weiszfeld's problem) the minimum often lies on a view, where the slope jumps;
+    it is then that view's location exactly. The minimum is unique but for views that pull equally
+    along a line: of two equally sure views far from each other any point between would do, and the
+    Gaussians' optimum, the middle, is taken.
 
-    so that the sum never rises. It starts from the best of the optimum for Gaussians and one step from
-    each view's own location. Newton's step, or ten times the step to the minimiser of q, replaces that
-    step wherever it reaches lower.
+    The fused precision factor F makes `Elliptical(point, F, energy)` a summary of what the views say:
 
-    The fused precision factor is the root of that quadratic's curvature at the fused point,
-    `sqrt(sum_i w_i A_i^2)`: positive definite always, `sqrt(sum_i A_i^2)` while the views agree to
-    within the quadratic part of rho (so for Gaussians always), and smaller where they contradict each
-    other. The Hessian would be singular for two far views. A single view comes back as it is.
+        F F = sum_i min(1, w(r_i) / w(r_rms)) A_i A_i,    w(r) = rho'(r) / r,    r_rms^2 = E[r^2].
+
+    It is the curvature of the majoriser at the point, each view's weight measured by the one it has
+    at its own root-mean-square distance: a view counts fully unless the point is further away than the
+    view expects, and then less. One view comes back as it is; V views alike give sqrt(V) A; Gaussians
+    give sqrt(sum_i A_i^2), which is exact. For independent views of other families in 2-D the true
+    covariance is 0.6 to 1.3 times `kappa inv(F F)`; docs/fusion.md has the measurements, and why
+    neither the Hessian nor the plain curvature will do. Views that err alike, as an image and its
+    mirror image do, are less sure together than this says.
 
     The computation is in float64; results have the dtype of `loc`. It can be exported.
 
@@ -49,9 +74,11 @@ def fuse(
     Args:
       loc: [V, ..., d], the views' locations.
       precision_factor: [V, ..., d, d], symmetric positive definite.
-      energy: rho, which all views share, for example `Huber(1.0)`.
-      max_iterations: a bound; a few iterations are usual.
-      tolerance: stop when no point moves further than this, in units of its own fused radius.
+      energy: rho, which all views and points share, for example `Huber(1.0)`. It must be convex, with
+        `rho'(r) / r` not increasing, as those of `radial` are.
+      max_iterations: a bound; 4 are usual and 30 rare.
+      tolerance: a point is done when Newton's next step would be shorter than this, in units of the
+        radius.
 
     Returns:
       The fused locations [..., d] and precision factors [..., d, d]. NaN in any view of a point gives
@@ -61,90 +88,213 @@ def fuse(
       ValueError: the number of views or of dimensions is not known statically, or the shapes do not
         fit each other.
     """
-    loc = tf.convert_to_tensor(loc)
-    precision_factor = tf.convert_to_tensor(precision_factor, dtype=loc.dtype)
-    _check_shapes(loc, precision_factor)
+    loc, precision_factor = _checked(loc, precision_factor)
     if loc.shape[0] == 1:
         return loc[0], precision_factor[0]
 
-    views = _Views(tf.cast(loc, tf.float64), tf.cast(precision_factor, tf.float64), energy)
-    y, total = views.best_start()
-    _, y, _ = tf.while_loop(
-        lambda moved, y, total: tf.reduce_any(moved > tolerance),
-        lambda moved, y, total: views.step(y, total),
-        (tf.fill(tf.shape(total), tf.constant(math.inf, tf.float64)), y, total),
-        maximum_iterations=max_iterations,
-    )
-    _, _, curvature = views.quadratic(y)
-    return tf.cast(y, loc.dtype), tf.cast(smallmatrix.square_root(curvature), loc.dtype)
+    views = _Views.of(loc, precision_factor, energy)
+    y = _minimise(views, max_iterations, tolerance**2)
+    precision = views.fused_precision(y)
+    d, batch_shape = len(y), tf.shape(loc)[1:-1]
+    point = smallmatrix.interleave([tf.reshape(x, batch_shape) for x in y], [d])
+    elements = [tf.reshape(x, batch_shape) for row in precision for x in row]
+    factor = smallmatrix.square_root(smallmatrix.interleave(elements, [d, d]))
+    point.set_shape(loc.shape[1:])
+    factor.set_shape(precision_factor.shape[1:])
+    return tf.cast(point, loc.dtype), tf.cast(factor, loc.dtype)
+
+
+def mean_fusion(loc: Any, precision_factor: Any) -> tuple[tf.Tensor, tf.Tensor]:
+    """The mean of several views' locations and the root of the mean of their `A A`, in their frame.
+
+    As sure as one view is on average: nothing is gained from their number, as is right for views that
+    err alike.
+
+    Args:
+      loc: [V, ..., d], the views' locations.
+      precision_factor: [V, ..., d, d], symmetric positive definite.
+
+    Returns:
+      The fused locations [..., d] and precision factors [..., d, d].
+
+    Raises:
+      ValueError: as `fuse`.
+    """
+    loc, precision_factor = _checked(loc, precision_factor)
+    mean_square = tf.reduce_mean(smallmatrix.matmul(precision_factor, precision_factor), axis=0)
+    return tf.reduce_mean(loc, axis=0), smallmatrix.square_root(mean_square)
 
 
 class _Views:
-    """The objective of eq. 130 for fixed views, with its descent step."""
+    """The objective of eq. 130 for N points with V views each; elements [V, N], of points [N]."""
 
-    def __init__(self, mu: tf.Tensor, factor: tf.Tensor, radial: RadialEnergy):
+    def __init__(self, mu: Vector, factor: Matrix, radial: RadialEnergy):
         self.mu, self.factor, self.radial = mu, factor, radial
-        self.precision = smallmatrix.matmul(factor, factor)
+        columns = list(zip(*factor, strict=True))
+        self.precision = _symmetric(lambda i, j: _dot(factor[i], columns[j]), len(mu))
 
-    def residuals(self, y: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Each view's `A (y - mu)` [V, ..., d] and its squared length [V, ...]."""
-        residual = smallmatrix.matvec(self.factor, y - self.mu)
-        return residual, tf.reduce_sum(tf.square(residual), axis=-1)
+    @classmethod
+    def of(cls, loc: tf.Tensor, precision_factor: tf.Tensor, radial: RadialEnergy) -> "_Views":
+        """From [V, ..., d] and [V, ..., d, d]."""
+        views, d = loc.shape[0], loc.shape[-1]
+        rows = tf.reshape(tf.cast(loc, tf.float64), [views, -1, d])
+        mu = tf.unstack(tf.transpose(rows, [2, 0, 1]))
+        rows = tf.reshape(tf.cast(precision_factor, tf.float64), [views, -1, d * d])
+        elements = tf.unstack(tf.transpose(rows, [2, 0, 1]))
+        return cls(mu, [elements[i : i + d] for i in range(0, d * d, d)], radial)
 
-    def energy(self, y: tf.Tensor) -> tf.Tensor:
-        """The objective at y: the views' energies, summed."""
-        return tf.reduce_sum(self.radial.energy(self.residuals(y)[1]), axis=0)
+    def take(self, points: tf.Tensor) -> "_Views":
+        """The views of some of the points, given by their indices [M]."""
 
-    def best_start(self) -> tuple[tf.Tensor, tf.Tensor]:
-        """The best of the optimum for Gaussians and one step from each view, and its energy."""
-        precision = tf.reduce_sum(self.precision, axis=0)
-        pull = tf.reduce_sum(smallmatrix.matvec(self.precision, self.mu), axis=0)
-        y = smallmatrix.matvec(smallmatrix.inverse(precision), pull)
+        def gather(x):
+            return tf.gather(x, points, axis=1)
+
+        factor = [[gather(x) for x in row] for row in self.factor]
+        return _Views([gather(x) for x in self.mu], factor, self.radial)
+
+    def residuals(self, y: Vector) -> tuple[Vector, tf.Tensor]:
+        """`A (y - mu)` of each view [..., V, N] and its squared length, for y [..., N]."""
+        offset = [tf.expand_dims(a, -2) - b for a, b in zip(y, self.mu, strict=True)]
+        residual = [_dot(row, offset) for row in self.factor]
+        return residual, _dot(residual, residual)
+
+    def energy(self, y: Vector) -> tf.Tensor:
+        """The objective at y [..., N]: the views' energies, summed."""
+        return tf.reduce_sum(self.radial.energy(self.residuals(y)[1]), axis=-2)
+
+    def weight(self, squared_radius: tf.Tensor) -> tf.Tensor:
+        """`rho'(r) / r`, finite for every energy."""
+        return self.radial.weight(tf.maximum(squared_radius, SMALLEST_RADIUS**2))
+
+    def best_start(self) -> tuple[Vector, tf.Tensor]:
+        """The lowest of the optimum for Gaussians and the views' own locations, and its energy."""
+        pull = [tf.reduce_sum(_dot(row, self.mu), axis=0) for row in self.precision]
+        y = _solve([[tf.reduce_sum(x, axis=0) for x in row] for row in self.precision], pull)
         best = y, self.energy(y)
-        # Of far views that are almost equally sure, the surer one is close to the optimum, but its own
-        # location lies higher than the Gaussians' optimum, from where the way is long and almost flat.
-        for mu in tf.unstack(self.mu):
-            _, *candidate = self.step(mu, self.energy(mu))
-            best = _lower(best, candidate)
+        for location in zip(*(tf.unstack(x) for x in self.mu), strict=True):
+            best = _lower(best, (location, self.energy(location)), margin=1e-12)
         return best
 
-    def quadratic(self, y: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Gradient, Hessian, and the curvature of the quadratic that lies above the objective."""
+    def quadratic(self, y: Vector) -> tuple[Vector, Matrix, Matrix]:
+        """The gradient, the majoriser's curvature and what it must be added to make the Hessian."""
         residual, squared = self.residuals(y)
         with tf.GradientTape() as tape:
             tape.watch(squared)
-            weight = self.radial.weight(squared)
-        slope = tape.gradient(weight, squared, unconnected_gradients="zero")
-        force = smallmatrix.matvec(self.factor, residual)
-        gradient = tf.reduce_sum(weight[..., tf.newaxis] * force, axis=0)
-        curvature = tf.reduce_sum(weight[..., tf.newaxis, tf.newaxis] * self.precision, axis=0)
-        outer = force[..., :, tf.newaxis] * force[..., tf.newaxis, :]
-        bend = tf.reduce_sum(slope[..., tf.newaxis, tf.newaxis] * outer, axis=0)
-        return gradient, curvature + 2 * bend, curvature
+            weight = self.weight(squared)
+        slope = 2 * tape.gradient(weight, squared, unconnected_gradients="zero")
+        force = [_dot(row, residual) for row in self.factor]
+        bend = [slope * x for x in force]
+        d = len(y)
+        return (
+            [tf.reduce_sum(weight * x, axis=0) for x in force],
+            _symmetric(lambda i, j: tf.reduce_sum(weight * self.precision[i][j], axis=0), d),
+            _symmetric(lambda i, j: tf.reduce_sum(bend[i] * force[j], axis=0), d),
+        )
 
-    def step(self, y: tf.Tensor, energy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """How far the point moves in units of its radius, the new point and its energy."""
-        gradient, hessian, curvature = self.quadratic(y)
-        descent = smallmatrix.matvec(smallmatrix.inverse(curvature), gradient)
-        # The Hessian may be singular; what is added is far below what could slow Newton's step.
-        regular = hessian + 1e-9 * curvature
-        newton = smallmatrix.matvec(smallmatrix.inverse(regular), gradient)
-        best = y, energy
-        for move in (descent, 10 * descent, newton):
-            best = _lower(best, (y - move, self.energy(y - move)))
-        moved = best[0] - y
-        distance = tf.sqrt(tf.reduce_sum(moved * smallmatrix.matvec(curvature, moved), axis=-1))
-        return distance, *best
+    def step(
+        self, y: Vector, energy: tf.Tensor, dampings: Sequence[float]
+    ) -> tuple[Vector, tf.Tensor, tf.Tensor, tf.Tensor]:
+        """The lowest point of y and one step with each damping, its energy, and two facts [N].
+
+        These are whether it is lower than y, and the gain that Newton's step promises, twice over.
+        """
+        gradient, curvature, bend = self.quadratic(y)
+        added = 1 + tf.constant(dampings, tf.float64)[:, tf.newaxis]
+        damped = _symmetric(lambda i, j: added * curvature[i][j] + bend[i][j], len(y))
+        move = _solve(damped, gradient)
+        promised = _dot([x[0] for x in move], gradient)
+        candidates = [a - b for a, b in zip(y, move, strict=True)]
+        best, columns = (y, energy), [*candidates, self.energy(candidates)]
+        for *candidate, candidate_energy in zip(*map(tf.unstack, columns), strict=True):
+            best = _lower(best, (candidate, candidate_energy))
+        return *best, best[1] < energy, promised
+
+    def fused_precision(self, y: Vector) -> Matrix:
+        """F F, as `fuse` explains."""
+        _, squared = self.residuals(y)
+        typical = tf.cast(self.radial.second_moment(len(y)), tf.float64)
+        count = tf.minimum(self.weight(squared) / self.weight(typical), 1)
+        return _symmetric(lambda i, j: tf.reduce_sum(count * self.precision[i][j], 0), len(y))
 
 
-def _lower(current, candidate):
-    """Of two points with their energies, for each element of the batch the lower one."""
-    is_lower = candidate[1] < current[1]
-    y = tf.where(is_lower[..., tf.newaxis], candidate[0], current[0])
+def _minimise(views: _Views, max_iterations: int, least_gain: float) -> Vector:
+    """The minimum for each point: a few steps for all, then more for those that need them."""
+    y, energy = views.best_start()
+
+    def newton_step(y, energy, _promised):
+        y, energy, _, promised = views.step(y, energy, NEWTON)
+        return y, energy, promised
+
+    y, energy, promised = tf.while_loop(
+        lambda *_: True,
+        newton_step,
+        (y, energy, tf.fill(tf.shape(energy), tf.constant(math.inf, tf.float64))),
+        maximum_iterations=min(NEWTON_STEPS, max_iterations),
+    )
+
+    def step(iteration, points, y, energy):
+        part_y, part_energy = [tf.gather(x, points) for x in y], tf.gather(energy, points)
+        *best, is_lower, promised = views.take(points).step(part_y, part_energy, DAMPINGS)
+
+        def put(whole, part):
+            return tf.tensor_scatter_nd_update(whole, points[:, tf.newaxis], part)
+
+        y, energy = tf.nest.map_structure(put, [y, energy], best)
+        left = tf.boolean_mask(points, is_lower & (promised > least_gain))
+        return iteration + 1, left, y, energy
+
+    points = tf.where(promised > least_gain)[:, 0]
+    _, _, y, _ = tf.while_loop(
+        lambda iteration, points, *_: (iteration < max_iterations) & (tf.size(points) > 0),
+        step,
+        (NEWTON_STEPS, points, y, energy),
+        shape_invariants=(
+            tf.TensorShape([]),
+            tf.TensorShape([None]),
+            [x.shape for x in y],
+            energy.shape,
+        ),
+    )
+    return y
+
+
+def _symmetric(element, d: int) -> Matrix:
+    """The matrix whose elements are `element(i, j)` for i <= j."""
+    upper = {(i, j): element(i, j) for i in range(d) for j in range(i, d)}
+    return [[upper[min(i, j), max(i, j)] for j in range(d)] for i in range(d)]
+
+
+def _dot(x: Vector, y: Vector) -> tf.Tensor:
+    return functools.reduce(operator.add, [a * b for a, b in zip(x, y, strict=True)])
+
+
+def _solve(matrix: Matrix, vector: Vector) -> Vector:
+    """`inv(matrix) @ vector` for positive definite matrices, by elimination."""
+    rows, x = [list(row) for row in matrix], list(vector)
+    d = len(x)
+    for k in range(d):
+        for i in range(k + 1, d):
+            ratio = rows[i][k] / rows[k][k]
+            rows[i][k + 1 :] = [
+                a - ratio * b for a, b in zip(rows[i][k + 1 :], rows[k][k + 1 :], strict=True)
+            ]
+            x[i] = x[i] - ratio * x[k]
+    for k in reversed(range(d)):
+        x[k] = (x[k] - sum(rows[k][j] * x[j] for j in range(k + 1, d))) / rows[k][k]
+    return x
+
+
+def _lower(current, candidate, margin: float = 0.0):
+    """Of two points with their energies, for each element the lower one, by a relative margin."""
+    is_lower = candidate[1] < (1 - margin) * current[1]
+    y = [tf.where(is_lower, a, b) for a, b in zip(candidate[0], current[0], strict=True)]
     return y, tf.where(is_lower, candidate[1], current[1])
 
 
-def _check_shapes(loc: tf.Tensor, precision_factor: tf.Tensor) -> None:
+def _checked(loc: Any, precision_factor: Any) -> tuple[tf.Tensor, tf.Tensor]:
+    """Both as tensors of one dtype, whose shapes fit each other."""
+    loc = tf.convert_to_tensor(loc)
+    precision_factor = tf.convert_to_tensor(precision_factor, dtype=loc.dtype)
     shape, matrix_shape = loc.shape, precision_factor.shape
     if (
         shape.rank is None
@@ -156,3 +306,4 @@ def _check_shapes(loc: tf.Tensor, precision_factor: tf.Tensor) -> None:
             "loc must have shape [V, ..., d] with V and d known and precision_factor "
             f"[V, ..., d, d], got {shape} and {matrix_shape}."
         )
+    return loc, precision_factor

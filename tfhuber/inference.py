@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from tfhuber import config as configuration
-from tfhuber import fusion, geometry, landmarks, model, smallmatrix
+from tfhuber import fusion, geometry, landmarks, model
 from tfhuber.checkpoints import restore_newest
 from tfhuber.config import Config
 from tfhuber.elliptical import Elliptical
@@ -62,8 +62,8 @@ class Predictor:
         Args:
           images: [N, S, S, 3] network crops, 0..255.
           tta: "none": the image alone; "mean" and "ml" add its mirror image. "mean" averages the two
-            positions (and the two matrices A A); "ml" takes the point of maximum likelihood and the
-            curvature there (supplement E).
+            positions (and the two matrices A A); "ml" takes the point of maximum likelihood
+            (supplement E); as if the two erred independently, which makes its covariance too small.
 
         Raises:
           ValueError: if `tta` is none of these.
@@ -78,8 +78,7 @@ class Predictor:
         factor = tf.stack([view[1] for view in views])
         if tta == "ml":
             return fusion.fuse(loc, factor, self.energy)
-        mean_square = tf.reduce_mean(smallmatrix.matmul(factor, factor), axis=0)
-        return tf.reduce_mean(loc, axis=0), smallmatrix.square_root(mean_square)
+        return fusion.mean_fusion(loc, factor)
 
     def distribution(self, loc: tf.Tensor, precision_factor: tf.Tensor) -> Elliptical:
         """The predicted distributions, in whichever frame `loc` and `precision_factor` are."""

@@ -1,4 +1,4 @@
-"""How good predicted landmarks are (NME, FR, AUC, PCKh), and how honest their uncertainty is.
+"""How good predicted landmarks are: NME, FR, AUC, PCKh.
 
 NumPy in float64 only. Points are in original image pixels; a landmark counts where its weight is
 positive, and an example counts where it has such a landmark and, for what is measured relative to
@@ -13,8 +13,6 @@ from tfhuber.landmarks import LandmarkSet
 
 __all__ = [
     "auc",
-    "calibration_curve",
-    "coverage",
     "evaluate_landmarks",
     "failure_rate",
     "nme",
@@ -120,64 +118,6 @@ def pckh(
         for name, joints in members.items()
         if counts[:, joints].any()
     }
-
-
-def coverage(radial_cdf, weights, levels: Sequence[float] = (0.5, 0.9, 0.95)) -> dict[float, float]:
-    """For each level p, the fraction of labels inside their p-ellipse; a calibrated model gives p itself.
-
-    Args:
-      radial_cdf: [N, K] probability that the model gives to the ellipse through the label.
-      weights: [N, K]; landmarks of weight 0 don't count.
-      levels: probabilities in (0, 1).
-
-    Raises:
-      ValueError: if the shapes differ, a labelled entry is no probability, or nothing is labelled.
-    """
-    radial_cdf, labelled = np.asarray(radial_cdf, np.float64), np.asarray(weights) > 0
-    if radial_cdf.shape != labelled.shape:
-        raise ValueError(
-            "radial_cdf and weights must have one shape, "
-            f"got {radial_cdf.shape} and {labelled.shape}"
-        )
-    inside = radial_cdf[labelled]
-    if not inside.size:
-        raise ValueError("weights must be positive somewhere, got no labelled landmark")
-    if not np.all((inside >= 0) & (inside <= 1)):
-        raise ValueError("radial_cdf must be in [0, 1] at every labelled landmark")
-    return {level: float(np.mean(inside <= level)) for level in levels}
-
-
-def calibration_curve(
-    expected_error, empirical_error, bin_size: int = 734
-) -> tuple[np.ndarray, np.ndarray]:
-    """Mean expected and mean empirical error of bins [B] of samples with similar expected error (figure 3).
-
-    Samples are sorted by expected error and cut into as many bins of equal size as hold at least
-    `bin_size` samples each (one bin if there are fewer). Calibrated predictions lie on the diagonal.
-
-    Args:
-      expected_error: [M] errors that the predicted distributions expect.
-      empirical_error: [M] errors that were made, in the same unit.
-      bin_size: samples a bin; the paper's plots have 734.
-
-    Raises:
-      ValueError: if the two are not non-empty vectors of one length, or `bin_size` is not positive.
-    """
-    expected = np.asarray(expected_error, np.float64)
-    empirical = np.asarray(empirical_error, np.float64)
-    if expected.ndim != 1 or expected.shape != empirical.shape or not expected.size:
-        raise ValueError(
-            "expected_error and empirical_error must be non-empty vectors of one length, "
-            f"got {expected.shape} and {empirical.shape}"
-        )
-    if bin_size < 1:
-        raise ValueError(f"bin_size must be at least 1, got {bin_size}")
-    order = np.argsort(expected, kind="stable")
-    bins = np.array_split(order, max(1, len(order) // bin_size))
-    return (
-        np.array([expected[members].mean() for members in bins]),
-        np.array([empirical[members].mean() for members in bins]),
-    )
 
 
 def evaluate_landmarks(

@@ -125,7 +125,7 @@ def write_result(
       box: [4] in its pixels, or None.
       facts: what the landmarks are.
     """
-    from tfhuber import figures
+    from tfhuber import overlay
 
     if arguments.json:
         values = {
@@ -136,10 +136,16 @@ def write_result(
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
         write_json(arguments.json, values)
     if arguments.output:
-        overlay = figures.draw_overlay(
-            image, landmarks, covariance, edges=facts.edges, delta=facts.delta, box=box
+        picture = overlay.draw_overlay(
+            image,
+            landmarks,
+            covariance,
+            edges=facts.edges,
+            family=facts.family,
+            delta=facts.delta,
+            box=box,
         )
-        figures.save_image(overlay, arguments.output)
+        overlay.save_image(picture, arguments.output)
     deviation = np.sqrt(np.trace(covariance, axis1=-2, axis2=-1) / 2)
     written = " and ".join(str(path) for path in (arguments.output, arguments.json) if path)
     return (

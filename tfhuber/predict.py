@@ -16,11 +16,15 @@ def main() -> int:
     parser.add_argument(
         "--model", required=True, help="an exported model, as tfhuber.export writes"
     )
+    parser.add_argument(
+        "--tta", action="store_true", help="fuse with the prediction for the mirror image"
+    )
     arguments, image_bytes, image, box = pictures.read_arguments(parser)
     model = savedmodel.find_version(arguments.model)
     facts = savedmodel.read_facts(model)
     import_tensorflow()
-    found = savedmodel.run(model, [image_bytes], [np.zeros(4) if box is None else box])
+    signature = "tta" if arguments.tta else "serving_default"
+    found = savedmodel.run(model, [image_bytes], [np.zeros(4) if box is None else box], signature)
     if not found["valid"][0]:
         fault = "it is no whole JPEG or PNG"
         if box is not None:
