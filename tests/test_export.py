@@ -108,7 +108,7 @@ def test_the_local_server_and_the_command_know_the_second_signature(
     served = SavedModel(model / "1")
     inputs = {"image_bytes": np.array([picture], object), "box": np.zeros((1, 4), np.float32)}
     answer = served.run("tta", inputs)
-    monkeypatch.setattr(sys, "argv", ["predict", "--model", str(model), "--tta"])
+    monkeypatch.setattr(sys, "argv", ["predict", "--model", str(model / "1"), "--tta"])
     (tmp_path / "face.jpg").write_bytes(picture)
     sys.argv += [str(tmp_path / "face.jpg"), "--json", str(tmp_path / "found.json")]
     assert predict.main() == 0

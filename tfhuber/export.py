@@ -112,8 +112,8 @@ def export(run: str | Path, output: str | Path, checkpoint: str = "latest") -> P
     # TF Serving looks at numbered directories only, so the dot keeps it from loading half a model.
     aside = Path(tempfile.mkdtemp(prefix=".export-", dir=output))
     try:
+        # The archive finds the variables that its endpoints use; to `track` the model would store them twice.
         archive = keras.export.ExportArchive()
-        archive.track(predictor.model)
         for name, function in functions.items():
             archive.add_endpoint(name, function)
         archive.write_out(str(aside), verbose=False)
