@@ -112,7 +112,7 @@ def export(run: str | Path, output: str | Path, checkpoint: str = "latest") -> P
     # TF Serving looks at numbered directories only, so the dot keeps it from loading half a model.
     aside = Path(tempfile.mkdtemp(prefix=".export-", dir=output))
     try:
-        # The archive finds the variables that its endpoints use; to `track` the model would store them twice.
+        # It finds the variables that its endpoints use; to `track` the model would store them twice.
         archive = keras.export.ExportArchive()
         for name, function in functions.items():
             archive.add_endpoint(name, function)
