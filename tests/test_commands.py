@@ -172,7 +172,7 @@ def _with_books(**changes):
         (_with(splits=["train"]), "splits: Input should be a valid dictionary"),
         (_with(splits={"train": 3}), "splits.train: "),
         (_with(landmark_set=["wflw"]), "landmark_set: "),
-        (_with(landmark_set="x"), "unknown landmark set 'x'; known: mpii, wflw"),
+        (_with(landmark_set="x"), "unknown landmark set 'x'; known: 300w_lp, mpii, wflw"),
         (_with_books(examples=None), "splits.train.examples: "),
         (_with_books(examples=-5), "splits.train.examples: "),
         (_with_books(examples=12.5), "splits.train.examples: "),
