@@ -47,12 +47,12 @@ def main() -> int:
     print(f"  {ratio:.0f} times faster (at least {LEAST_RATIO} are required)")
 
     print("\nDistance to scipy's minimiser, in fused standard deviations")
-    print(f"  {'':34}{'points':>10}{'largest':>12}{'energy above':>14}")
+    print(f"  {'':42}{'points':>10}{'largest':>12}{'energy above':>14}")
     worst = 0.0
     for name, loc, factor, energy in [*random_cases(args.points), *hard_cases()]:
         distance, excess = compare(loc, factor, energy)
         worst = max(worst, distance)
-        print(f"  {name:34}{loc.shape[1]:10}{distance:12.1e}{excess:14.1e}")
+        print(f"  {name:42}{loc.shape[1]:10}{distance:12.1e}{excess:14.1e}")
     print(f"  largest distance {worst:.1e} (at most {MOST_DISTANCE} is allowed)")
     return 0 if ratio >= LEAST_RATIO and worst <= MOST_DISTANCE else 1
 

@@ -1,6 +1,7 @@
 """Every table plans its runs without data; runs are shared, continued and refused as they should."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -159,6 +160,23 @@ def test_a_failed_run_is_named_and_the_others_count(tmp_path, monkeypatch, face_
     captured = capsys.readouterr()
     assert "failed: wflw-average-pooling-seed1: error: the loss is nan" in captured.err
     assert "4.00 (1 of 2 runs)" in captured.out
+
+
+def test_damaged_runs_are_one_line(tmp_path, monkeypatch, face_records, capsys):
+    options = [f"--set={text}" for text in SMALL]
+    for run in reproduce.plan(TABLES["table10"], face_records, tmp_path, 1, SMALL):
+        finish(run, nme=4.0, loss=-300.0)
+    first = tmp_path / "runs/wflw-huber-full-seed0"
+    arguments = ["table10", "--data", face_records, "--output", tmp_path, "--seeds", "1", *options]
+    (first / "metrics.json").write_text("3")
+    with pytest.raises(ValueError, match=r"metrics.json is damaged; delete it"):
+        run_main(monkeypatch, *arguments)
+    (first / "metrics.json").write_text('{"tta": "none"}')
+    (first / "run.json").write_text("{}")
+    assert run_main(monkeypatch, *arguments) == 1
+    assert re.search(
+        r"failed: wflw-huber-full-seed0: error: .*run.json is damaged", capsys.readouterr().err
+    )
 
 
 def test_an_increase_is_paired_by_seed():

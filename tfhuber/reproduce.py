@@ -175,9 +175,11 @@ def _is_done(run: Run) -> bool:
     """Whether the run is there, whole; ValueError if it is there with another configuration."""
     if run.status != "done":
         return False
-    there = configuration.parse(
-        read_json(run.directory / "run.json")["config"], str(run.directory / "run.json")
-    )
+    path = run.directory / "run.json"
+    try:
+        there = configuration.parse(read_json(path)["config"], str(path))
+    except (OSError, KeyError, TypeError, ValueError):
+        return False  # the training says what is damaged
     changed = configuration.differences(there, run.config)
     if changed:
         raise ValueError(
@@ -221,6 +223,10 @@ def measure(runs: list[Run], table: Table) -> dict:
 def _metrics(run: Run, tta: str) -> dict:
     """The final weights' metrics with that test-time augmentation, measured once and kept in the run."""
     trained = read_json(run.directory / "metrics.json")
+    if not isinstance(trained, dict):
+        raise ValueError(
+            f"{run.directory / 'metrics.json'} is damaged; delete it, and it is measured again"
+        )
     # `tfhuber.evaluate` may have written another measurement over what the training wrote.
     if trained.get("tta") == tta and trained.get("checkpoint", "latest") == "latest":
         return trained
