@@ -26,7 +26,7 @@ Matrix = Sequence[Sequence[tf.Tensor]]
 # is enough for most points; with all of it, no step can rise.
 NEWTON = (1e-9,)
 DAMPINGS = (1e-9, 1e-6, 1e-4, 1e-3, 1e-2, 0.1, 0.3, 1.0)
-NEWTON_STEPS = 4
+NEWTON_STEPS = 3
 
 # The slope of an energy such as Laplace's jumps at 0; it counts as a steep ramp up to this radius.
 SMALLEST_RADIUS = 1e-8
@@ -167,13 +167,16 @@ class _Views:
         return self.radial.weight(tf.maximum(squared_radius, SMALLEST_RADIUS**2))
 
     def best_start(self) -> tuple[Vector, tf.Tensor]:
-        """The lowest of the optimum for Gaussians and the views' own locations, and its energy."""
+        """The lower of the optimum for Gaussians and a step from the lowest view, and its energy."""
         pull = [tf.reduce_sum(_dot(row, self.mu), axis=0) for row in self.precision]
         y = _solve([[tf.reduce_sum(x, axis=0) for x in row] for row in self.precision], pull)
-        best = y, self.energy(y)
-        for location in zip(*(tf.unstack(x) for x in self.mu), strict=True):
-            best = _lower(best, (location, self.energy(location)), margin=1e-12)
-        return best
+        locations = zip(*map(tf.unstack, self.mu), strict=True)
+        lowest = functools.reduce(_lower, [(x, self.energy(x)) for x in locations])
+        # Of far views that are almost equally sure, the surer one is close to the optimum, but its own
+        # location lies higher than the Gaussians' optimum, from where the way is long and almost flat.
+        stepped = self.step(*lowest, NEWTON)[:2]
+        # Where all between two views is equally low, rounding must not choose a view.
+        return _lower((y, self.energy(y)), stepped, margin=1e-12)
 
     def quadratic(self, y: Vector) -> tuple[Vector, Matrix, Matrix]:
         """The gradient, the majoriser's curvature and what it must be added to make the Hessian."""
