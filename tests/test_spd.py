@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfhuber import smallmatrix, spd
+from tfhuber import geometry, smallmatrix, spd
 from tfhuber.spd import SPDMatrix, g, log_g, spd_matrix, symmetric_to_vector, vector_to_symmetric
 
 DIMENSIONS = [1, 2, 3, 5]
@@ -425,3 +425,24 @@ def test_length_must_be_triangular(length):
 def test_low_precision_is_refused():
     with pytest.raises(ValueError, match="float32 or float64, got bfloat16"):
         spd_matrix(tf.ones([2, 3], tf.bfloat16))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_matrices_singular_to_rounding_stay_finite(dtype):
+    """A factor whose elements have lost its small eigenvalue still has an inverse and can be pushed."""
+    rng = np.random.default_rng(0)
+    angle = rng.uniform(0, np.pi, 2000)
+    direction = np.stack([np.cos(angle), np.sin(angle)], -1)
+    large = 10 ** rng.uniform(-3, 3, (2000, 1, 1))
+    matrix = (large * direction[:, :, None] * direction[:, None, :]).astype(dtype)
+    log_det = smallmatrix.log_determinant(tf.constant(matrix))
+    assert np.all(np.isfinite(log_det))
+    eps = np.finfo(dtype).eps
+    assert np.all(log_det <= np.log(40 * eps * large[:, 0, 0] ** 2))
+    j = tf.constant(rng.normal(size=(2000, 2, 2)).astype(dtype))
+    once = geometry.push_precision_factor(j, tf.constant(matrix))
+    twice = geometry.push_precision_factor(j, once)
+    for factor in (tf.constant(matrix), once, twice):
+        assert np.all(np.isfinite(factor)) and np.all(np.isfinite(smallmatrix.inverse(factor)))
+    indefinite = smallmatrix.log_determinant(tf.constant([[1.0, 1.001], [1.001, 1.0]], dtype))
+    assert np.isnan(indefinite)

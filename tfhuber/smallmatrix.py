@@ -4,6 +4,7 @@ On a GPU a matrix multiplication may round its factors to ten bits, which pixels
 cannot bear, and calls into LAPACK for each 2 x 2 matrix are slow anywhere.
 """
 
+import numpy as np
 import tensorflow as tf
 
 __all__ = [
@@ -44,14 +45,18 @@ def matvec(matrix: tf.Tensor, vector: tf.Tensor) -> tf.Tensor:
 def log_determinant(matrix: tf.Tensor) -> tf.Tensor:
     """Log-determinants [...] of positive definite matrices [..., d, d].
 
-    NaN where d <= 2 and the determinant is negative; for d >= 3 a matrix that is not positive
-    definite raises `InvalidArgumentError` on the CPU.
+    For d = 2 a matrix that is singular to within the rounding of its elements counts as positive
+    definite with the smallest determinant that they can tell. NaN where d <= 2 and the determinant is
+    negative; for d >= 3 a matrix that is not positive definite raises `InvalidArgumentError` on the CPU.
     """
     if matrix.shape[-1] == 1:
         return tf.math.log(matrix[..., 0, 0])
     if matrix.shape[-1] == 2:
         m_00, m_01, m_10, m_11 = elements_2x2(matrix)
-        return tf.math.log(m_00) + tf.math.log(m_11 - m_01 * m_10 / m_00)
+        rest = m_11 - m_01 * m_10 / m_00
+        smallest = np.finfo(matrix.dtype.as_numpy_dtype).eps * m_11
+        rest = tf.where(rest > -16 * smallest, tf.maximum(rest, smallest), rest)
+        return tf.math.log(m_00) + tf.math.log(rest)
     return tf.linalg.logdet(matrix)
 
 
