@@ -1,15 +1,15 @@
-"""What every reader yields: an annotated box of an image, read or not, or why there is none."""
+"""What every reader yields: an annotated box of an image, its labels, or why there are none."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 __all__ = [
     "LARGEST_COORDINATE",
-    "Annotation",
+    "Entry",
+    "Labels",
     "Reject",
-    "Unread",
     "Unusable",
     "check_box",
     "check_points",
@@ -20,54 +20,45 @@ LARGEST_COORDINATE = 100_000.0
 
 
 @dataclass(frozen=True)
-class Annotation:
-    """One annotated box; all coordinates are the original image's pixels, centres at integers.
+class Entry:
+    """One annotated box as the source lists it; its labels are looked at by the worker.
 
     Attributes:
       id: stable name, unique in the data set.
       split: "train", "valid" or "test".
-      image: path below the data set's image folder.
-      source: file with the labels, relative to the data set's directory.
+      image: path below the reader's image folder; "" where it is not known.
+      source: file with the labels, relative to the source's directory.
       position: where in `source`, counted from 1: a line or an index.
+      labels: JSON of which `Reader.labels` makes `Labels`, in whatever form the reader has it.
+    """
+
+    id: str
+    split: str
+    image: str
+    source: str
+    position: str
+    labels: Any
+
+
+@dataclass(frozen=True)
+class Labels:
+    """An entry's labels; coordinates are the original image's pixels, centres at integers.
+
+    Attributes:
       landmarks: [K, 2] float64; 0 where there is no label.
       weights: [K] 1 where labelled, else 0.
       box: [4] x0, y0, x1, y1.
       normalizer: the length that errors are divided by; 0 if unknown.
       attributes: 0/1 flags in the landmark set's order.
+      people: how many annotated subjects the image holds, if the format says so; else 1.
     """
 
-    id: str
-    split: str
-    image: str
-    source: str
-    position: str
     landmarks: np.ndarray
     weights: np.ndarray
     box: np.ndarray
     normalizer: float
     attributes: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
-class Unread:
-    """An entry whose labels are in a file of its own, which the worker reads that needs them.
-
-    Attributes:
-      id, split, image, source, position: as in `Annotation`.
-      labels: returns an `Annotation`'s other fields by name, or raises `Unusable`; sent to workers.
-    """
-
-    id: str
-    split: str
-    image: str
-    source: str
-    position: str
-    labels: Callable[[], dict]
-
-    def read(self) -> Annotation:
-        """The annotation with its labels; raises `Unusable` if the file does not hold them."""
-        where = (self.id, self.split, self.image, self.source, self.position)
-        return Annotation(*where, **self.labels())
+    people: int = 1
 
 
 @dataclass(frozen=True)
@@ -75,7 +66,7 @@ class Reject:
     """One entry of the source that becomes no example, and why.
 
     Attributes:
-      id, split, image, source, position: as in `Annotation`; `image` is "" where it is not known.
+      id, split, image, source, position: as in `Entry`.
       reason: a short code, the same for all entries with this fault.
       detail: the fault itself, for a human.
     """
@@ -89,17 +80,10 @@ class Reject:
     detail: str
 
     @classmethod
-    def of(cls, annotation: Annotation | Unread, unusable: "Unusable") -> "Reject":
+    def of(cls, entry: Entry, unusable: "Unusable") -> "Reject":
         """The record that an entry could not be used."""
-        return cls(
-            annotation.id,
-            annotation.split,
-            annotation.image,
-            annotation.source,
-            annotation.position,
-            unusable.reason,
-            unusable.detail,
-        )
+        where = (entry.id, entry.split, entry.image, entry.source, entry.position)
+        return cls(*where, unusable.reason, unusable.detail)
 
 
 class Unusable(Exception):

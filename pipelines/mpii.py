@@ -1,79 +1,114 @@
 """Reads MPII Human Pose's MATLAB file: up to 16 joints, a centre and a scale a person."""
 
+import io
 from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 
 from pipelines.annotation import (
     LARGEST_COORDINATE,
-    Annotation,
-    Reject,
+    Entry,
+    Labels,
     Unusable,
     check_box,
     check_points,
 )
+from pipelines.storage import Source
+from tfhuber.landmarks import MPII, LandmarkSet
 
-__all__ = ["IMAGES", "LANDMARK_SET", "VALIDATION_FRACTION", "photograph", "read"]
-
-LANDMARK_SET = "mpii"
-IMAGES = "images"
-# The official test labels are not public, so that a part of the training images is held out.
-VALIDATION_FRACTION = 0.1
+__all__ = ["Mpii"]
 
 _FILE = "mpii_human_pose_v1_u12_1.mat"
 _JOINTS = 16
 # `scale` 1 is a person 200 pixels tall, and the box is as high: 100 on each side of the centre.
 _HALF_SIDE = 100
 _HEAD_SIZE = 0.6
+# The official file has 13 MB.
+_LARGEST_FILE = 1 << 30
 
 
-def read(source: Path) -> Iterator[Annotation | Reject]:
-    """Yields one item for each person of the file, and a reject for each image without a person.
+@dataclass(frozen=True)
+class Mpii:
+    """The reader of MPII, for a directory with `images/` and `mpii_human_pose_v1_u12_1.mat`.
 
-    Ids are `image#person`, counted from 1 as in the file. The box is the square around `objpos`,
-    the normalizer 0.6 times the diagonal of the head's box (0 where that is missing), both in
-    original pixels, as the joints are; the file's coordinates start at 1, ours at 0. `is_visible`
-    is not used: occluded joints are labelled too. The official test people carry no labels and
-    become rejects.
+    One entry for each person of the file, and one for each image without a person. Ids are
+    `image#person`, counted from 1 as in the file. The box is the square around `objpos`, the
+    normalizer 0.6 times the diagonal of the head's box (0 where that is missing), both in original
+    pixels, as the joints are; the file's coordinates start at 1, ours at 0. `is_visible` is not
+    used: occluded joints are labelled too.
 
-    Args:
-      source: directory with `images/` and `mpii_human_pose_v1_u12_1.mat`.
-
-    Raises:
-      ValueError: if the directory does not have MPII's layout, or the file is not MPII's.
+    Attributes:
+      deploy: whether people of the official test images, whose labels are not public, are examples
+        without labels, on which a model can predict; otherwise they are refused.
+      validation_fraction: none of the test labels being public, a part of the training images is
+        held out.
     """
-    missing = [name for name in (IMAGES, _FILE) if not (source / name).exists()]
-    if missing:
-        raise ValueError(
-            f"{source} does not have MPII's layout: {missing[0]} is missing. Expected {IMAGES}/ "
-            f"and {_FILE}; get both from http://human-pose.mpi-inf.mpg.de and unpack them there"
-        )
-    names = set()
-    for index, (entry, split) in enumerate(_entries(source / _FILE), start=1):
-        name = _image_name(entry)
-        people = _get(entry, "annorect")
-        where = (f"{name}#0", split, name, _FILE, f"annolist({index})")
-        if name in names:
-            yield Reject(*where, "duplicate_image", f"{name!r} is in the list already")
-        elif people is None:
-            yield Reject(*where, "no_people", "annorect is empty")
+
+    deploy: bool = False
+    landmark_set: LandmarkSet = MPII
+    images: str = "images"
+    lists: tuple[str, ...] = (_FILE,)
+    validation_fraction: float = 0.1
+
+    def entries(self, source: Source) -> Iterator[Entry]:
+        """As in `Reader`; MATLAB's format has to be read whole."""
+        missing = [name for name in (self.images, _FILE) if not source.has(name)]
+        if missing:
+            raise ValueError(
+                f"{source.root} does not have MPII's layout: {missing[0]} is missing. Expected "
+                f"{self.images}/ and {_FILE}; get both from http://human-pose.mpi-inf.mpg.de and "
+                "unpack them there"
+            )
+        names = set()
+        for index, (image, split) in enumerate(_images(source), start=1):
+            name = _image_name(image)
+            people = _get(image, "annorect")
+            where = (split, name, _FILE, f"annolist({index})")
+            if name in names:
+                fault = ["duplicate_image", f"{name!r} is in the list already"]
+                yield Entry(f"{name}#0", *where, {"fault": fault})
+            elif people is None:
+                fault = ["no_people", "annorect is empty"]
+                yield Entry(f"{name}#0", *where, {"fault": fault})
+            else:
+                for number, person in enumerate(people.ravel(), start=1):
+                    labels = _plain(person) | {"people": people.size}
+                    position = f"{where[-1]}.annorect({number})"
+                    yield Entry(f"{name}#{number}", *where[:-1], position, labels)
+            names.add(name)
+
+    def labels(self, entry: Entry, source: Source) -> Labels:
+        """As in `Reader`."""
+        person = entry.labels
+        if "fault" in person:
+            raise Unusable(*person["fault"])
+        if not entry.image:
+            raise Unusable("no_image_name", "image.name is empty")
+        if self.deploy and entry.split == "test" and person["points"] is None:
+            landmarks, weights = np.zeros((_JOINTS, 2)), np.zeros(_JOINTS)
         else:
-            for number, person in enumerate(people.ravel(), start=1):
-                yield _read_person(person, number, where)
-        names.add(name)
+            landmarks, weights = _joints(person["points"])
+        box, normalizer = _box(person["centre"], person["scale"]), _head_size(person["head"])
+        return Labels(landmarks, weights, box, normalizer, people=person["people"])
+
+    def photograph(self, image: str) -> str:
+        """The image itself."""
+        return image
 
 
-def photograph(image: str) -> str:
-    """The photograph that an image was made from: here itself."""
-    return image
-
-
-def _entries(path: Path) -> Iterator[tuple[np.void, str]]:
+def _images(source: Source) -> Iterator[tuple[np.void, str]]:
     import scipy.io
 
+    path = source.path(_FILE)
     try:
-        release = scipy.io.loadmat(path, variable_names=["RELEASE"])["RELEASE"].flat[0]
+        with source.open(_FILE) as file:
+            content = file.read(_LARGEST_FILE + 1)
+        if len(content) > _LARGEST_FILE:
+            raise ValueError(f"it has more than {_LARGEST_FILE:,} bytes")
+        release = scipy.io.loadmat(io.BytesIO(content), variable_names=["RELEASE"])["RELEASE"].flat[
+            0
+        ]
         images, train = release["annolist"].ravel(), release["img_train"].ravel()
         if images.dtype.names is None or len(images) != len(train):
             raise ValueError(f"{len(images)} images, {len(train)} flags img_train")
@@ -86,33 +121,29 @@ def _entries(path: Path) -> Iterator[tuple[np.void, str]]:
     return zip(images, np.where(train == 1, "train", "test").tolist(), strict=True)
 
 
-def _read_person(person: np.void, number: int, image: tuple) -> Annotation | Reject:
-    _, split, name, source, position = image
-    where = (f"{name}#{number}", split, name, source, f"{position}.annorect({number})")
-    try:
-        if not name:
-            raise Unusable("no_image_name", "image.name is empty")
-        landmarks, weights = _joints(person)
-        return Annotation(
-            *where,
-            landmarks=landmarks,
-            weights=weights,
-            box=_box(person),
-            normalizer=_head_size(person),
-        )
-    except Unusable as unusable:
-        return Reject(*where, unusable.reason, unusable.detail)
-
-
-def _joints(person: np.void) -> tuple[np.ndarray, np.ndarray]:
-    """Joints [16, 2], averaged where given twice, and 0/1 weights [16]."""
-    labels = _get(person, "annopoints")
+def _plain(person: np.void) -> dict:
+    """What is used of a person, as JSON; `points` is [[id, x, y], ...] or None."""
+    labels, position = _get(person, "annopoints"), _get(person, "objpos")
     points = None if labels is None else _get(labels.flat[0], "point")
+    try:
+        if points is not None:
+            points = [[_number(point, name) for name in ("id", "x", "y")] for point in points.flat]
+        return {
+            "points": points,
+            "centre": None if position is None else [_number(position.flat[0], a) for a in "xy"],
+            "scale": _number(person, "scale"),
+            "head": [_number(person, corner) for corner in ("x1", "y1", "x2", "y2")],
+        }
+    except Unusable as unusable:
+        return {"fault": [unusable.reason, unusable.detail]}
+
+
+def _joints(points: list[list] | None) -> tuple[np.ndarray, np.ndarray]:
+    """Joints [16, 2], averaged where given twice, and 0/1 weights [16]."""
     if points is None:
         raise Unusable("unlabelled", "the person has no annopoints")
     sums, counts = np.zeros((_JOINTS, 2)), np.zeros(_JOINTS)
-    for point in points.ravel():
-        joint, x, y = (_number(point, field) for field in ("id", "x", "y"))
+    for joint, x, y in points:
         if joint not in range(_JOINTS) or x is None or y is None:
             raise Unusable("malformed_point", f"joint {joint} at ({x}, {y})")
         sums[int(joint)] += (x - 1, y - 1)
@@ -121,19 +152,16 @@ def _joints(person: np.void) -> tuple[np.ndarray, np.ndarray]:
     return sums / np.maximum(counts, 1)[:, np.newaxis], np.minimum(counts, 1)
 
 
-def _box(person: np.void) -> np.ndarray:
-    position, scale = _get(person, "objpos"), _number(person, "scale")
-    centre = [None if position is None else _number(position.flat[0], axis) for axis in "xy"]
-    if scale is None or None in centre:
+def _box(centre: list[float | None] | None, scale: float | None) -> np.ndarray:
+    if centre is None or scale is None or None in centre:
         raise Unusable("no_box", "the person has no objpos or no scale")
-    centre, half = np.array(centre) - 1, _HALF_SIDE * scale
-    box = np.concatenate([centre - half, centre + half])
+    middle, half = np.array(centre) - 1, _HALF_SIDE * scale
+    box = np.concatenate([middle - half, middle + half])
     check_box(box)
     return box
 
 
-def _head_size(person: np.void) -> float:
-    corners = [_number(person, field) for field in ("x1", "y1", "x2", "y2")]
+def _head_size(corners: list[float | None]) -> float:
     if None in corners or not np.all(np.abs(corners) <= LARGEST_COORDINATE):
         return 0.0
     x0, y0, x1, y1 = corners

@@ -36,6 +36,8 @@ def make_pipeline(runner: str, options: list[str], processes: int = 1) -> beam.P
     """
     if runner == LOCAL:
         _check(options)
+        # Beam logs each failure, with its traceback, before it is raised.
+        logging.getLogger().setLevel(logging.CRITICAL)
         return beam.Pipeline(*_local(options, processes))
     logging.getLogger().setLevel(logging.INFO)
     try:

@@ -20,10 +20,8 @@ import argparse
 import json
 import multiprocessing
 import os
-import shutil
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -33,6 +31,7 @@ from pipelines.drawing_faces import draw_faces
 from pipelines.drawing_figures import draw_figures
 from pipelines.face_views import face_views
 from pipelines.label_noise import huber_noise
+from pipelines.output import check_output, written_aside
 from pipelines.sample_layouts import (
     Picture,
     people,
@@ -46,6 +45,7 @@ __all__ = ["read_truth", "write_sample_data"]
 
 DATASETS = ("wflw", "mpii", "300w_lp")
 SPLITS = ("train", "test")
+MARKER = "truth_train.jsonl"  # in no directory of anybody else's
 IMAGES = {"wflw": "WFLW_images", "mpii": "images", "300w_lp": "."}
 FOLDERS = ("AFW", "HELEN", "IBUG", "LFPW")  # 300W-LP's
 EVENTS = ("0--Portrait", "1--Parade", "2--Market", "3--Studio", "4--Street", "5--Concert")
@@ -97,7 +97,12 @@ def write_sample_data(
         if value < least:
             raise ValueError(f"{name} must be at least {least}, got {value}")
 
-    with _replacing(Path(output).resolve(), overwrite) as scratch:
+    output = str(Path(output).resolve())
+    check_output(output, "sample data", MARKER, overwrite)
+    with written_aside(output, MARKER) as work:
+        work.clear("data")  # Of a run that was killed.
+        scratch = Path(work.path("data"))
+        scratch.mkdir()
         jobs = [("train", index) for index in range(train)]
         jobs += [("test", index) for index in range(test)]
         pictures = list(_draw_all(partial(_draw, dataset, seed, scratch), jobs, processes))
@@ -178,27 +183,6 @@ def _write_truth(directory: Path, split: str, pictures: list[Picture], ids: list
             lines.append(json.dumps(entry) + "\n")
     (directory / f"truth_{split}.jsonl").write_text("".join(lines))
     return len(lines)
-
-
-@contextmanager
-def _replacing(output: Path, overwrite: bool) -> Iterator[Path]:
-    """A scratch directory beside `output` that takes its place once the block is through."""
-    if output.exists() and not output.is_dir():
-        raise ValueError(f"output must be a directory, {output} is a file")
-    if output.exists() and any(output.iterdir()):
-        if not overwrite:
-            raise ValueError(f"{output} is not empty; choose another --output or add --overwrite")
-        if not (output / "truth_train.jsonl").exists():
-            raise ValueError(f"--overwrite replaces sample data only, and {output} holds none")
-    scratch = output.with_name(f".{output.name}.{os.getpid()}.partial")
-    scratch.mkdir(parents=True)
-    try:
-        yield scratch
-        if output.exists():
-            shutil.rmtree(output)
-        scratch.rename(output)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def main() -> None:

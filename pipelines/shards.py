@@ -1,32 +1,39 @@
-"""The Beam job: each element is the plan of one shard, which is cropped, encoded and written whole.
+"""The Beam job: each element is the plan of one shard, which is read, cropped and written whole.
 
-Memory is bounded by one image, whatever the data set's size, and a shard's bytes depend on its plan
-alone: neither the runner nor the number of workers changes them.
+Memory is bounded by one shard's labels and one image, whatever the data set's size, and a shard's
+bytes depend on its plan and the source alone: neither the runner nor the number of workers changes
+them.
 """
 
-import dataclasses
+import hashlib
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+import uuid
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
 from itertools import groupby
-from pathlib import Path
 
 import apache_beam as beam
+import google_crc32c
 from apache_beam.metrics import Metrics
+from apache_beam.runners.runner import PipelineResult
 
-from pipelines.annotation import Annotation, Reject, Unread, Unusable
-from pipelines.crops import load_image, store_crop
+from pipelines.annotation import Entry, Labels, Reject, Unusable
+from pipelines.books import Books
+from pipelines.crops import store_crop
+from pipelines.output import Work
+from pipelines.plans import ShardPlan, read_plan
+from pipelines.reader import Reader
+from pipelines.source_image import SourceImage
+from pipelines.storage import Source, create, digest, open_file, rename
+from pipelines.tfrecord import frame
+from tfhuber import records
 
-__all__ = ["CropParameters", "ShardPlan", "WriteShard", "plan_shards", "write_shards"]
+__all__ = ["BOOKS", "CropParameters", "WriteShard", "read_lines", "write_shards"]
 
+BOOKS, REJECTS = "books", "rejects"
 
-@dataclass(frozen=True)
-class ShardPlan:
-    """One shard before it is written: its file name and what goes into it, in order."""
-
-    name: str
-    split: str
-    annotations: tuple[Annotation | Unread, ...]
+# Bytes of an image file: a photograph of 80 megapixels without compression has 240 MB.
+_LARGEST_IMAGE = 1 << 28
 
 
 @dataclass(frozen=True)
@@ -39,122 +46,208 @@ class CropParameters:
     quality: int
 
 
-def plan_shards(annotations: list[Annotation | Unread], shard_examples: int) -> list[ShardPlan]:
-    """Plans of shards of at most that many examples; each split keeps its order."""
-    splits = {}
-    for annotation in annotations:
-        splits.setdefault(annotation.split, []).append(annotation)
-    return [
-        ShardPlan(
-            f"{split}-{index:05d}-of-{-(-len(members) // shard_examples):05d}.tfrecord",
-            split,
-            tuple(members[start : start + shard_examples]),
-        )
-        for split, members in splits.items()
-        for index, start in enumerate(range(0, len(members), shard_examples))
-    ]
-
-
 class WriteShard(beam.DoFn):
-    """`ShardPlan` -> the books of the shard it writes; and, tagged "rejects", what was lost.
+    """`ShardPlan` -> (its name, [the shard's books]); tagged "rejects": (its name, rejects).
+
+    A shard that an earlier run has finished is kept if its plan, the parameters, and every byte of
+    the source that went into it are the same.
 
     Args:
-      images: the data set's image folder.
-      directory: where shards go; written aside and renamed, so that a shard there is complete.
+      reader: makes labels of the plan's entries.
+      source: the data set.
+      work: where shards go; written aside and renamed, so that a shard in `data` is complete.
       parameters: `CropParameters`.
+      versions: of the programs that decide a shard's bytes.
     """
 
-    def __init__(self, images: Path, directory: Path, parameters: CropParameters):
-        self._images, self._directory, self._parameters = images, directory, parameters
+    def __init__(
+        self,
+        reader: Reader,
+        source: Source,
+        work: Work,
+        parameters: CropParameters,
+        versions: dict[str, str],
+    ):
+        self._reader, self._source, self._work = reader, source, work
+        self._parameters, self._versions = parameters, versions
 
-    def process(self, plan: ShardPlan) -> Iterator[dict | beam.pvalue.TaggedOutput]:
-        import tensorflow as tf
+    def process(self, plan: ShardPlan) -> Iterator[tuple[str, list]]:
+        made_of = self._made_of(plan)
+        kept = self._kept(plan, made_of)
+        books, rejects = kept or self._write(plan, made_of)
+        Metrics.counter("shards", "kept" if kept else "written").inc()
+        Metrics.counter("examples", plan.split).inc(books["examples"])
+        for reject in rejects:
+            Metrics.counter("rejects", reject["reason"]).inc()
+        yield plan.name, [books]
+        yield beam.pvalue.TaggedOutput("rejects", (plan.name, rejects))
 
-        examples = 0
-        path = self._directory / plan.name
-        aside = path.with_suffix(".partial")
+    def _made_of(self, plan: ShardPlan) -> str:
+        """A digest of all that decides the shard's bytes, but for the source's files."""
+        settings = (repr(self._reader), asdict(self._parameters), self._versions)
+        return digest(plan.path, hashlib.sha256(json.dumps(settings).encode()))
+
+    def _kept(self, plan, made_of) -> tuple[dict, list[dict]] | None:
+        """The books and rejects of the shard that is there already, if it is what would be written."""
         try:
-            with tf.io.TFRecordWriter(str(aside)) as writer:
-                for item in self._encode(plan):
-                    if isinstance(item, Reject):
-                        Metrics.counter("rejects", item.reason).inc()
-                        yield beam.pvalue.TaggedOutput("rejects", item)
-                    else:
-                        Metrics.counter("examples", plan.split).inc()
-                        writer.write(item)
-                        examples += 1
-        except tf.errors.OpError as error:
-            raise OSError(error.message) from error
-        aside.replace(path)
-        yield {"split": plan.split, "name": plan.name, "examples": examples}
+            (books,) = read_lines(self._work.path(BOOKS, plan.name))
+            rejects = read_lines(self._work.path(REJECTS, plan.name))
+            if books["made_of"] != made_of or len(rejects) != books["rejects"]:
+                return None
+            shard = digest(self._work.path("data", plan.name), google_crc32c.Checksum())
+        except (OSError, ValueError, KeyError):  # Cut short, or not there.
+            return None
+        sources = _Sources(self._reader, self._source)
+        for _ in sources.groups(read_plan(plan.path)):
+            pass
+        same = shard == books["crc32c"] and sources.books() == books["sources"]
+        return (books, rejects) if same else None
 
-    def _encode(self, plan: ShardPlan) -> Iterator[bytes | Reject]:
-        # Neighbours in the list are often boxes of one image, which is then decoded once.
-        for name, annotations in groupby(plan.annotations, key=lambda a: a.image):
-            try:
-                image = load_image(self._images, name)
-            except Unusable as unusable:
-                yield from (Reject.of(annotation, unusable) for annotation in annotations)
-                continue
-            for annotation in annotations:
+    def _write(self, plan, made_of) -> tuple[dict, list[dict]]:
+        books, rejects = Books(self._reader.landmark_set), []
+        sources = _Sources(self._reader, self._source)
+        checksum, size = google_crc32c.Checksum(), 0
+        aside = self._work.path("writing", f"{plan.name}.{uuid.uuid4().hex}")
+        with create(aside) as file:
+            for item in self._encode(sources.groups(read_plan(plan.path))):
+                if isinstance(item, Reject):
+                    rejects.append(asdict(item))
+                    continue
+                books.add(records.decode(item))
+                Metrics.distribution("bytes", "record").update(len(item))
+                framed = frame(item)
+                checksum.update(framed)
+                size += len(framed)
+                file.write(framed)
+        rename(aside, self._work.path("data", plan.name))
+        values = {
+            "name": plan.name,
+            "split": plan.split,
+            "entries": plan.entries,
+            "rejects": len(rejects),
+            "bytes": size,
+            "crc32c": checksum.digest().hex(),
+            "sources": sources.books(),
+            "made_of": made_of,
+        }
+        return values | books.to_json(), rejects
+
+    def _encode(self, groups) -> Iterator[bytes | Reject]:
+        for content, labelled in groups:
+            image = _open_image(content)
+            for entry, labels in labelled:
+                fault = next((x for x in (labels, image) if isinstance(x, Unusable)), None)
                 try:
-                    labelled = annotation.read() if isinstance(annotation, Unread) else annotation
-                    crop = store_crop(image, labelled.box, **vars(self._parameters))
-                    yield _example(labelled, *crop)
+                    yield Reject.of(entry, fault) if fault else self._example(entry, labels, image)
                 except Unusable as unusable:
-                    yield Reject.of(annotation, unusable)
+                    yield Reject.of(entry, unusable)
+
+    def _example(self, entry: Entry, labels: Labels, image: SourceImage) -> bytes:
+        jpeg, crop_to_original = store_crop(image, labels.box, **vars(self._parameters))
+        return records.encode(
+            id=entry.id,
+            image=jpeg,
+            image_size=image.size,
+            crop_to_original=crop_to_original,
+            **vars(labels),
+        )
 
 
-def _example(annotation: Annotation, jpeg: bytes, crop_to_original) -> bytes:
-    from tfhuber import records
+class _Sources:
+    """Reads what a plan's entries need, and keeps the checksum of all that was read."""
 
-    return records.encode(
-        id=annotation.id,
-        image=jpeg,
-        landmarks=annotation.landmarks,
-        weights=annotation.weights,
-        box=annotation.box,
-        crop_to_original=crop_to_original,
-        normalizer=annotation.normalizer,
-        attributes=annotation.attributes,
-    )
+    def __init__(self, reader: Reader, source: Source):
+        self._reader, self._source = reader, source
+        self._files, self._bytes, self._checksum = 0, 0, google_crc32c.Checksum()
+
+    def groups(
+        self, entries: Iterable[Entry]
+    ) -> Iterator[tuple[bytes | Unusable, list[tuple[Entry, Labels | Unusable]]]]:
+        """For each image its file's content, and its entries with their labels; or what is wrong.
+
+        Neighbours are often boxes of one image, which is then read once.
+        """
+        for name, group in groupby(entries, key=lambda entry: entry.image):
+            try:
+                content = self.read(name, "image", _LARGEST_IMAGE, self._reader.images)
+                Metrics.distribution("bytes", "image").update(len(content))
+            except Unusable as unusable:
+                content = unusable
+            yield content, [(entry, self._labels(entry)) for entry in group]
+
+    def read(self, name: str, kind: str, most: int, folder: str = "") -> bytes:
+        """As `Source.read`."""
+        try:
+            content = self._source.read(name, kind, most, folder)
+        except Unusable as unusable:
+            self._checksum.update(str(unusable).encode())
+            raise
+        self._files += 1
+        self._bytes += len(content)
+        self._checksum.update(content)
+        return content
+
+    def has(self, name: str) -> bool:
+        """As `Source.has`."""
+        return self._source.has(name)
+
+    def books(self) -> dict:
+        """How many files and bytes were read, and the CRC-32C of these bytes in a row."""
+        crc = self._checksum.digest().hex()
+        return {"files": self._files, "bytes": self._bytes, "crc32c": crc}
+
+    def _labels(self, entry: Entry) -> Labels | Unusable:
+        try:
+            return self._reader.labels(entry, self)
+        except Unusable as unusable:
+            return unusable
+
+
+class _WriteLines(beam.DoFn):
+    """(name, JSON values) -> a file of that name with a value a line."""
+
+    def __init__(self, work: Work, folder: str):
+        self._work, self._folder = work, folder
+
+    def process(self, element: tuple[str, list]) -> None:
+        name, values = element
+        aside = self._work.path("writing", f"{name}.{uuid.uuid4().hex}")
+        with create(aside) as file:
+            file.writelines(json.dumps(value).encode() + b"\n" for value in values)
+        rename(aside, self._work.path(self._folder, name))
+
+
+def read_lines(path: str) -> list:
+    """The values of a file with JSON in each line."""
+    with open_file(path) as file:
+        return [json.loads(line) for line in file.read().splitlines()]
 
 
 def write_shards(
-    plans: list[ShardPlan],
-    images: Path,
-    directory: Path,
-    parameters: CropParameters,
-    pipeline: beam.Pipeline,
-) -> tuple[list[dict], list[Reject]]:
-    """Runs the job; returns the books of the shards written, and what was rejected on the way.
+    plans: list[ShardPlan], write_shard: WriteShard, work: Work, pipeline: beam.Pipeline
+) -> PipelineResult:
+    """Runs the job, which leaves shards, books and rejects in the work's folders of these names.
 
     Args:
       plans: one a shard.
-      images: the data set's image folder.
-      directory: existing directory for the shards.
-      parameters: `CropParameters`.
+      write_shard: makes a shard of each.
+      work: the one that `write_shard` has.
       pipeline: a new one, which is run to its end.
 
     Raises:
       OSError: if a shard cannot be written.
     """
-    books, rejects = directory / "books.jsonl", directory / "lost.jsonl"
-    write_shard = beam.ParDo(WriteShard(images, directory, parameters))
     written = (
         pipeline
         | "Plans" >> beam.Create(plans)
         | "Spread" >> beam.Reshuffle()
-        | "WriteShard" >> write_shard.with_outputs("rejects", main="books")
+        | "WriteShard" >> beam.ParDo(write_shard).with_outputs("rejects", main="books")
     )
-    _ = written.books | "Books" >> _write_lines(books)
-    _ = (
-        written.rejects
-        | "AsDict" >> beam.Map(dataclasses.asdict)
-        | "Rejects" >> _write_lines(rejects)
-    )
+    _ = written.rejects | "KeepRejects" >> beam.ParDo(_WriteLines(work, REJECTS))
+    _ = written.books | "KeepBooks" >> beam.ParDo(_WriteLines(work, BOOKS))
     try:
-        pipeline.run().wait_until_finish()
+        result = pipeline.run()
+        result.wait_until_finish()
     except RuntimeError as error:
         # What a worker raised arrives as the text of its traceback.
         last_line = str(error).strip().rpartition("\n")[2]
@@ -162,19 +255,13 @@ def write_shards(
         if kind in {each.__name__ for each in (OSError, *OSError.__subclasses__())}:
             raise OSError(message) from error
         raise
-    return _take_lines(books), [Reject(**fields) for fields in _take_lines(rejects)]
+    return result
 
 
-@beam.ptransform_fn
-def _write_lines(items, path: Path):
-    return (
-        items
-        | "ToJson" >> beam.Map(json.dumps)
-        | "Write" >> beam.io.WriteToText(str(path), num_shards=1, shard_name_template="")
-    )
-
-
-def _take_lines(path: Path) -> list[dict]:
-    lines = path.read_text().splitlines()
-    path.unlink()
-    return [json.loads(line) for line in lines]
+def _open_image(content: bytes | Unusable) -> SourceImage | Unusable:
+    if isinstance(content, Unusable):
+        return content
+    try:
+        return SourceImage(content)
+    except Unusable as unusable:
+        return unusable

@@ -1,74 +1,82 @@
 """Reads WFLW's official list files: 98 facial landmarks, a box and six attributes a line."""
 
+import io
 from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import dataclass
+from typing import BinaryIO
 
 import numpy as np
 
-from pipelines.annotation import Annotation, Reject, Unusable, check_box, check_points
+from pipelines.annotation import Entry, Labels, Unusable, check_box, check_points
+from pipelines.storage import Source
+from tfhuber.landmarks import WFLW, LandmarkSet
 
-__all__ = ["IMAGES", "LANDMARK_SET", "VALIDATION_FRACTION", "photograph", "read"]
-
-LANDMARK_SET = "wflw"
-IMAGES = "WFLW_images"
-VALIDATION_FRACTION = 0.0
+__all__ = ["Wflw"]
 
 _LISTS = "WFLW_annotations/list_98pt_rect_attr_train_test/list_98pt_rect_attr_{}.txt"
+_SPLITS = ("train", "test")
 _POINTS, _BOX, _ATTRIBUTES = 2 * 98, 4, 6
 _FIELDS = _POINTS + _BOX + _ATTRIBUTES + 1
 # The error is measured against the distance between the eyes' outer corners.
 _LEFT_CORNER, _RIGHT_CORNER = 60, 72
+# Official lines have 2,500 bytes; a file without line ends must not fill the memory.
+_LONGEST_LINE = 65_536
 
 
-def read(source: Path) -> Iterator[Annotation | Reject]:
-    """Yields one item for each line of the two lists that is not blank, in the lists' order.
+@dataclass(frozen=True)
+class Wflw:
+    """The reader of WFLW, for a directory with `WFLW_images/` and `WFLW_annotations/`.
 
-    Ids are `image#line`; the normalizer is the distance between landmarks 60 and 72, and all
-    coordinates are the original image's pixels.
-
-    Args:
-      source: directory with `WFLW_images/` and `WFLW_annotations/`.
-
-    Raises:
-      ValueError: if the directory does not have WFLW's layout.
+    One entry for each line of the two lists that is not blank; ids are `image#line`. The normalizer
+    is the distance between landmarks 60 and 72, and all coordinates are the original image's pixels.
     """
-    lists = {split: _LISTS.format(split) for split in ("train", "test")}
-    missing = [name for name in (IMAGES, *lists.values()) if not (source / name).exists()]
-    if missing:
-        raise ValueError(
-            f"{source} does not have WFLW's layout: {missing[0]} is missing. Expected {IMAGES}/ "
-            f"and {_LISTS.format('{train,test}')}; get both archives from "
-            "https://wywu.github.io/projects/LAB/WFLW.html and unpack them there"
+
+    landmark_set: LandmarkSet = WFLW
+    images: str = "WFLW_images"
+    lists: tuple[str, ...] = tuple(map(_LISTS.format, _SPLITS))
+    validation_fraction: float = 0.0
+
+    def entries(self, source: Source) -> Iterator[Entry]:
+        """As in `Reader`."""
+        missing = [name for name in (self.images, *self.lists) if not source.has(name)]
+        if missing:
+            raise ValueError(
+                f"{source.root} does not have WFLW's layout: {missing[0]} is missing. Expected "
+                f"{self.images}/ and {_LISTS.format('{train,test}')}; get both archives from "
+                "https://wywu.github.io/projects/LAB/WFLW.html and unpack them there"
+            )
+        for split, name in zip(_SPLITS, self.lists, strict=True):
+            for number, line in enumerate(_lines(source.open(name)), start=1):
+                if fields := line.split():
+                    image = fields[-1] if len(fields) == _FIELDS else ""
+                    position = f"line {number}"
+                    yield Entry(f"{image}#{number}", split, image, name, position, line)
+
+    def labels(self, entry: Entry, source: Source) -> Labels:
+        """As in `Reader`."""
+        landmarks, box, attributes = _parse(entry.labels.split())
+        eyes = landmarks[_LEFT_CORNER] - landmarks[_RIGHT_CORNER]
+        return Labels(
+            landmarks=landmarks,
+            weights=np.ones(len(landmarks)),
+            box=box,
+            normalizer=float(np.linalg.norm(eyes)),
+            attributes=attributes,
         )
-    for split, name in lists.items():
-        # "utf-8-sig" drops a byte-order mark; text mode takes any line ends.
-        with open(source / name, encoding="utf-8-sig", errors="replace") as lines:
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    yield _read_line(line.split(), split, name, number)
+
+    def photograph(self, image: str) -> str:
+        """The image itself."""
+        return image
 
 
-def photograph(image: str) -> str:
-    """The photograph that an image was made from: here itself."""
-    return image
+def _lines(file: BinaryIO) -> Iterator[str]:
+    """Lines with any line ends, of bytes that need not be text, without a byte-order mark.
 
-
-def _read_line(fields: list[str], split: str, source: str, number: int) -> Annotation | Reject:
-    image = fields[-1] if len(fields) == _FIELDS else ""
-    where = (f"{image}#{number}", split, image, source, f"line {number}")
-    try:
-        landmarks, box, attributes = _parse(fields)
-    except Unusable as unusable:
-        return Reject(*where, unusable.reason, unusable.detail)
-    eyes = landmarks[_LEFT_CORNER] - landmarks[_RIGHT_CORNER]
-    return Annotation(
-        *where,
-        landmarks=landmarks,
-        weights=np.ones(len(landmarks)),
-        box=box,
-        normalizer=float(np.linalg.norm(eyes)),
-        attributes=attributes,
-    )
+    What is longer than any line of the format comes in pieces, each of them a damaged line.
+    """
+    with io.TextIOWrapper(file, encoding="utf-8-sig", errors="replace") as text:
+        while line := text.readline(_LONGEST_LINE):
+            yield line.rstrip("\n")
 
 
 def _parse(fields: list[str]) -> tuple[np.ndarray, np.ndarray, tuple[int, ...]]:

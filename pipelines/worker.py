@@ -5,13 +5,10 @@ import os
 import signal
 import sys
 
-from tfhuber.cli import import_tensorflow
-
 if __name__ == "__main__":
     # An interrupt from the keyboard reaches the launcher as well, and ends this process with it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.getLogger().setLevel(logging.CRITICAL)
-    import_tensorflow()
     from apache_beam.runners.worker import sdk_worker_main
 
     # Beam's log starts anew here, and a lost launcher makes each of its threads print a traceback.

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfhuber import geometry
+from tfhuber import boxes, geometry
 
 
 def _random_projective(rng) -> np.ndarray:
@@ -62,7 +62,7 @@ def test_covariance_and_precision_factor_are_pushed_alike():
 @pytest.mark.parametrize("rule", ["diagonal", "longest"])
 def test_the_square_fills_the_crop_from_edge_to_edge(rule):
     box = tf.constant([10.0, 20.0, 50.0, 50.0])
-    cx, cy, half = geometry.square_around(box, rule)
+    cx, cy, half = boxes.square_around(box, rule)
     assert float(half) == (25.0 if rule == "diagonal" else 20.0)
     corners = tf.stack([[cx - half, cy - half], [cx + half, cy + half]])
     mapped = geometry.apply_map(geometry.box_to_crop(box, 64, rule), corners)
@@ -71,17 +71,17 @@ def test_the_square_fills_the_crop_from_edge_to_edge(rule):
 
 def test_square_around_is_the_same_for_numpy_and_tensors():
     box = np.random.default_rng(3).uniform(0, 100, (6, 4)).astype(np.float32)
-    for rule in geometry.SQUARE_RULES:
+    for rule in boxes.SQUARE_RULES:
         np.testing.assert_allclose(
-            geometry.square_around(box, rule),
-            [t.numpy() for t in geometry.square_around(tf.constant(box), rule)],
+            boxes.square_around(box, rule),
+            [t.numpy() for t in boxes.square_around(tf.constant(box), rule)],
             rtol=1e-6,
         )
 
 
 def test_square_around_refuses_an_unknown_rule():
     with pytest.raises(ValueError, match="rule must be one of"):
-        geometry.square_around(np.zeros(4), "circle")
+        boxes.square_around(np.zeros(4), "circle")
 
 
 def test_scaling_keeps_the_edges_of_the_image():

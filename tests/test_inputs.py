@@ -1,6 +1,7 @@
 """What a training step sees: dots where the labels say, each example once an epoch, resumable."""
 
 import dataclasses
+import json
 import io
 
 import numpy as np
@@ -192,7 +193,7 @@ def test_unusable_data_sets_are_named(tiny_config, tmp_path):
     with pytest.raises(ValueError, match=r"split 'valid' .* train, test"):
         inputs.open_split(tiny_config.data.directory, "valid")
     manifest = records.read_manifest(tiny_config.data.directory)
-    records.write_manifest(tmp_path, manifest)
+    (tmp_path / records.MANIFEST).write_text(json.dumps(manifest))
     with pytest.raises(ValueError, match="is missing"):
         inputs.open_split(tmp_path, "train")
     (tmp_path / records.MANIFEST).write_text(

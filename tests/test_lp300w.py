@@ -2,7 +2,6 @@
 
 import json
 import os
-import pickle
 import shutil
 
 import numpy as np
@@ -12,13 +11,14 @@ from conversion import arguments, convert, photograph, run
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
+from reading import read_all
 from scipy.io import loadmat, savemat
 
-from pipelines import lp300w
-from pipelines.annotation import Unusable
+from pipelines.annotation import Reject
 from pipelines.drawing_faces import Face
 from pipelines.face_shape import FaceShape
 from pipelines.face_views import FROM_WFLW, face_views
+from pipelines.lp300w import Lp300w
 from pipelines.sample_data import read_truth, write_sample_data
 from tfhuber import landmarks, records
 
@@ -41,14 +41,12 @@ def add(directory, name=PLAIN, points=POINTS, pt2d=None, picture=True):
 
 
 def read(directory):
-    return list(lp300w.read(directory))
+    return read_all(Lp300w(), directory)
 
 
 def reason(item):
-    with pytest.raises(Unusable) as refused:
-        item.read()
-    assert refused.value.detail and "\n" not in refused.value.detail
-    return refused.value.reason
+    assert isinstance(item, Reject) and item.detail and "\n" not in item.detail
+    return item.reason
 
 
 def examples(output, split):
@@ -63,7 +61,6 @@ def examples(output, split):
 
 def test_a_file_becomes_an_annotation(tmp_path):
     (item,) = read(add(tmp_path))
-    item = pickle.loads(pickle.dumps(item)).read()  # As workers get it.
     assert (item.id, item.image, item.split) == (f"{PLAIN}.jpg", f"{PLAIN}.jpg", "train")
     assert (item.source, item.position) == (f"landmarks/{PLAIN}_pts.mat", "pts_2d")
     np.testing.assert_array_equal(item.landmarks, POINTS)
@@ -75,7 +72,7 @@ def test_a_file_becomes_an_annotation(tmp_path):
 
 def test_a_poses_own_labels_come_before_the_photographs(tmp_path):
     (item,) = read(add(tmp_path, pt2d=POINTS.T + 30))
-    np.testing.assert_array_equal(item.read().landmarks, POINTS)
+    np.testing.assert_array_equal(item.landmarks, POINTS)
 
 
 def test_without_own_labels_the_photographs_serve_for_the_photograph_only(tmp_path):
@@ -84,17 +81,16 @@ def test_without_own_labels_the_photographs_serve_for_the_photograph_only(tmp_pa
         add(tmp_path, f"IBUG/IBUG_image_011_{name}", points=None, pt2d=points.T)
     plain, copied, turned_too, alone = read(tmp_path)
     assert (plain.source, plain.position) == ("IBUG/IBUG_image_011_2_0.mat", "pt2d")
-    np.testing.assert_array_equal(plain.read().landmarks, POINTS)
+    np.testing.assert_array_equal(plain.landmarks, POINTS)
     assert reason(copied) == "labels_of_another_pose"
-    np.testing.assert_array_equal(turned_too.read().landmarks, turned)
-    np.testing.assert_array_equal(alone.read().landmarks, POINTS)
+    np.testing.assert_array_equal(turned_too.landmarks, turned)
+    np.testing.assert_array_equal(alone.landmarks, POINTS)
 
 
 def test_unlabelled_points_weigh_nothing_and_leave_the_box_alone(tmp_path):
     points = POINTS.astype(np.float32)
     points[[3, 45]] = (-1, 452)  # As AFLW2000, the authors' test set, marks them.
     (item,) = read(add(tmp_path, points=points))
-    item = item.read()
     np.testing.assert_array_equal(np.flatnonzero(item.weights == 0), [3, 45])
     np.testing.assert_array_equal(item.landmarks[[3, 45]], 0)
     labelled = np.delete(points, [3, 45], axis=0)
@@ -189,6 +185,7 @@ def test_a_file_of_a_gigabyte_is_refused_unread(tmp_path):
     (item,) = read(add(tmp_path))
     with open(tmp_path / item.source, "r+b") as file:
         file.truncate(2**30)
+    (item,) = read(tmp_path)
     assert reason(item) == "labels_too_large"
 
 
@@ -196,6 +193,7 @@ def test_a_pipe_is_not_waited_for(tmp_path):
     (item,) = read(add(tmp_path))
     (tmp_path / item.source).unlink()
     os.mkfifo(tmp_path / item.source)
+    (item,) = read(tmp_path)
     assert reason(item) == "missing_labels"
 
 
@@ -219,10 +217,8 @@ def test_any_file_is_read_or_refused(tmp_path_factory, variables, cut):
     if cut < path.stat().st_size and cut % 3 == 0:
         path.write_bytes(path.read_bytes()[:cut])
     (item,) = read(directory)
-    try:
-        item = item.read()
-    except Unusable as unusable:
-        assert unusable.reason and "\n" not in unusable.detail
+    if isinstance(item, Reject):
+        assert reason(item)
     else:
         assert np.all(np.isfinite(item.landmarks)) and np.isfinite(item.normalizer)
         assert np.all(item.box[2:] - item.box[:2] >= 1)
@@ -262,7 +258,7 @@ def test_a_wrong_directory_is_one_line_on_stderr(tmp_path):
     ],
 )
 def test_a_photograph_is_known_by_its_images_names(image, name):
-    assert lp300w.photograph(image) == name
+    assert Lp300w().photograph(image) == name
 
 
 def test_all_images_of_a_photograph_are_on_the_same_side(tmp_path):
@@ -279,10 +275,10 @@ def test_all_images_of_a_photograph_are_on_the_same_side(tmp_path):
     options = ["--validation-fraction", "0.3"]
     manifest, rejects = convert(source, tmp_path / "out", *options, dataset="300w_lp")
     found = {
-        split: [lp300w.photograph(e["id"].decode()) for e in examples(tmp_path / "out", split)]
+        split: [Lp300w().photograph(e["id"].decode()) for e in examples(tmp_path / "out", split)]
         for split in ("train", "valid")
     }
-    assert rejects == [] and manifest["landmark_set"] == "300w_lp"
+    assert rejects == [] and manifest["landmark_set"]["name"] == "300w_lp"
     assert not set(found["train"]) & set(found["valid"])
     # 40 photographs, each held out with chance 0.3: 12 +- 2.9, so that 3 to 21 is over 3 sigma.
     assert 3 <= len(set(found["valid"])) <= 21

@@ -40,19 +40,17 @@ def test_faces_become_examples_in_the_lists_order(tmp_path, capsys):
     source = faces(tmp_path / "source")
     manifest, rejects = convert(source, tmp_path / "out", "--shard-examples", "4")
     assert rejects == []
-    assert manifest["landmark_set"] == "wflw"
+    assert landmarks.parse(manifest["landmark_set"]) == landmarks.WFLW
     assert manifest["parameters"]["size"] == 32 and manifest["versions"].keys() >= {"tfhuber"}
     shards = ["train-00000-of-00002.tfrecord", "train-00001-of-00002.tfrecord"]
-    assert manifest["splits"] == {
-        "train": {"examples": 6, "rejects": 0, "rejects_by_reason": {}, "shards": shards},
-        "test": {
-            "examples": 3,
-            "rejects": 0,
-            "rejects_by_reason": {},
-            "shards": ["test-00000-of-00001.tfrecord"],
-        },
-    }
-    wanted = {*shards, "test-00000-of-00001.tfrecord", "manifest.json", "rejects.jsonl"}
+    train, test = manifest["splits"]["train"], manifest["splits"]["test"]
+    assert (train["examples"], train["rejects"], train["rejects_by_reason"]) == (6, 0, {})
+    assert [(shard["name"], shard["examples"]) for shard in train["shards"]] == [
+        *zip(shards, (4, 2), strict=True)
+    ]
+    assert (test["examples"], test["shards"][0]["name"]) == (3, "test-00000-of-00001.tfrecord")
+    wanted = {*shards, "test-00000-of-00001.tfrecord"}
+    wanted |= {"manifest.json", "rejects.jsonl", "contact_sheet.png"}
     assert contents(tmp_path / "out").keys() == wanted
     assert {path.name for path in tmp_path.iterdir()} == {"source", "out"}
     assert ids(tmp_path / "out", "train") == [
@@ -219,7 +217,7 @@ def test_a_data_set_is_replaced_on_request_only(tmp_path):
     output.mkdir()  # An empty directory may be there.
     convert(source, output)
     before = contents(output)
-    with pytest.raises(ValueError, match="already holds a data set; --overwrite"):
+    with pytest.raises(ValueError, match="already holds a converted data set; --overwrite"):
         convert(source, output, "--shard-examples", "2")
     assert contents(output) == before
     manifest, _ = convert(source, output, "--shard-examples", "2", "--overwrite")
@@ -234,7 +232,7 @@ def test_other_peoples_files_are_never_replaced(tmp_path, overwrite):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis/chapter.txt").write_text("precious")
     for output in (tmp_path / "thesis", tmp_path / "thesis/chapter.txt"):
-        with pytest.raises(ValueError, match="is no converted data set; choose another"):
+        with pytest.raises(ValueError, match="does not hold a converted data set; choose another"):
             convert(source, output, *overwrite)
     assert (tmp_path / "thesis/chapter.txt").read_text() == "precious"
 
@@ -247,9 +245,13 @@ def test_a_failed_run_leaves_what_was_there(tmp_path, monkeypatch):
     def fail(*_):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(records, "write_manifest", fail)
-    with pytest.raises(OSError, match="no space left"):
+    monkeypatch.setattr(records, "manifest_text", fail)
+    with pytest.raises(OSError, match="no space left") as error:
         convert(source, output, "--overwrite")
+    assert "keeps what is done" in error.value.__notes__[0]
+    assert contents(output) == before
+    monkeypatch.undo()
+    convert(source, output, "--overwrite")
     assert contents(output) == before
     assert {path.name for path in tmp_path.iterdir()} == {"source", "out"}
 

@@ -15,14 +15,15 @@ from layouts import (
     struct,
     write_mpii,
 )
+from reading import Annotation, read_all
 from scipy.io import savemat
 
-from pipelines import mpii
-from pipelines.annotation import Annotation, Reject
+from pipelines.annotation import Reject
+from pipelines.mpii import Mpii
 
 
-def read(directory):
-    return list(mpii.read(directory))
+def read(directory, **options):
+    return read_all(Mpii(**options), directory)
 
 
 def read_one(directory, **changes):

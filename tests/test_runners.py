@@ -14,7 +14,7 @@ from conversion import arguments, contents, convert, damaged_faces, faces, run, 
 def await_shard(directory, process):
     """Returns when the run is in the midst of writing."""
     deadline = time.monotonic() + 120
-    while not list(directory.glob("train-00003-*.tfrecord")):
+    while not list(directory.glob("books/train-00003-*.tfrecord")):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.02)
 
@@ -31,12 +31,17 @@ def test_a_run_that_was_stopped_is_repaired_by_the_same_command(tmp_path, blow):
     assert not output.exists()
     if blow == signal.SIGINT:
         assert process.returncode == 130 and "Traceback" not in err
-        assert not (tmp_path / ".out.partial").exists()
+        assert err.splitlines()[-1].startswith("interrupted; ") and "keeps what is done" in err
+    done = [path for path in (tmp_path / ".out.partial/data").iterdir()]
+    before = {path: path.stat().st_mtime_ns for path in done}
+    assert before
     code, _, err = run(*command)
     assert code == 0, err
     convert(source, tmp_path / "undisturbed", "--shard-examples", "10")
     assert contents(output) == contents(tmp_path / "undisturbed")
     assert {path.name for path in tmp_path.iterdir()} == {"source", "out", "undisturbed"}
+    # What had been finished was not made again.
+    assert all((output / path.name).stat().st_mtime_ns == time for path, time in before.items())
 
 
 @pytest.mark.slow
@@ -50,7 +55,7 @@ def test_a_full_disk_is_one_error(tmp_path, processes):
     command = arguments(source, tmp_path / "out", "--processes", processes)
     code, _, err = run(*command, preexec_fn=limit_files)
     assert code == 2
-    assert re.fullmatch(r"error: \S+\.partial; File too large.*", err.splitlines()[-1])
+    assert re.fullmatch(r"error: .*File too large.*", err.splitlines()[-1])
     assert {path.name for path in tmp_path.iterdir()} == {"source"}
 
 

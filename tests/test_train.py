@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 def test_a_run_leaves_what_evaluation_needs(tiny_run, tiny_config):
     metrics = json.loads((tiny_run / "metrics.json").read_text())
     assert np.isfinite(metrics["nme"]) and metrics["split"] == "test"
-    assert json.loads((tiny_run / "run.json").read_text())["landmark_set"] == "wflw"
+    assert json.loads((tiny_run / "run.json").read_text())["landmark_set"]["name"] == "wflw"
     assert any((tiny_run / "logs").iterdir())
     for checkpoint in ("latest", "best"):
         assert load_run(tiny_run, checkpoint).config == tiny_config

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from layouts import WFLW_LISTS, face, real_faces, write_wflw
+from reading import Annotation, read_all
 
-from pipelines import wflw
-from pipelines.annotation import Annotation, Reject
+from pipelines.annotation import Reject
+from pipelines.wflw import Wflw
 
 
 def changed(index, value):
@@ -20,7 +21,7 @@ def changed(index, value):
 
 
 def read(directory):
-    return list(wflw.read(directory))
+    return read_all(Wflw(), directory)
 
 
 def test_a_line_becomes_an_annotation(tmp_path):

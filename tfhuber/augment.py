@@ -9,7 +9,9 @@ from tfhuber.config import Augmentation
 __all__ = ["equal_spacing", "random_map"]
 
 
-def random_map(seed: tf.Tensor, size: int, options: Augmentation) -> tuple[tf.Tensor, tf.Tensor]:
+def random_map(
+    seed: tf.Tensor, size: int, options: Augmentation, shift: bool | tf.Tensor = True
+) -> tuple[tf.Tensor, tf.Tensor]:
     """A random map [3, 3] from the plain network crop to the augmented one, and whether it mirrors.
 
     About the crop's centre, in this order: mirror, scale along a random axis, rotate, shift,
@@ -19,6 +21,7 @@ def random_map(seed: tf.Tensor, size: int, options: Augmentation) -> tuple[tf.Te
       seed: [2] integers; the same seed gives the same map.
       size: side of the network crop in pixels.
       options: how far each part may go.
+      shift: scalar; whether there are shifts at all. The other parts do not depend on it.
 
     Returns:
       (map, mirrored): the caller permutes the landmarks where `mirrored` (scalar bool) is true.
@@ -44,7 +47,7 @@ def random_map(seed: tf.Tensor, size: int, options: Augmentation) -> tuple[tf.Te
 
     limit = math.radians(options.rotation_degrees)
     rotation = _rotation(between(u[4], -limit, limit))
-    reach = options.shift * size
+    reach = tf.where(shift, options.shift * size, 0.0)
     before = _shift(between(u[5], -reach, reach), between(u[6], -reach, reach))
     after = _shift(between(u[7], -reach, reach), between(u[8], -reach, reach))
 

@@ -24,12 +24,16 @@ def run_main(main: Callable[[], int | None]) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except (ValueError, OSError) as error:
-        message = " ".join(str(error).split())
-        print(f"error: {message or type(error).__name__}", file=sys.stderr)
+        print(f"error: {_one_line(error) or type(error).__name__}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print("; ".join(["interrupted", *getattr(interrupt, "__notes__", [])]), file=sys.stderr)
         sys.exit(130)
+
+
+def _one_line(error: Exception) -> str:
+    """What an error says, and the notes that were added on its way."""
+    return "; ".join(" ".join(text.split()) for text in (str(error), *getattr(error, "__notes__", [])))
 
 
 def import_tensorflow() -> None:

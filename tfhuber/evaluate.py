@@ -72,10 +72,11 @@ def collect(predictor, split, tta: str = "none") -> Predictions:
     """
     from tfhuber import inputs
 
-    if split.landmark_set.name != predictor.landmark_set.name:
+    if split.landmark_set != predictor.landmark_set:
+        theirs, ours = split.landmark_set.name, predictor.landmark_set.name
         raise ValueError(
-            f"the model predicts {predictor.landmark_set.name} landmarks, but {split.directory} "
-            f"holds {split.landmark_set.name}"
+            f"the model predicts {ours} landmarks, but {split.directory} holds {theirs}"
+            + (", which are others of that name" if theirs == ours else "")
         )
     batches = inputs.evaluation_batches(split, predictor.config)
     rows = [
@@ -90,6 +91,8 @@ def collect(predictor, split, tta: str = "none") -> Predictions:
 def evaluate(predictor, split, tta: str = "none") -> dict:
     """The metrics of a model on a split, as they go to `metrics.json`."""
     predictions = collect(predictor, split, tta)
+    if not predictions.weights.any():
+        raise ValueError(f"split {split.name!r} of {split.directory} has no labels to compare with")
     return {"split": split.name, "tta": tta, **summarise(predictor, predictions)}
 
 

@@ -8,6 +8,7 @@ scale. All functions broadcast over leading dimensions.
 import tensorflow as tf
 
 from tfhuber import smallmatrix
+from tfhuber.boxes import square_around
 
 __all__ = [
     "apply_map",
@@ -19,36 +20,9 @@ __all__ = [
     "push_covariance",
     "push_precision_factor",
     "scaling",
-    "square_around",
     "warp",
     "whole_image_box",
 ]
-
-SQUARE_RULES = ("diagonal", "longest")
-
-
-def square_around(box, rule: str):
-    """The square (centre x, centre y, half side) that the network sees for a box, in the box's frame.
-
-    Works on NumPy arrays and on tensors alike.
-
-    Args:
-      box: [..., 4] x0, y0, x1, y1.
-      rule: "diagonal": half the side is half the box's diagonal (WFLW's recipe);
-        "longest": the side is the box's longer side (MPII, whose box is the square itself).
-
-    Raises:
-      ValueError: if `rule` is neither.
-    """
-    if rule not in SQUARE_RULES:
-        raise ValueError(f"rule must be one of {SQUARE_RULES}, got {rule!r}")
-    x0, y0, x1, y1 = (box[..., i] for i in range(4))
-    width, height = x1 - x0, y1 - y0
-    if rule == "diagonal":
-        side = (width * width + height * height) ** 0.5
-    else:
-        side = (width + height + abs(width - height)) / 2
-    return (x0 + x1) / 2, (y0 + y1) / 2, side / 2
 
 
 def whole_image_box(height, width) -> tf.Tensor:

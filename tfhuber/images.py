@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from tfhuber import geometry
+from tfhuber import boxes, geometry
 
 __all__ = ["MAX_PIXELS", "decode", "network_crop"]
 
@@ -61,7 +61,7 @@ def network_crop(
       image: [H, W, 3] uint8, the original image.
       box: [4] x0, y0, x1, y1 in original pixels; all zeros: the whole image.
       size: side of the network crop in pixels.
-      rule: as in `geometry.square_around`.
+      rule: as in `boxes.square_around`.
 
     Returns:
       The crop; the map from original to network-crop pixels; and false where the box is empty, not
@@ -81,7 +81,7 @@ def network_crop(
     h = geometry.box_to_crop(box, size, rule)
 
     # Only the square's own pixels (and two around, for interpolation) are turned into floats.
-    cx, cy, half = geometry.square_around(box, rule)
+    cx, cy, half = boxes.square_around(box, rule)
     x0, x1 = _span(cx - half, cx + half, shape[1])
     y0, y1 = _span(cy - half, cy + half, shape[0])
     offset = tf.cast(tf.stack([x0, y0]), tf.float32)

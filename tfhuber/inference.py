@@ -110,7 +110,7 @@ def load_run(directory: str | Path, checkpoint: str = "latest") -> Predictor:
     try:
         values = read_json(directory / "run.json")
         config = configuration.parse(values["config"], str(directory / "run.json"))
-        landmark_set = landmarks.get(values["landmark_set"])
+        landmark_set = landmarks.parse(values["landmark_set"])
         whitening = Whitening.load(directory / "whitening.json", landmark_set.count)
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise ValueError(

@@ -53,7 +53,7 @@ def open_split(directory: str | Path, name: str) -> Split:
         name,
         paths,
         manifest["splits"][name]["examples"],
-        landmarks.get(manifest["landmark_set"]),
+        landmarks.parse(manifest["landmark_set"], f"{directory}/{records.MANIFEST}"),
     )
 
 
@@ -209,7 +209,9 @@ def _network_labels(example, landmark_set, size, augmentation, key):
     weights = example["weights"]
     if augmentation is None:
         return h, apply_map(h, example["landmarks"]), weights
-    random, mirrored = random_map(key, size, augmentation)
+    # With others in the image, a shift could bring one of them to the crop's centre.
+    shift = landmark_set.shift_in_company or example["people"] <= 1
+    random, mirrored = random_map(key, size, augmentation, shift)
     h = compose(random, h)
     points = apply_map(h, example["landmarks"])
     mirror = tf.constant(landmark_set.mirror)

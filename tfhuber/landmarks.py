@@ -1,55 +1,28 @@
-"""What a landmark set is: its points' names, mirror image, edges to draw, and what normalises an error."""
+"""The known landmark sets, and anyone's own."""
 
-from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
 
-import numpy as np
+from tfhuber.files import read_json
+from tfhuber.landmark_set import LandmarkSet, describe, from_description
 
-__all__ = ["LANDMARK_SETS", "LP300W", "MPII", "WFLW", "LandmarkSet", "by_count", "get"]
-
-
-@dataclass(frozen=True)
-class LandmarkSet:
-    """The fixed facts about the points that a model predicts.
-
-    Attributes:
-      name: short name, as in configurations and manifests.
-      names: one name a landmark, in the data set's official order.
-      mirror: permutation such that landmark `mirror[k]` of a mirrored image is landmark `k`.
-      edges: pairs of landmarks joined when drawn.
-      square: how a box becomes the square the network sees (`geometry.square_around`).
-      groups: named groups of landmarks that an evaluation reports.
-      metric: "nme" (mean error over the distance between two landmarks) or "pckh".
-      contours: (first, last) runs of landmarks that divide a contour into equal lengths; only the
-        ends have an identity of their own.
-      attributes: names of the 0/1 flags each example carries; evaluation reports each one's subset.
-    """
-
-    name: str
-    names: tuple[str, ...]
-    mirror: tuple[int, ...]
-    edges: tuple[tuple[int, int], ...]
-    metric: str
-    square: str
-    groups: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    contours: tuple[tuple[int, int], ...] = ()
-    attributes: tuple[str, ...] = ()
-
-    def __post_init__(self):
-        mirror = np.asarray(self.mirror)
-        if sorted(self.mirror) != list(range(len(self.names))) or np.any(
-            mirror[mirror] != np.arange(len(mirror))
-        ):
-            raise ValueError(f"mirror of {self.name} must be a permutation that undoes itself")
-
-    @property
-    def count(self) -> int:
-        """The number of landmarks, K."""
-        return len(self.names)
+__all__ = [
+    "COCO",
+    "LANDMARK_SETS",
+    "LP300W",
+    "MPII",
+    "WFLW",
+    "LandmarkSet",
+    "by_count",
+    "describe",
+    "get",
+    "load",
+    "parse",
+]
 
 
-def _chain(first: int, last: int, closed: bool = False) -> tuple[tuple[int, int], ...]:
-    edges = tuple((i, i + 1) for i in range(first, last))
-    return (*edges, (last, first)) if closed else edges
+def _chain(*points: int) -> tuple[tuple[int, int], ...]:
+    return tuple(pairwise(points))
 
 
 def _names(**parts: int) -> tuple[str, ...]:
@@ -91,18 +64,19 @@ WFLW = LandmarkSet(
         (97, 96),
     ),
     edges=(
-        *_chain(0, 32),
-        *_chain(33, 41, closed=True),
-        *_chain(42, 50, closed=True),
-        *_chain(51, 54),
-        *_chain(55, 59),
-        *_chain(60, 67, closed=True),
-        *_chain(68, 75, closed=True),
-        *_chain(76, 87, closed=True),
-        *_chain(88, 95, closed=True),
+        *_chain(*range(33)),
+        *_chain(*range(33, 42), 33),
+        *_chain(*range(42, 51), 42),
+        *_chain(*range(51, 55)),
+        *_chain(*range(55, 60)),
+        *_chain(*range(60, 68), 60),
+        *_chain(*range(68, 76), 68),
+        *_chain(*range(76, 88), 76),
+        *_chain(*range(88, 96), 88),
     ),
     metric="nme",
     square="diagonal",
+    normalizer=(60, 72),
     groups={
         "jaw": tuple(range(33)),
         "brows": tuple(range(33, 51)),
@@ -142,18 +116,19 @@ LP300W = LandmarkSet(
         range(67, 64, -1),
     ),
     edges=(
-        *_chain(0, 16),
-        *_chain(17, 21),
-        *_chain(22, 26),
-        *_chain(27, 30),
-        *_chain(31, 35),
-        *_chain(36, 41, closed=True),
-        *_chain(42, 47, closed=True),
-        *_chain(48, 59, closed=True),
-        *_chain(60, 67, closed=True),
+        *_chain(*range(17)),
+        *_chain(*range(17, 22)),
+        *_chain(*range(22, 27)),
+        *_chain(*range(27, 31)),
+        *_chain(*range(31, 36)),
+        *_chain(*range(36, 42), 36),
+        *_chain(*range(42, 48), 42),
+        *_chain(*range(48, 60), 48),
+        *_chain(*range(60, 68), 60),
     ),
     metric="nme",
     square="diagonal",
+    normalizer=(36, 45),
     groups={
         "jaw": tuple(range(17)),
         "brows": tuple(range(17, 27)),
@@ -186,24 +161,14 @@ MPII = LandmarkSet(
     ),
     mirror=(5, 4, 3, 2, 1, 0, 6, 7, 8, 9, 15, 14, 13, 12, 11, 10),
     edges=(
-        (0, 1),
-        (1, 2),
-        (2, 6),
-        (6, 3),
-        (3, 4),
-        (4, 5),
-        (6, 7),
-        (7, 8),
-        (8, 9),
-        (10, 11),
-        (11, 12),
-        (12, 7),
-        (7, 13),
-        (13, 14),
-        (14, 15),
+        *_chain(0, 1, 2, 6, 3, 4, 5),
+        *_chain(6, 7, 8, 9),
+        *_chain(10, 11, 12, 7, 13, 14, 15),
     ),
     metric="pckh",
     square="longest",
+    normalizer="reader",
+    shift_in_company=False,
     # MPII's mean leaves out pelvis (6) and thorax (7), so no group holds them.
     groups={
         "head": (8, 9),
@@ -216,7 +181,35 @@ MPII = LandmarkSet(
     },
 )
 
-LANDMARK_SETS = {s.name: s for s in (WFLW, MPII, LP300W)}
+# The body joints of COCO's keypoint challenge and its skeleton; left and right are the person's.
+_COCO_PARTS = ("eye", "ear", "shoulder", "elbow", "wrist", "hip", "knee", "ankle")
+COCO = LandmarkSet(
+    name="coco",
+    names=("nose", *(f"{side}_{part}" for part in _COCO_PARTS for side in ("left", "right"))),
+    mirror=(0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15),
+    edges=(
+        *_chain(15, 13, 11, 12, 14, 16),
+        *_chain(9, 7, 5, 6, 8, 10),
+        *_chain(5, 3, 1, 0, 2, 4, 6),
+        (1, 2),
+        (5, 11),
+        (6, 12),
+    ),
+    metric="nme",
+    square="longest",
+    normalizer="box",
+    groups={
+        "head": (0, 1, 2, 3, 4),
+        "shoulder": (5, 6),
+        "elbow": (7, 8),
+        "wrist": (9, 10),
+        "hip": (11, 12),
+        "knee": (13, 14),
+        "ankle": (15, 16),
+    },
+)
+
+LANDMARK_SETS = {s.name: s for s in (WFLW, MPII, LP300W, COCO)}
 
 
 def get(name: str) -> LandmarkSet:
@@ -231,3 +224,30 @@ def get(name: str) -> LandmarkSet:
 def by_count(count: int) -> LandmarkSet | None:
     """The landmark set with `count` points, or None: how a client knows what to draw."""
     return next((s for s in LANDMARK_SETS.values() if s.count == count), None)
+
+
+def load(path: str | Path) -> LandmarkSet:
+    """The landmark set that a JSON file describes; ValueError names the file and what is wrong."""
+    return parse(read_json(path), str(path))
+
+
+def parse(value: str | dict, where: str = "landmark set") -> LandmarkSet:
+    """The landmark set of that name, or with that description.
+
+    Raises:
+      ValueError: naming `where` it came from, the key and what is wrong with it.
+
+    Example:
+      >>> parse({"name": "hand", "landmarks": ["pivot", "tip"], "edges": [["pivot", "tip"]]}).edges
+      ((0, 1),)
+    """
+    try:
+        if isinstance(value, str):
+            return get(value)
+        found = from_description(value)
+        known = LANDMARK_SETS.get(found.name, found)
+        if known.names != found.names:
+            raise ValueError(f"name: {known.name!r} is a known set with other landmarks")
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+    return found

@@ -4,29 +4,49 @@ An example is a piece of the original image around one annotated box (the stored
 the ORIGINAL image's pixels; `crop_to_original` says where the stored pixels lie in the original.
 """
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+from google.protobuf.message import DecodeError
 from pydantic import BaseModel, Field, ValidationError
 
-from tfhuber.files import read_json, write_json
+from tfhuber.example_proto import Example
+from tfhuber.files import read_json
 
-__all__ = ["MANIFEST", "encode", "parse", "read_manifest", "shard_paths", "write_manifest"]
+__all__ = [
+    "MANIFEST",
+    "decode",
+    "encode",
+    "manifest_text",
+    "parse",
+    "read_manifest",
+    "shard_paths",
+]
 
 MANIFEST = "manifest.json"
-FORMAT = 1
+FORMAT = 2
+
+_BYTES = ("id", "image")
+_FLOATS = ("landmarks", "weights", "box", "crop_to_original", "normalizer")
+_INTEGERS = ("attributes", "image_size", "people")
+
+
+class _Shard(BaseModel):
+    name: Annotated[str, Field(pattern=r"^[^/\\]+$")]
+    examples: int = Field(ge=0)
 
 
 class _Books(BaseModel):
     """What reading needs to know of a split; the shards lie in the manifest's own directory."""
 
-    examples: int = Field(ge=0, lt=2**31)
-    shards: list[Annotated[str, Field(pattern=r"^[^/]+$")]]
+    examples: int = Field(ge=0, lt=2**40)
+    shards: list[_Shard]
 
 
 class _Manifest(BaseModel):
-    landmark_set: str
+    landmark_set: dict
     splits: dict[str, _Books] = Field(min_length=1)
 
 
@@ -40,8 +60,10 @@ def encode(
     crop_to_original: np.ndarray,
     normalizer: float,
     attributes: np.ndarray,
+    image_size: tuple[int, int],
+    people: int,
 ) -> bytes:
-    """A serialized `tf.train.Example`.
+    """A serialized `tf.train.Example`, made without importing TensorFlow.
 
     Args:
       id: stable name of the example, unique in its data set.
@@ -52,31 +74,55 @@ def encode(
       crop_to_original: [3, 3] map from stored-crop pixels to original pixels.
       normalizer: the length in original pixels that errors are divided by; 0 if unknown.
       attributes: [A] 0/1 flags in the landmark set's order.
+      image_size: the original image's width and height in pixels.
+      people: how many annotated subjects the original image holds, as far as is known.
     """
-    import tensorflow as tf
-
-    def floats(values):
-        return tf.train.Feature(
-            float_list=tf.train.FloatList(value=np.asarray(values, np.float32).ravel())
-        )
-
-    def binary(value):
-        return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
-
-    feature = {
-        "id": binary(id.encode()),
-        "image": binary(image),
-        "landmarks": floats(landmarks),
-        "weights": floats(weights),
-        "box": floats(box),
-        "crop_to_original": floats(crop_to_original),
-        "normalizer": floats([normalizer]),
-        "attributes": tf.train.Feature(
-            int64_list=tf.train.Int64List(value=np.asarray(attributes, np.int64).ravel())
-        ),
-    }
-    example = tf.train.Example(features=tf.train.Features(feature=feature))
+    example = Example()
+    feature = example.features.feature
+    feature["id"].bytes_list.value.append(id.encode())
+    feature["image"].bytes_list.value.append(image)
+    for name, values in (
+        ("landmarks", landmarks),
+        ("weights", weights),
+        ("box", box),
+        ("crop_to_original", crop_to_original),
+        ("normalizer", normalizer),
+    ):
+        feature[name].float_list.value.extend(np.asarray(values, np.float32).ravel().tolist())
+    for name, values in (
+        ("attributes", attributes),
+        ("image_size", image_size),
+        ("people", people),
+    ):
+        numbers = np.asarray(values, np.int64).ravel().tolist()
+        feature[name].int64_list.value.extend(numbers)
     return example.SerializeToString(deterministic=True)
+
+
+def decode(serialized: bytes) -> dict[str, bytes | np.ndarray]:
+    """What `encode` was given, by name: bytes, or flat arrays of float32 and int64.
+
+    For tools that read records without TensorFlow; graphs use `parse`.
+
+    Raises:
+      ValueError: if it is no such example; the message names the feature.
+    """
+    try:
+        example = Example.FromString(serialized)
+    except DecodeError as error:
+        raise ValueError(f"it is no tf.train.Example: {error}") from error
+    features, values = example.features.feature, {}
+    for names, kind in ((_BYTES, "bytes"), (_FLOATS, "float"), (_INTEGERS, "int64")):
+        for name in names:
+            if name not in features or not features[name].HasField(f"{kind}_list"):
+                raise ValueError(f"feature {name!r} is missing or does not hold {kind} values")
+            values[name] = getattr(features[name], f"{kind}_list").value
+    for name in _BYTES:
+        if len(values[name]) != 1:
+            raise ValueError(f"feature {name!r} holds {len(values[name])} values instead of one")
+        values[name] = values[name][0]
+    values |= {name: np.array(values[name], np.float32) for name in _FLOATS}
+    return values | {name: np.array(values[name], np.int64) for name in _INTEGERS}
 
 
 def parse(serialized, landmark_set):
@@ -103,22 +149,23 @@ def parse(serialized, landmark_set):
             "crop_to_original": tf.io.FixedLenFeature([3, 3], tf.float32),
             "normalizer": tf.io.FixedLenFeature([], tf.float32),
             "attributes": tf.io.FixedLenFeature([a], tf.int64),
+            "image_size": tf.io.FixedLenFeature([2], tf.int64),
+            "people": tf.io.FixedLenFeature([], tf.int64),
         },
     )
-    for name in ("landmarks", "weights", "box", "crop_to_original", "normalizer"):
+    for name in _FLOATS:
         example[name] = tf.debugging.assert_all_finite(example[name], f"{name} is not finite")
     return example
 
 
-def write_manifest(directory: str | Path, manifest: dict) -> None:
-    """Writes `manifest.json`: the last file of a data set, so that its presence means completeness.
+def manifest_text(manifest: dict) -> str:
+    """The text of `manifest.json`, the last file of a data set: its presence means completeness.
 
     Args:
-      directory: the data set's directory.
-      manifest: with `landmark_set` (a name), `splits` (name -> `examples`, `rejects`,
-        `rejects_by_reason`, `shards` as file names), `parameters` and `versions`.
+      manifest: with `landmark_set` (its description, as `landmarks.describe` gives it), `splits`
+        (name -> `examples`, `shards` and whatever else is counted), and where the data came from.
     """
-    write_json(Path(directory) / MANIFEST, {"format": FORMAT, **manifest})
+    return json.dumps({"format": FORMAT, **manifest}, indent=1) + "\n"
 
 
 def read_manifest(directory: str | Path) -> dict:
@@ -138,7 +185,10 @@ def read_manifest(directory: str | Path) -> dict:
     if not isinstance(manifest, dict) or "format" not in manifest:
         raise ValueError(f"{path} is not a manifest of this project: it names no format")
     if manifest["format"] != FORMAT:
-        raise ValueError(f"{path} has format {manifest['format']!r}; this version reads {FORMAT}")
+        raise ValueError(
+            f"{path} has format {manifest['format']!r}; this version reads {FORMAT}: convert the data "
+            "set again with `python -m pipelines.make_tfrecords`"
+        )
     try:
         _Manifest.model_validate(manifest, strict=True)
     except ValidationError as error:
@@ -163,7 +213,7 @@ def shard_paths(directory: str | Path, manifest: dict, split: str) -> list[str]:
         raise ValueError(
             f"split {split!r} of {directory} {state}; splits with examples: {', '.join(filled)}"
         )
-    paths = [Path(directory) / name for name in splits[split]["shards"]]
+    paths = [Path(directory) / shard["name"] for shard in splits[split]["shards"]]
     missing = next((path for path in paths if not path.is_file()), None)
     if missing:
         raise ValueError(f"{missing} is missing; convert the data set again")

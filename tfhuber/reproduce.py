@@ -299,7 +299,7 @@ def _check_data(runs: list[Run], data: Path | None) -> None:
                 f"{directory} is no converted data set; make it with `python -m pipelines.make_tfrecords "
                 f"--dataset {base} --source SOURCE --output {directory}`{where}"
             )
-        found = records.read_manifest(directory)["landmark_set"]
+        found = records.read_manifest(directory)["landmark_set"].get("name")
         if found != base:
             raise ValueError(f"{directory} holds {found} landmarks, but the table needs {base}")
 

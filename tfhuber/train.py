@@ -13,6 +13,7 @@ from tfhuber import config as configuration
 from tfhuber.cli import import_tensorflow, progress, run_main
 from tfhuber.config import Config
 from tfhuber.files import read_json, write_json
+from tfhuber.landmarks import LandmarkSet, describe
 
 __all__ = ["main", "train"]
 
@@ -46,7 +47,7 @@ def train(config: Config, run_directory: str | Path, *, quiet: bool = False) -> 
     split = inputs.open_split(config.data.directory, config.data.train_split)
     held_out = inputs.open_split(config.data.directory, config.data.evaluation_split)
     steps = inputs.steps_per_epoch(split, config)
-    _claim(run, config, split.landmark_set.name)
+    _claim(run, config, split.landmark_set)
 
     strategy = loop.strategy_for(config.train.distribution)
     whitening = _whitening(run, config, split)
@@ -97,7 +98,7 @@ def train(config: Config, run_directory: str | Path, *, quiet: bool = False) -> 
     return metrics
 
 
-def _claim(run: Path, config: Config, landmark_set: str) -> None:
+def _claim(run: Path, config: Config, landmark_set: LandmarkSet) -> None:
     """Writes `run.json`, or checks that the run that is there has this configuration."""
     path = run / "run.json"
     if path.is_file():
@@ -117,7 +118,7 @@ def _claim(run: Path, config: Config, landmark_set: str) -> None:
     if run.exists() and (not run.is_dir() or any(run.iterdir())):
         raise ValueError(f"{run} exists and is no training run; choose another --run")
     run.mkdir(parents=True, exist_ok=True)
-    values = {"config": config.model_dump(mode="json"), "landmark_set": landmark_set}
+    values = {"config": config.model_dump(mode="json"), "landmark_set": describe(landmark_set)}
     write_json(path, values)
 
 

@@ -1,0 +1,5 @@
+CONTACT_SHEET = "contact_sheet.png"
+
+
+def write_contact_sheet(directory, manifest, path):
+    pass

@@ -1,0 +1,120 @@
+"""The arguments of `make_tfrecords`: what they are, which fit together, and the reader they choose."""
+
+import argparse
+import os
+
+from pipelines.lp300w import Lp300w
+from pipelines.mpii import Mpii
+from pipelines.reader import Reader
+from pipelines.storage import Source, is_local
+from pipelines.wflw import Wflw
+
+__all__ = ["DATASETS", "make_reader", "parse_arguments"]
+
+DATASETS = ("300w_lp", "coco", "mpii", "wflw")
+COCO_OPTIONS = ("landmarks", "annotations", "images", "category")
+
+
+def parse_arguments(argv: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
+    """The command's arguments, checked, and those that are left for Beam.
+
+    Raises:
+      ValueError: if a value is out of range, or does not fit another one.
+    """
+    args, beam_options = _parser().parse_known_args(argv)
+    for name, least, most in (
+        ("size", 16, 4096),
+        ("margin", 1, 100),
+        ("quality", 1, 100),
+        ("shard_examples", 1, 1_000_000),
+        ("processes", 1, 1024),
+        ("validation_fraction", 0, 1),
+    ):
+        value = getattr(args, name)
+        if value is not None and not least <= value <= most:
+            option = "--" + name.replace("_", "-")
+            raise ValueError(f"{option} must be between {least} and {most}, got {value}")
+    for name in COCO_OPTIONS:
+        if getattr(args, name) and args.dataset != "coco":
+            raise ValueError(f"--{name} belongs to --dataset coco, not {args.dataset}")
+    _check_split(args)
+    for name in ("source", "output"):
+        path = getattr(args, name)
+        if is_local(path):
+            setattr(args, name, os.path.realpath(os.path.expanduser(path)))
+    return args, beam_options
+
+
+def make_reader(args: argparse.Namespace) -> Reader:
+    """The reader of `args.dataset` with its options."""
+    if args.dataset == "coco":
+        from pipelines.coco import Coco
+
+        options = {name: getattr(args, name) for name in COCO_OPTIONS}
+        return Coco.from_options(Source(args.source), **options)
+    if args.dataset == "mpii":
+        return Mpii(deploy=args.split == "deploy")
+    return {"300w_lp": Lp300w, "wflw": Wflw}[args.dataset]()
+
+
+def _check_split(args: argparse.Namespace) -> None:
+    if args.split in ("tompson", "deploy") and args.dataset != "mpii":
+        raise ValueError(f"--split {args.split} belongs to --dataset mpii, not {args.dataset}")
+    if args.split == "tompson" and not args.validation_images:
+        raise ValueError(
+            "--split tompson needs --validation-images FILE with the names of Tompson's validation "
+            "images, one a line, such as valid_images.txt of "
+            "https://github.com/princeton-vl/pose-hg-train, data/mpii/annot"
+        )
+    if args.split in ("official", "deploy"):
+        if args.validation_images or args.validation_fraction:
+            raise ValueError(f"--split {args.split} holds nothing out of the training images")
+        args.validation_fraction = 0.0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m pipelines.make_tfrecords",
+        description="Converts a data set in its official layout, or COCO's, to TFRecords.",
+        epilog="Paths may be local or gs://, s3:// and so on, as Beam's installed extras allow. Any other "
+        "option is Beam's own, such as --project for --runner DataflowRunner.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--dataset", required=True, choices=DATASETS)
+    add("--source", required=True, metavar="DIR", help="the data set, unpacked")
+    add("--output", required=True, metavar="DIR", help="directory to make")
+    add("--overwrite", action="store_true", help="replace a data set made before")
+    add("--size", type=int, default=256, help="at most so many pixels for the box's square (256)")
+    add("--margin", type=float, help="stored side over the square's (enough to augment)")
+    add("--quality", type=int, default=95, help="of the stored JPEGs (95)")
+    add("--shard-examples", type=int, default=256, metavar="N", help="examples a shard (256)")
+    add("--processes", type=int, default=1, metavar="N", help="local worker processes (1)")
+    add("--runner", default="FnApiRunner", help="Beam's runner (FnApiRunner: on this machine)")
+    splits = parser.add_argument_group("splits")
+    splits.add_argument(
+        "--split",
+        choices=("held-out", "official", "tompson", "deploy"),
+        default="held-out",
+        help="held-out: a part of the training photographs becomes split `valid`; official: as the "
+        "data set has it; tompson (mpii): the images of --validation-images are held out; deploy "
+        "(mpii): all labelled people train, and the official test people, without labels, are `test`",
+    )
+    held_out = splits.add_mutually_exclusive_group()
+    held_out.add_argument(
+        "--validation-fraction", type=float, metavar="F", help="part held out (wflw 0, others 0.1)"
+    )
+    held_out.add_argument("--validation-images", metavar="FILE", help="or their names, one a line")
+    coco = parser.add_argument_group("coco (docs/bring_your_own_data.md)")
+    coco.add_argument("--landmarks", metavar="NAME|FILE", help="landmark set (landmarks.json)")
+    coco.add_argument(
+        "--annotations",
+        action="append",
+        metavar="SPLIT=FILE",
+        help="labels below the source (annotations/train.json, valid.json, test.json)",
+    )
+    coco.add_argument(
+        "--images", action="append", metavar="[SPLIT=]FOLDER", help="where the images are (images)"
+    )
+    coco.add_argument("--category", metavar="NAME", help="if several have keypoints")
+    return parser

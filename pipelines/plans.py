@@ -1,0 +1,99 @@
+"""Plans of shards: which entries go into which file, on disk, so that no process holds them all."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+
+from pipelines.annotation import Entry
+from pipelines.output import Work
+from pipelines.reader import Reader
+from pipelines.storage import create, open_file
+
+__all__ = ["SPLITS", "ShardPlan", "hashed", "hold_out", "listed", "read_plan", "write_plans"]
+
+SPLITS = ("train", "valid", "test")
+
+
+@dataclass(frozen=True)
+class ShardPlan:
+    """One shard before it is written.
+
+    Attributes:
+      name: of the shard's file.
+      split: of all its entries.
+      path: the plan's file, with an entry a line.
+      entries: how many these are.
+    """
+
+    name: str
+    split: str
+    path: str
+    entries: int
+
+
+def hold_out(
+    entries: Iterable[Entry], reader: Reader, is_held_out: Callable[[str], bool]
+) -> Iterator[Entry]:
+    """The entries, those of some training photographs moved to the split "valid"."""
+    for entry in entries:
+        if entry.split == "train" and entry.image and is_held_out(reader.photograph(entry.image)):
+            entry = replace(entry, split="valid")
+        yield entry
+
+
+def hashed(fraction: float) -> Callable[[str], bool]:
+    """Takes that fraction of all names; the same ones whatever else is in the data set."""
+
+    def is_held_out(photograph: str) -> bool:
+        digest = hashlib.sha256(photograph.encode()).digest()
+        return int.from_bytes(digest[:8]) < fraction * 2**64
+
+    return is_held_out
+
+
+def listed(path: str, reader: Reader) -> Callable[[str], bool]:
+    """Takes the photographs of the images that a file names, one a line."""
+    with open_file(path) as file:
+        lines = file.read().decode("utf-8-sig", errors="replace").splitlines()
+    return {reader.photograph(line.strip()) for line in lines}.__contains__
+
+
+def write_plans(entries: Iterable[Entry], shard_examples: int, work: Work) -> list[ShardPlan]:
+    """Writes plans of at most that many entries; each split keeps its order.
+
+    Args:
+      entries: of any splits, in any order.
+      shard_examples: how many a shard holds, but for the last one of a split.
+      work: gets the files, in its folder `plans`.
+    """
+    pending = {split: [] for split in SPLITS}
+    written = {split: [] for split in SPLITS}
+
+    def flush(split):
+        path = work.path("plans", f"{split}-{len(written[split]):05d}.jsonl")
+        with create(path) as file:
+            for entry in pending[split]:
+                file.write(json.dumps(asdict(entry)).encode() + b"\n")
+        written[split].append((path, len(pending[split])))
+        pending[split].clear()
+
+    for entry in entries:
+        pending[entry.split].append(entry)
+        if len(pending[entry.split]) == shard_examples:
+            flush(entry.split)
+    for split in SPLITS:
+        if pending[split]:
+            flush(split)
+    return [
+        ShardPlan(f"{split}-{index:05d}-of-{len(files):05d}.tfrecord", split, path, count)
+        for split, files in written.items()
+        for index, (path, count) in enumerate(files)
+    ]
+
+
+def read_plan(path: str) -> Iterator[Entry]:
+    """The entries of a plan, one at a time."""
+    with open_file(path) as file:
+        for line in file:
+            yield Entry(**json.loads(line))

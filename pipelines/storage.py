@@ -1,0 +1,143 @@
+"""Files on any of Beam's file systems, local path or `gs://` ..., and a source's, which are not trusted."""
+
+import hashlib
+import os
+import posixpath
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from apache_beam.io.filesystem import CompressionTypes
+from apache_beam.io.filesystems import FileSystems
+
+from pipelines.annotation import Unusable
+
+__all__ = ["Source", "create", "digest", "exists", "is_local", "names", "open_file", "rename"]
+
+_CHUNK = 1 << 20
+
+
+def is_local(path: str) -> bool:
+    """Whether a path is one of this machine's, and not `scheme://...`."""
+    return FileSystems.get_scheme(path) is None
+
+
+def open_file(path: str) -> BinaryIO:
+    """A file for reading, as it is stored."""
+    return FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
+
+
+def create(path: str) -> BinaryIO:
+    """A new file for writing; on object stores it appears when it is closed."""
+    return FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED)
+
+
+def digest(path: str, checksum):
+    """The checksum (of `hashlib` or `google_crc32c`), having been given all of a file, in hexadecimal."""
+    with open_file(path) as file:
+        while chunk := file.read(_CHUNK):
+            checksum.update(chunk)
+    return checksum.digest().hex()
+
+
+def exists(path: str) -> bool:
+    """Whether there is such a file, or a folder."""
+    return FileSystems.exists(path)
+
+
+def rename(path: str, new: str) -> None:
+    """Moves a file to a new name, replacing what is there."""
+    FileSystems.rename([path], [new])
+
+
+def names(folder: str, *, deep: bool = False) -> Iterator[str]:
+    """Names of the files in a folder; with `deep`, paths of all those below it. None if it is absent."""
+    if is_local(folder) and not deep:
+        yield from os.listdir(folder) if os.path.isdir(folder) else ()
+        return
+    prefix = folder.rstrip("/") + "/"
+    for found in _match(f"{prefix}{'**' if deep else '*'}"):
+        yield found.path.removeprefix(prefix)
+
+
+@dataclass(frozen=True)
+class Source:
+    """The directory of a data set; every name is relative to it, with `/` between its parts.
+
+    Example:
+      >>> Source("gs://bucket/wflw").read("a.jpg", "image", most=1 << 20, folder="WFLW_images")
+    """
+
+    root: str
+
+    def path(self, *names: str) -> str:
+        """The full path of a name, which is not checked."""
+        return FileSystems.join(self.root, *names)
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a file or a folder that is not empty."""
+        path = self.path(name)
+        return exists(path) or any(_match(f"{path}/*", 1))
+
+    def open(self, name: str) -> BinaryIO:
+        """One of the lists that a reader names by itself."""
+        return open_file(self.path(name))
+
+    def names(self, folder: str) -> Iterator[str]:
+        """Names of the files in a folder; none if there is no such folder."""
+        return names(self.path(folder))
+
+    def sha256(self, name: str) -> str:
+        """The SHA-256 of one of the lists."""
+        return digest(self.path(name), hashlib.sha256())
+
+    def read(self, name: str, kind: str, most: int, folder: str = "") -> bytes:
+        """The content of a file that the source names itself and that is therefore not trusted.
+
+        Args:
+          name: path below `folder`.
+          kind: "image" or "labels": what the reasons of rejects call it.
+          most: bytes; a larger file is refused, unread.
+          folder: below the source's directory; no name, nor a symbolic link, may leave it.
+
+        Raises:
+          Unusable: `path_outside_source`, or `missing_`, `unreadable_` or the kind with `_too_large`.
+        """
+        path = self._inside(folder, name, kind)
+        try:
+            with open_file(path) as file:
+                content = file.read(most + 1)
+        except OSError as error:
+            raise Unusable(f"unreadable_{kind}", f"{name!r}: {_one_line(error)}") from None
+        if len(content) > most:
+            raise Unusable(f"{kind}_too_large", f"{name!r} has more than {most:,} bytes")
+        return content
+
+    def _inside(self, folder: str, name: str, kind: str) -> str:
+        root = self.path(folder) if folder else self.root
+        try:
+            if is_local(root):
+                root = os.path.realpath(root)
+                path = os.path.realpath(os.path.join(root, name), strict=False)
+                inside, found = os.path.commonpath([root, path]) == root, os.path.isfile(path)
+            else:
+                relative = posixpath.normpath(name)
+                inside = not relative.startswith(("/", "..")) and "://" not in name
+                path = FileSystems.join(root, relative)
+                found = inside and FileSystems.exists(path)
+        except (OSError, ValueError) as error:  # A loop of links, a NUL in the name.
+            raise Unusable(f"missing_{kind}", f"{name!r}: {_one_line(error)}") from None
+        if not inside:
+            raise Unusable("path_outside_source", f"{name!r} leaves {folder or 'the source'}")
+        if not found:
+            raise Unusable(f"missing_{kind}", f"{name!r} is no file of {folder or 'the source'}")
+        return path
+
+
+def _match(pattern: str, limit: int | None = None):
+    limits = None if limit is None else [limit]
+    return FileSystems.match([pattern], limits)[0].metadata_list
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
