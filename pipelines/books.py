@@ -37,7 +37,7 @@ class Books:
         self._image_sizes = Counter()
 
     def add(self, example: dict) -> None:
-        """Counts an example as `records.decode` gives it."""
+        """Counts an example, as `records.encode` takes it or `records.decode` gives it."""
         *centre, half = square_around(example["box"].astype(np.float64), self._landmark_set.square)
         labelled = example["weights"] > 0
         points = (example["landmarks"].reshape(-1, 2).astype(np.float64) - centre) / half

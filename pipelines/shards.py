@@ -14,6 +14,7 @@ from itertools import groupby
 
 import apache_beam as beam
 import google_crc32c
+import numpy as np
 from apache_beam.metrics import Metrics
 from apache_beam.runners.runner import PipelineResult
 
@@ -109,13 +110,13 @@ class WriteShard(beam.DoFn):
         checksum, size = google_crc32c.Checksum(), 0
         aside = self._work.path("writing", f"{plan.name}.{uuid.uuid4().hex}")
         with create(aside) as file:
-            for item in self._encode(sources.groups(read_plan(plan.path))):
+            for item in self._examples(sources.groups(read_plan(plan.path))):
                 if isinstance(item, Reject):
                     rejects.append(asdict(item))
                     continue
-                books.add(records.decode(item))
-                Metrics.distribution("bytes", "record").update(len(item))
-                framed = frame(item)
+                books.add(item)
+                framed = frame(records.encode(**item))
+                Metrics.distribution("bytes", "record").update(len(framed))
                 checksum.update(framed)
                 size += len(framed)
                 file.write(framed)
@@ -132,7 +133,7 @@ class WriteShard(beam.DoFn):
         }
         return values | books.to_json(), rejects
 
-    def _encode(self, groups) -> Iterator[bytes | Reject]:
+    def _examples(self, groups) -> Iterator[dict | Reject]:
         for content, labelled in groups:
             image = _open_image(content)
             for entry, labels in labelled:
@@ -142,15 +143,17 @@ class WriteShard(beam.DoFn):
                 except Unusable as unusable:
                     yield Reject.of(entry, unusable)
 
-    def _example(self, entry: Entry, labels: Labels, image: SourceImage) -> bytes:
+    def _example(self, entry: Entry, labels: Labels, image: SourceImage) -> dict:
+        """What `records.encode` takes, numbers rounded as records hold them."""
         jpeg, crop_to_original = store_crop(image, labels.box, **vars(self._parameters))
-        return records.encode(
-            id=entry.id,
-            image=jpeg,
-            image_size=image.size,
-            crop_to_original=crop_to_original,
-            **vars(labels),
-        )
+        return vars(labels) | {
+            "id": entry.id,
+            "image": jpeg,
+            "landmarks": labels.landmarks.astype(np.float32),
+            "box": labels.box.astype(np.float32),
+            "crop_to_original": crop_to_original,
+            "image_size": np.array(image.size),
+        }
 
 
 class _Sources:

@@ -54,6 +54,8 @@ def _example(i: int, **changes) -> bytes:
         "crop_to_original": np.eye(3),
         "normalizer": 20,
         "attributes": [0] * 6,
+        "image_size": (80, 60),
+        "people": 1,
     }
     return records.encode(**{**values, **changes})
 
@@ -72,8 +74,10 @@ def data(tmp_path):
                 writer.write(example)
         if shard is not None:
             path.write_bytes(shard)
-        books = {"examples": EXAMPLES, "shards": [path.name]}
-        manifest = {"format": 1, "landmark_set": "wflw", "splits": {"train": books, "test": books}}
+        books = {"examples": EXAMPLES, "shards": [{"name": path.name, "examples": EXAMPLES}]}
+        landmark_set = landmarks.describe(landmarks.WFLW)
+        values = {"landmark_set": landmark_set, "splits": {"train": books, "test": books}}
+        manifest = json.loads(records.manifest_text(values))
         (directory / records.MANIFEST).write_text(json.dumps(change(manifest)))
         return directory
 
@@ -158,6 +162,10 @@ def _with(**changes):
     return lambda manifest: {**manifest, **changes}
 
 
+def _shard(name):
+    return {"name": name, "examples": EXAMPLES}
+
+
 def _with_books(**changes):
     return lambda manifest: {
         **manifest,
@@ -172,22 +180,24 @@ def _with_books(**changes):
         (_with(splits=["train"]), "splits: Input should be a valid dictionary"),
         (_with(splits={"train": 3}), "splits.train: "),
         (_with(landmark_set=["wflw"]), "landmark_set: "),
-        (_with(landmark_set="x"), "unknown landmark set 'x'; known: 300w_lp, mpii, wflw"),
+        (_with(landmark_set="wflw"), "landmark_set: "),
+        (_with(landmark_set={"name": "x"}), "manifest.json: landmarks is required"),
+        (_with(format=1), "has format 1; this version reads 2: convert the data set again"),
         (_with_books(examples=None), "splits.train.examples: "),
         (_with_books(examples=-5), "splits.train.examples: "),
         (_with_books(examples=12.5), "splits.train.examples: "),
         (_with_books(examples=10**30), "splits.train.examples: "),
         (_with_books(shards="train.tfrecord"), "splits.train.shards: "),
         (_with_books(shards=[1]), "splits.train.shards.0: "),
-        (_with_books(shards=["../data/train.tfrecord"]), "splits.train.shards.0: "),
-        (_with_books(shards=["/dev/zero"]), "splits.train.shards.0: "),
-        (_with_books(shards=["gone.tfrecord"]), "gone.tfrecord is missing"),
+        (_with_books(shards=[_shard("../data/train.tfrecord")]), "splits.train.shards.0.name: "),
+        (_with_books(shards=[_shard("/dev/zero")]), "splits.train.shards.0.name: "),
+        (_with_books(shards=[_shard("gone.tfrecord")]), "gone.tfrecord is missing"),
         (_with_books(shards=[]), "holds 0 examples, but its manifest says 12"),
-        (_with_books(shards=["train.tfrecord"] * 2), "holds 24 examples, but .* says 12"),
+        (_with_books(shards=[_shard("train.tfrecord")] * 2), "holds 24 examples, but .* says 12"),
         (_with_books(examples=13), "holds 12 examples, but its manifest says 13"),
         (_with_books(examples=5), "holds 12 examples, but its manifest says 5"),
     ],
-    ids=range(18),
+    ids=range(20),
 )
 def test_train_refuses_a_manifest(refused, data, config_path, tmp_path, change, message):
     directory = data(change=change)

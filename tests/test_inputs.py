@@ -13,7 +13,7 @@ from tfhuber import config, inputs, landmarks, records
 from tfhuber.augment import equal_spacing, random_map
 
 
-def _record_with_dots(points: np.ndarray, crop_to_original: np.ndarray, size=(260, 240)) -> dict:
+def _record_with_dots(points: np.ndarray, crop_to_original: np.ndarray, size=(260, 240), people=1):
     """A parsed record whose stored crop shows a soft dot at each of three landmarks' places."""
     stored = (np.c_[points, np.ones(len(points))] @ np.linalg.inv(crop_to_original).T)[:, :2]
     x, y = np.meshgrid(np.arange(size[0]), np.arange(size[1]))
@@ -34,6 +34,8 @@ def _record_with_dots(points: np.ndarray, crop_to_original: np.ndarray, size=(26
         crop_to_original=crop_to_original,
         normalizer=50.0,
         attributes=np.zeros(0),
+        image_size=(400, 400),
+        people=people,
     )
     return records.parse(tf.constant(serialized), landmarks.MPII)
 
@@ -78,6 +80,21 @@ def test_drawn_dots_land_on_the_augmented_labels(in_pipeline):
             (original[:2] / original[2]).T, example["landmarks"].numpy()[:3], atol=1e-2
         )
     assert seen == {False, True}
+
+
+@pytest.mark.parametrize(
+    ("landmark_set", "people", "shifts"), [("mpii", 1, True), ("mpii", 2, False)]
+)
+def test_nobody_else_is_shifted_to_the_centre(landmark_set, people, shifts):
+    """The recipe's bodies: no shift when the image holds several people, whose joints have no label."""
+    example = _record_with_dots(np.full((3, 2), 200.0), np.diag([1.25, 1.24, 1]), people=people)
+    options = config.Augmentation(
+        mirror=0, rotation_degrees=0, scale=1, perspective=0, equal_spacing=False
+    )
+    key = tf.constant([3, 5], tf.int64)
+    found = inputs.network_example(example, landmarks.get(landmark_set), 128, options, key)
+    moved = np.abs(found["landmarks"].numpy()[:3] - 63.5).max()
+    assert (moved > 0.5) == shifts and (moved < 1e-3) != shifts
 
 
 def _ids(dataset) -> list[list[str]]:
