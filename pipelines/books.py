@@ -43,7 +43,7 @@ class Books:
         points = (example["landmarks"].reshape(-1, 2).astype(np.float64) - centre) / half
         x, y = np.where(labelled[:, np.newaxis], points, 0.0).T
         self._examples += 1
-        self._attributes += example["attributes"]
+        self._attributes += np.asarray(example["attributes"], np.int64)
         self._labelled += labelled
         self._sums += np.stack([x, y], axis=1)
         self._products += np.stack([x * x, x * y, y * y], axis=1)

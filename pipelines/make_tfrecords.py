@@ -11,7 +11,6 @@ import argparse
 import dataclasses
 import time
 from collections import Counter
-from functools import partial
 from importlib import metadata
 
 import google_crc32c
@@ -21,7 +20,7 @@ from pipelines.books import Books
 from pipelines.contact_sheet import CONTACT_SHEET, write_contact_sheet
 from pipelines.crops import MARGIN
 from pipelines.options import make_reader, parse_arguments
-from pipelines.output import Work, check_output, written_aside
+from pipelines.output import Work, written_aside
 from pipelines.plans import SPLITS, ShardPlan, hashed, hold_out, listed, write_plans
 from pipelines.reader import Reader
 from pipelines.runners import make_pipeline, run_job
@@ -39,7 +38,6 @@ SHARD_BOOKS = ("name", "examples", "bytes", "crc32c", "sources")
 def main(argv: list[str] | None = None) -> None:
     """The command; `argv` defaults to the process's arguments."""
     args, beam_options = parse_arguments(argv)
-    check_output(args.output, "a converted data set", records.MANIFEST, args.overwrite)
     reader, source = make_reader(args), Source(args.source)
     crops = CropParameters(
         rule=reader.landmark_set.square,
@@ -47,12 +45,18 @@ def main(argv: list[str] | None = None) -> None:
         margin=args.margin or MARGIN,
         quality=args.quality,
     )
-    with written_aside(args.output, records.MANIFEST, keep=BOOKS) as work:
+    pipeline = make_pipeline(args.runner, beam_options, args.processes)
+    with written_aside(
+        args.output,
+        "a converted data set",
+        records.MANIFEST,
+        overwrite=args.overwrite,
+        keep=BOOKS,
+    ) as work:
         plans = _plan(reader, source, args, work)
         versions = {name: metadata.version(name) for name in ("apache-beam", "pillow", "pyvips")}
         versions["tfhuber"] = tfhuber.__version__
         job = WriteShard(reader, source, work, crops, versions)
-        pipeline = make_pipeline(args.runner, beam_options, args.processes)
         _run(job, plans, work, pipeline)
         manifest = {
             "landmark_set": landmarks.describe(reader.landmark_set),
@@ -96,6 +100,7 @@ def _run(job: WriteShard, plans: list[ShardPlan], work: Work, pipeline) -> None:
     entries = {plan.name: plan.entries for plan in plans}
     for name in set(work.names("data")) - entries.keys():  # Of an earlier run with other options.
         work.clear("data", name)
+    write_shards(plans, job, work, pipeline)
     started = time.time()
     with progress(total=sum(entries.values()), desc="crop", unit=" examples") as bar:
 
@@ -103,7 +108,7 @@ def _run(job: WriteShard, plans: list[ShardPlan], work: Work, pipeline) -> None:
             finished = work.names(BOOKS, since=started) if is_local(work.root) else ()
             bar.update(sum(entries.get(name, 0) for name in finished) - bar.n)
 
-        run_job(partial(write_shards, plans, job, work, pipeline), follow_files)
+        run_job(pipeline, follow_files)
         bar.update(bar.total - bar.n)
 
 

@@ -8,17 +8,18 @@ manifest last, without which it is no data set.
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from apache_beam.io.filesystems import FileSystems
 
-from pipelines.storage import exists, is_local, names
+from pipelines.storage import create, exists, is_local, names
 
-__all__ = ["Work", "check_output", "written_aside"]
+__all__ = ["Work", "written_aside"]
 
-_REPLACED = "replaced"
+# Of the work: the data set that is being replaced on a local disk; the note that files are moving.
+_REPLACED, _MOVING = "replaced", "moving"
 
 
 @dataclass(frozen=True)
@@ -46,41 +47,32 @@ class Work:
         _remove(FileSystems.join(self.root, *parts))
 
 
-def check_output(output: str, what: str, marker: str, overwrite: bool) -> None:
-    """Raises `ValueError` if `output` holds something that may not be replaced.
-
-    Args:
-      output: where it is to appear.
-      what: what is made, for the message: "a converted data set".
-      marker: name of a file that only a data set of ours has.
-      overwrite: whether such a one may be replaced.
-    """
-    if exists(FileSystems.join(output, marker)):
-        if not overwrite:
-            raise ValueError(f"{output} already holds {what}; --overwrite replaces it")
-    elif _is_taken(output) and (is_local(output) or not exists(_aside(output, "data", marker))):
-        raise ValueError(f"{output} exists and does not hold {what}; choose another --output")
-    if os.path.ismount(output):
-        raise ValueError(f"{output} is a mount point; choose a directory below it as --output")
-
-
 @contextmanager
-def written_aside(output: str, marker: str, *, keep: str | None = None) -> Iterator[Work]:
-    """The `Work` whose folder `data` becomes `output`, replacing what is there, if all goes well.
+def written_aside(
+    output: str, what: str, marker: str, *, overwrite: bool, keep: str | None = None
+) -> Iterator[Work]:
+    """The `Work` whose folder `data` becomes `output` if all goes well.
+
+    What a process left behind that was killed while it put its data set in place is set right first:
+    an old data set that it had taken away is back, or its own one is in the work again.
 
     Args:
-      output: see `check_output`, which has been asked before.
-      marker: the file that is moved last where a folder cannot be renamed at once.
+      output: where the data set is to appear, with all folders above it.
+      what: it is, for messages: "a converted data set".
+      marker: the file without which it is none; no other directory is ever replaced.
+      overwrite: whether a data set that is there already may be replaced.
       keep: a folder of the work; if the block fails when something is in it, the work stays, so that
         the next one can go on from there. Otherwise nothing stays. After a kill, all does.
 
     Raises:
+      ValueError: if `output` holds something that may not be replaced, or cannot hold a data set.
       OSError: if another process is writing `output`.
     """
     work = Work(_aside(output))
     with _locked(work.root):
+        _recover(output, work, marker)
+        _check(output, what, marker, overwrite)
         try:
-            _recover(output, work)
             yield work
             _publish(output, work, marker)
         except BaseException as error:
@@ -92,20 +84,23 @@ def written_aside(output: str, marker: str, *, keep: str | None = None) -> Itera
         _remove(work.root)
 
 
-def _is_taken(output: str) -> bool:
-    if is_local(output) and not os.path.isdir(output):
-        return os.path.lexists(output)
-    return any(names(output))
-
-
-def _aside(output: str, *names: str) -> str:
+def _aside(output: str) -> str:
+    if is_local(output):
+        output = os.path.abspath(output)
+        if os.path.ismount(output):
+            raise ValueError(f"{output} is a mount point; choose a directory below it as --output")
     parent, name = FileSystems.split(output.rstrip("/"))
-    return FileSystems.join(parent, f".{name}.partial", *names)
+    if not name:
+        raise ValueError(f"{output} has no directory's name; choose a directory in it as --output")
+    return FileSystems.join(parent, f".{name}.partial")
 
 
 @contextmanager
 def _locked(directory: str) -> Iterator[None]:
-    """Holds a lock that ends with the process. Object stores have none."""
+    """Makes the directory and holds a lock on it that ends with the process. Object stores have none.
+
+    Nothing stays if nothing was put there.
+    """
     if not is_local(directory):
         yield
         return
@@ -113,22 +108,41 @@ def _locked(directory: str) -> Iterator[None]:
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        # Its last user may have removed it since it was opened.
+        if not os.path.samestat(os.fstat(descriptor), os.stat(directory)):
+            raise FileNotFoundError
+    except (BlockingIOError, FileNotFoundError):
         os.close(descriptor)
         raise OSError(f"{directory} is in use: another process is writing there") from None
     try:
         yield
     finally:
+        with suppress(OSError):
+            os.rmdir(directory)
         os.close(descriptor)
 
 
-def _recover(output: str, work: Work) -> None:
-    """Brings back what a process was replacing when it was killed between the two renames."""
+def _check(output: str, what: str, marker: str, overwrite: bool) -> None:
+    if exists(FileSystems.join(output, marker)):
+        if not overwrite:
+            raise ValueError(f"{output} already holds {what}; --overwrite replaces it")
+    elif any(names(output, deep=not is_local(output))) or (
+        is_local(output) and os.path.lexists(output) and not os.path.isdir(output)
+    ):
+        raise ValueError(f"{output} exists and does not hold {what}; choose another --output")
+
+
+def _recover(output: str, work: Work, marker: str) -> None:
+    """Undoes what a process did that was killed in `_publish`, unless it had come to the end."""
     if is_local(output):
         replaced = work.path(_REPLACED)
         if os.path.exists(replaced) and not os.path.exists(output):
             os.rename(replaced, output)
         work.clear(_REPLACED)
+    elif exists(work.path(_MOVING)):
+        if not exists(FileSystems.join(output, marker)):
+            _move(set(names(output)).difference(work.names("data")), output, work.path("data"))
+        work.clear(_MOVING)
 
 
 def _publish(output: str, work: Work, marker: str) -> None:
@@ -138,14 +152,27 @@ def _publish(output: str, work: Work, marker: str) -> None:
             os.rename(output, work.path(_REPLACED))
         os.rename(data, output)
         return
-    old = {name: FileSystems.join(output, name) for name in names(output)}
-    new = list(names(data))
-    if marker in old:
-        FileSystems.delete([old.pop(marker)])
-    for name in sorted(new, key=lambda name: name == marker):
-        FileSystems.rename([work.path("data", name)], [FileSystems.join(output, name)])
-    if leftover := [path for name, path in old.items() if name not in new]:
-        FileSystems.delete(leftover)
+    with create(work.path(_MOVING)) as note:
+        note.write(output.encode())
+    old, new = set(names(output)), set(names(data))
+    if marker in old:  # From here on, what is there is no data set.
+        _delete([FileSystems.join(output, marker)])
+    _delete(FileSystems.join(output, name) for name in old - new - {marker})
+    _move(new - {marker}, data, output)
+    _move([marker], data, output)
+
+
+def _move(files: Iterable[str], source: str, target: str) -> None:
+    files = sorted(files)
+    FileSystems.rename(
+        [FileSystems.join(source, name) for name in files],
+        [FileSystems.join(target, name) for name in files],
+    )
+
+
+def _delete(paths: Iterable[str]) -> None:
+    if paths := list(paths):
+        FileSystems.delete(paths)
 
 
 def _remove(path: str) -> None:
@@ -154,7 +181,6 @@ def _remove(path: str) -> None:
             shutil.rmtree(path, ignore_errors=True)
         elif os.path.exists(path):
             os.remove(path)
-    elif exists(path):
-        FileSystems.delete([path])
-    elif files := [FileSystems.join(path, name) for name in names(path, deep=True)]:
-        FileSystems.delete(files)
+    else:
+        _delete([path] if exists(path) else [])
+        FileSystems.delete([f"{path}/"])

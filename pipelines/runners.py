@@ -1,26 +1,51 @@
 """Beam's runners: the one in this process, with workers beside it on request, or any other."""
 
 import argparse
+import builtins
 import ctypes
 import logging
 import queue
+import re
 import shlex
 import sys
 import threading
 from collections.abc import Callable
-from typing import TypeVar
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import PipelineOptions
+import grpc
+from apache_beam.io.filesystem import BeamIOError
+from apache_beam.options.pipeline_options import PipelineOptions, PortableOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
-
-T = TypeVar("T")
 
 __all__ = ["LOCAL", "make_pipeline", "run_job"]
 
 # Not `DirectRunner`: that one may download another runner, and run it, before it starts.
 LOCAL = FnApiRunner.__name__
+
+# What other runners say of the job is shown. That a step failed is not: it is raised, in one line.
+_LOG_LEVELS = {
+    "": logging.CRITICAL,
+    "apache_beam": logging.WARNING,
+    "apache_beam.runners.common": logging.CRITICAL,
+    "apache_beam.runners.dataflow": logging.INFO,
+    "apache_beam.runners.portability": logging.INFO,
+    "apache_beam.runners.worker": logging.CRITICAL,
+}
+
+# Beam's default, 300 seconds, would end the wait for a job that takes longer. It is a year.
+_JOB_SERVER_TIMEOUT = "--job_server_timeout=31536000"
+_SECONDS_TO_CONNECT = 5
+
+# The end of a Python traceback, such as `RuntimeError: OSError: disk full [while running 'Step']`.
+_PYTHON_ERROR = re.compile(
+    r"^(?:RuntimeError: )?(?:\w+\.)*(\w+(?:Error|Exception)): (.*?)(?: \[while running .*)?$",
+    re.MULTILINE,
+)
+
+
+# How runners say that they have failed.
+_FAILURES = ("RuntimeError", "NotImplementedError", "DataflowRuntimeException")
 
 
 def make_pipeline(runner: str, options: list[str], processes: int = 1) -> beam.Pipeline:
@@ -32,18 +57,27 @@ def make_pipeline(runner: str, options: list[str], processes: int = 1) -> beam.P
       processes: how many workers the local runner has; 1 means none beside this process.
 
     Raises:
-      ValueError: if Beam doesn't know the runner, or not an option of the local one.
+      ValueError: if the runner cannot be used, or Beam doesn't know an option of the local one.
+      OSError: if there is no job service where there should be one.
     """
     if runner == LOCAL:
         _check(options)
         # Beam logs each failure, with its traceback, before it is raised.
         logging.getLogger().setLevel(logging.CRITICAL)
         return beam.Pipeline(*_local(options, processes))
-    logging.getLogger().setLevel(logging.INFO)
+    if "dask" in runner.lower():
+        raise ValueError(f"--runner {runner} is not supported: it loses rejects without a word")
+    if processes != 1:
+        raise ValueError(f"--processes belongs to --runner {LOCAL}; {runner} has its own options")
+    logging.basicConfig()
+    for name, level in _LOG_LEVELS.items():
+        logging.getLogger(name).setLevel(level)
     try:
-        return beam.Pipeline(runner, PipelineOptions(options))
+        pipeline = beam.Pipeline(runner, PipelineOptions([_JOB_SERVER_TIMEOUT, *options]))
     except ImportError as error:
         raise ValueError(f"--runner {runner}: {error}") from error
+    _await_job_service(pipeline.options.view_as(PortableOptions).job_endpoint)
+    return pipeline
 
 
 def _local(options: list[str], processes: int) -> tuple[FnApiRunner, PipelineOptions]:
@@ -73,30 +107,56 @@ def _check(options: list[str]) -> None:
         raise ValueError(f"{unknown[0]!r} is no option of this command, nor of Beam; see --help")
 
 
-def run_job(job: Callable[[], T], watch: Callable[[], None]) -> T:
-    """Returns what `job` returns, and calls `watch` twice a second meanwhile.
+def _await_job_service(endpoint: str | None) -> None:
+    if endpoint and endpoint != "embed":
+        with grpc.insecure_channel(endpoint) as channel:
+            try:
+                grpc.channel_ready_future(channel).result(timeout=_SECONDS_TO_CONNECT)
+            except grpc.FutureTimeoutError:
+                raise OSError(f"--job_endpoint {endpoint}: no job service answers") from None
 
-    The job runs in a thread: in this one, Beam would take an interrupt for a failure of the job.
+
+def run_job(pipeline: beam.Pipeline, watch: Callable[[], None]) -> None:
+    """Runs a pipeline to its end, and calls `watch` twice a second meanwhile.
 
     Args:
-      job: runs a pipeline to its end.
+      pipeline: from `make_pipeline`, with the job in it.
       watch: such as the update of a progress bar.
 
     Raises:
-      ChildProcessError: if a local worker process dies, which Beam would wait for without end.
+      OSError: if a worker met one, if a local worker process died, or if the runner has failed.
     """
+    try:
+        if isinstance(pipeline.runner, FnApiRunner):
+            _watched(pipeline.run, watch)
+            return
+        # Runners that start a job service want the main thread, for they handle signals.
+        result = pipeline.run()
+        try:
+            _watched(result.wait_until_finish, watch)
+        except KeyboardInterrupt as interrupt:
+            _cancel(result, interrupt)
+            raise
+    except Exception as error:
+        if readable := _readable(error):
+            raise readable from error
+        raise
+
+
+def _watched(job: Callable[[], object], watch: Callable[[], None]) -> None:
+    """Calls `job` in a thread: in this one, Beam would take an interrupt for a failure of the job."""
     outcomes = queue.SimpleQueue()
 
     def work():
         try:
-            outcomes.put((job(), None))
+            job()
+            outcomes.put(None)
         except BaseException as error:
-            outcomes.put((None, error))
+            outcomes.put(error)
 
     def on_failed_thread(failure):
-        if failure.thread.name == "run_worker":
-            died = ChildProcessError(f"a worker process died: {failure.exc_value}")
-            outcomes.put((None, died))
+        if failure.thread.name == "run_worker":  # Beam would wait for it without end.
+            outcomes.put(ChildProcessError(f"a worker process died: {failure.exc_value}"))
         else:
             excepthook(failure)
 
@@ -106,13 +166,13 @@ def run_job(job: Callable[[], T], watch: Callable[[], None]) -> T:
     try:
         while True:
             try:
-                result, error = outcomes.get(timeout=0.5)
+                error = outcomes.get(timeout=0.5)
                 break
             except queue.Empty:
                 watch()
     except KeyboardInterrupt:
-        # Beam has no way to stop a local job, and a thread that the interpreter's end meets in
-        # TensorFlow aborts the process; one that waits for other processes does no harm.
+        # Beam has no way to stop a local job, and a thread that the interpreter's end meets in C++
+        # may abort the process; one that waits for other processes does no harm.
         ctypes.pythonapi.PyThreadState_SetAsyncExc(
             ctypes.c_ulong(thread.ident), ctypes.py_object(KeyboardInterrupt)
         )
@@ -122,4 +182,23 @@ def run_job(job: Callable[[], T], watch: Callable[[], None]) -> T:
         threading.excepthook = excepthook
     if error:
         raise error
-    return result
+
+
+def _cancel(result, interrupt: KeyboardInterrupt) -> None:
+    try:
+        result.cancel()
+    except Exception as error:
+        interrupt.add_note(f"the job could not be cancelled and may go on: {error}")
+
+
+def _readable(error: Exception) -> OSError | None:
+    """The `OSError` that a failed job comes down to, if it does; what a worker raised comes as text."""
+    if isinstance(error, grpc.RpcError):
+        return OSError(f"the job service has failed: {error.code().name}: {error.details()}")
+    text, name = str(error), type(error).__name__
+    kind, message = (_PYTHON_ERROR.findall(text) or [("", "")])[-1]
+    if kind == BeamIOError.__name__ or issubclass(getattr(builtins, kind, Exception), OSError):
+        return OSError(message)
+    if "[while running" in text or name not in _FAILURES:  # A defect of ours.
+        return None
+    return OSError(f"the runner has failed: {f'{kind}: {message}' if kind else text}")

@@ -31,7 +31,7 @@ from pipelines.drawing_faces import draw_faces
 from pipelines.drawing_figures import draw_figures
 from pipelines.face_views import face_views
 from pipelines.label_noise import huber_noise
-from pipelines.output import check_output, written_aside
+from pipelines.output import written_aside
 from pipelines.sample_layouts import (
     Picture,
     people,
@@ -98,8 +98,7 @@ def write_sample_data(
             raise ValueError(f"{name} must be at least {least}, got {value}")
 
     output = str(Path(output).resolve())
-    check_output(output, "sample data", MARKER, overwrite)
-    with written_aside(output, MARKER) as work:
+    with written_aside(output, "sample data", MARKER, overwrite=overwrite) as work:
         work.clear("data")  # Of a run that was killed.
         scratch = Path(work.path("data"))
         scratch.mkdir()

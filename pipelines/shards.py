@@ -16,7 +16,6 @@ import apache_beam as beam
 import google_crc32c
 import numpy as np
 from apache_beam.metrics import Metrics
-from apache_beam.runners.runner import PipelineResult
 
 from pipelines.annotation import Entry, Labels, Reject, Unusable
 from pipelines.books import Books
@@ -228,17 +227,14 @@ def read_lines(path: str) -> list:
 
 def write_shards(
     plans: list[ShardPlan], write_shard: WriteShard, work: Work, pipeline: beam.Pipeline
-) -> PipelineResult:
-    """Runs the job, which leaves shards, books and rejects in the work's folders of these names.
+) -> None:
+    """Adds the job that leaves shards, books and rejects in the work's folders of these names.
 
     Args:
       plans: one a shard.
       write_shard: makes a shard of each.
       work: the one that `write_shard` has.
-      pipeline: a new one, which is run to its end.
-
-    Raises:
-      OSError: if a shard cannot be written.
+      pipeline: gets the job, and is not run.
     """
     written = (
         pipeline
@@ -248,17 +244,6 @@ def write_shards(
     )
     _ = written.rejects | "KeepRejects" >> beam.ParDo(_WriteLines(work, REJECTS))
     _ = written.books | "KeepBooks" >> beam.ParDo(_WriteLines(work, BOOKS))
-    try:
-        result = pipeline.run()
-        result.wait_until_finish()
-    except RuntimeError as error:
-        # What a worker raised arrives as the text of its traceback.
-        last_line = str(error).strip().rpartition("\n")[2]
-        kind, _, message = last_line.partition(": ")
-        if kind in {each.__name__ for each in (OSError, *OSError.__subclasses__())}:
-            raise OSError(message) from error
-        raise
-    return result
 
 
 def _open_image(content: bytes | Unusable) -> SourceImage | Unusable:

@@ -1,12 +1,14 @@
 """Small data sets with photographs, sound and damaged, and the command that converts them."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
-from layouts import face, write_wflw
+from hostile_images import hostile_images, smooth
+from layouts import WFLW_LISTS, face, write_wflw
 from PIL import Image
 
 from pipelines.make_tfrecords import main
@@ -41,45 +43,63 @@ def faces(directory, train=6, test=3):
     return directory
 
 
-def damaged_faces(directory):
-    """A WFLW layout with a good face before and after each kind of damage; returns the reasons."""
-    good = face("good.jpg")
-    box = {name: face("good.jpg", box=values) for name, values in BAD_BOXES.items()}
-    damage = [
+def damage(directory):
+    """Adds files to a source in WFLW's layout; a line of the list, and the reason to refuse it, each."""
+    images = directory / "WFLW_images"
+    good, image = face("good.jpg"), smooth()
+    image.save(images / "good.jpg")
+    image.save(directory / "secret.jpg")
+    (directory / "outside").mkdir()
+    image.save(directory / "outside/secret.jpg")
+    hostile = hostile_images()
+    for name, (content, _) in hostile.items():
+        (images / name).write_bytes(content)
+    (images / "folder.jpg").mkdir()
+    (images / "link.jpg").symlink_to(directory / "secret.jpg")
+    (images / "album").symlink_to(directory / "outside")
+    (images / "loop.jpg").symlink_to(images / "loop.jpg")
+    (images / "device.jpg").symlink_to("/dev/zero")
+    os.mkfifo(images / "pipe.jpg")
+    with open(images / "sparse.jpg", "wb") as file:
+        file.truncate(1 << 40)
+    paths = {
+        "absent.jpg": "missing_image",
+        "folder.jpg": "missing_image",
+        "pipe.jpg": "missing_image",
+        "loop.jpg": "missing_image",
+        "nul\0.jpg": "missing_image",
+        "x" * 5000: "missing_image",
+        "../secret.jpg": "path_outside_source",
+        "/etc/passwd": "path_outside_source",
+        "link.jpg": "path_outside_source",
+        "album/secret.jpg": "path_outside_source",
+        "device.jpg": "path_outside_source",
+        "sparse.jpg": "image_too_large",
+    }
+    boxes = {name: face("good.jpg", box=values) for name, values in BAD_BOXES.items()}
+    return [
         (good[:150], "wrong_field_count"),
         (["x", *good[1:]], "not_a_number"),
         (["nan", *good[1:]], "non_finite_landmark"),
         (["1e12", *good[1:]], "absurd_landmark"),
         (["0"] * 196 + good[196:], "degenerate_landmarks"),
-        *((fields, name) for name, fields in box.items()),
         ([*good[:200], "7", *good[201:]], "bad_attribute"),
-        (face("absent.jpg"), "missing_image"),
-        (face("../secret.jpg"), "path_outside_source"),
-        (face("/etc/passwd"), "path_outside_source"),
-        (face("link.jpg"), "path_outside_source"),
-        (face("truncated.jpg"), "undecodable_image"),
-        (face("truncated.png"), "undecodable_image"),
-        (face("empty.jpg"), "undecodable_image"),
-        (face("text.jpg"), "undecodable_image"),
-        (face("deep.png"), "unsupported_pixels"),
-        (face("folder.jpg"), "missing_image"),
+        *((fields, name) for name, fields in boxes.items()),
+        *((face(name), reason) for name, reason in paths.items()),
+        *((face(name), reason) for name, (_, reason) in hostile.items()),
     ]
-    lines = [good]
-    for fields, _ in damage:
-        lines += [fields, good]
-    write_wflw(directory, lines, [good])
-    images = directory / "WFLW_images"
-    for path in (images / "good.jpg", images / "whole.png", directory / "secret.jpg"):
-        photograph(path)
-    for whole, cut in (("good.jpg", "truncated.jpg"), ("whole.png", "truncated.png")):
-        data = (images / whole).read_bytes()
-        (images / cut).write_bytes(data[: len(data) * 2 // 3])
-    (images / "empty.jpg").touch()
-    (images / "text.jpg").write_text("not an image")
-    (images / "folder.jpg").mkdir()
-    (images / "link.jpg").symlink_to(directory / "secret.jpg")
-    Image.new("I;16", (200, 180)).save(images / "deep.png")
-    return [reason for _, reason in damage]
+
+
+def damaged_faces(directory):
+    """A WFLW layout with a good face before and after each kind of damage; returns the reasons."""
+    good = face("good.jpg")
+    write_wflw(directory)
+    damaged = damage(directory)
+    lines = [good, *(fields for bad, _ in damaged for fields in (bad, good))]
+    for split, fields in (("train", lines), ("test", [good])):
+        path = directory / WFLW_LISTS / f"list_98pt_rect_attr_{split}.txt"
+        path.write_text("".join(" ".join(line) + "\n" for line in fields))
+    return [reason for _, reason in damaged]
 
 
 def arguments(source, output, *options, dataset="wflw"):

@@ -126,6 +126,20 @@ def test_what_has_no_normaliser_or_label_is_left_out_of_calibration(predictor, p
     assert np.isfinite(list(sharpness["percent"].values())).all()
 
 
+def test_a_split_without_labels_is_refused(predictor, split, predictions, monkeypatch):
+    """Such as the official test people of MPII, which `--split deploy` keeps."""
+    bare = dataclasses.replace(predictions, weights=np.zeros_like(predictions.weights))
+    monkeypatch.setattr(evaluate, "collect", lambda *_: bare)
+    with pytest.raises(ValueError, match="split 'test' of .* has no labels"):
+        evaluate.evaluate(predictor, split)
+
+
+def test_a_split_with_other_landmarks_is_refused(predictor, split):
+    other = dataclasses.replace(split.landmark_set, square="longest")
+    with pytest.raises(ValueError, match="which are others of that name"):
+        evaluate.collect(predictor, dataclasses.replace(split, landmark_set=other))
+
+
 def test_the_mirrored_view_comes_back_into_the_frame(predictor, split):
     """For an image and its mirror image, test-time augmentation gives mirrored answers."""
     images = next(iter(inputs.evaluation_batches(split, predictor.config)))["image"]

@@ -20,6 +20,7 @@ from layouts import (
 )
 from PIL import Image
 
+from pipelines.verify import verify
 from tfhuber import landmarks, records
 
 
@@ -196,6 +197,21 @@ def test_a_list_of_images_is_held_out(tmp_path):
     assert split == {"train": {names[1], names[3]}, "valid": {names[0], names[2]}}
 
 
+@pytest.mark.parametrize("split", ["official", "deploy"])
+def test_nothing_is_held_out_on_request(tmp_path, split):
+    bare = {name: person()[name] for name in ("scale", "objpos")}
+    names = [f"{i}.jpg" for i in range(12)]
+    entries = [image(person(), name=name) for name in names]
+    write_mpii(tmp_path / "source", *entries, image(bare, name="test.jpg", train=0))
+    for name in (*names, "test.jpg"):
+        photograph(tmp_path / "source/images" / name, size=(60, 50))
+    manifest, _ = convert(tmp_path / "source", tmp_path / "out", "--split", split, dataset="mpii")
+    assert manifest["splits"].keys() == {"train", "test"}
+    assert manifest["splits"]["train"]["examples"] == 12
+    assert manifest["splits"]["test"]["examples"] == (split == "deploy")
+    verify(str(tmp_path / "out"))
+
+
 def test_a_list_that_names_no_image_is_an_error(tmp_path):
     faces(tmp_path / "source")
     (tmp_path / "valid.txt").write_text("elsewhere.jpg\n")
@@ -270,6 +286,9 @@ def test_a_failed_run_leaves_what_was_there(tmp_path, monkeypatch):
         (["--processes", "-1"], "--processes must be"),
         (["--validation-fraction", "1.5"], "--validation-fraction must be"),
         (["--validation-images", "/nowhere.txt"], "/nowhere.txt"),
+        (["--split", "tompson"], "--split tompson belongs to --dataset mpii, not wflw"),
+        (["--split", "official", "--validation-fraction", "0.5"], "holds nothing out"),
+        (["--landmarks", "x.json"], "--landmarks belongs to --dataset coco, not wflw"),
         (["--sizes", "64"], "'--sizes' is no option of this command, nor of Beam"),
         (["stray"], "'stray' is no option"),
         (["--direct_num_workers", "two"], "direct_num_workers: invalid int value"),
@@ -282,6 +301,12 @@ def test_nonsense_is_one_line_and_leaves_nothing(tmp_path, options, message):
         convert(source, tmp_path / "out", *options)
     assert message.lower() in str(error.value).lower()
     assert {path.name for path in tmp_path.iterdir()} == {"source"}
+
+
+def test_tompsons_split_asks_for_its_list(tmp_path):
+    crowd(tmp_path / "source", images=2)
+    with pytest.raises(ValueError, match=r"--validation-images FILE .*pose-hg-train"):
+        convert(tmp_path / "source", tmp_path / "out", "--split", "tompson", dataset="mpii")
 
 
 def test_a_missing_source_is_one_line_on_stderr(tmp_path):
@@ -340,11 +365,13 @@ def check_labels_lie_in_the_crop(example):
 @pytest.mark.slow
 def test_the_shared_data_sets_go_through(tmp_path, shared_data):
     manifest, rejects = convert(shared_data / "faces_wflw_layout", tmp_path / "faces")
+    verify(str(tmp_path / "faces"))
     counts = {name: books["examples"] for name, books in manifest["splits"].items()}
     assert (counts, rejects) == ({"train": 700, "test": 170}, [])
     manifest, rejects = convert(
         shared_data / "bodies_mpii_layout", tmp_path / "bodies", dataset="mpii"
     )
+    verify(str(tmp_path / "bodies"))
     splits = manifest["splits"]
     assert splits["train"]["examples"] + splits["valid"]["examples"] == 2000
     assert splits["valid"]["examples"] == pytest.approx(200, abs=40)

@@ -232,3 +232,24 @@ def test_real_people_come_back_as_they_were(tmp_path, shared_data):
         )
         np.testing.assert_allclose((item.box[:2] + item.box[2:]) / 2, sample["center"])
         np.testing.assert_allclose(item.box[2:] - item.box[:2], 200 * sample["scale"])
+
+
+def test_all_people_of_an_image_are_counted(tmp_path):
+    crowd = image(person(), person(annopoints=EMPTY), person(), name="a.jpg")
+    items = read(write_mpii(tmp_path, crowd, image(person(), name="b.jpg")))
+    found = [item.people for item in items if isinstance(item, Annotation)]
+    assert found == [3, 3, 1]
+
+
+def test_deployment_keeps_the_official_test_people_without_labels(tmp_path):
+    bare = {name: person()[name] for name in ("scale", "objpos")}
+    entries = (
+        image(person(annopoints=EMPTY), name="a.jpg"),
+        image(bare, name="b.jpg", train=0),
+        image({"scale": 1.5}, name="c.jpg", train=0),
+        image(name="d.jpg", train=0),
+    )
+    train, test, boxless, nobody = read(write_mpii(tmp_path, *entries), deploy=True)
+    assert [train.reason, boxless.reason, nobody.reason] == ["unlabelled", "no_box", "no_people"]
+    assert (test.split, test.weights.sum(), np.abs(test.landmarks).sum()) == ("test", 0, 0)
+    np.testing.assert_allclose(test.box, [119 - 150, 129 - 150, 119 + 150, 129 + 150])
