@@ -1,8 +1,8 @@
 """What a training step sees: dots where the labels say, each example once an epoch, resumable."""
 
 import dataclasses
-import json
 import io
+import json
 
 import numpy as np
 import pytest

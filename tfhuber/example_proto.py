@@ -1,6 +1,7 @@
 """The protocol buffer `tf.train.Example`, declared here, since TensorFlow's own module imports all of it.
 
-The bytes are the same, field for field; the package's name is not part of them.
+The bytes mean the same; the package's name is not part of them. Features are a list of entries here,
+which is what a map is on the wire, so that their order does not depend on protobuf's implementation.
 """
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
@@ -35,7 +36,6 @@ message_type {
     name: "FeatureEntry"
     field { name: "key" number: 1 type: TYPE_STRING }
     field { name: "value" number: 2 type_name: ".tfhuber.Feature" }
-    options { map_entry: true }
   }
 }
 message_type {

@@ -4,6 +4,7 @@ An example is a piece of the original image around one annotated box (the stored
 the ORIGINAL image's pixels; `crop_to_original` says where the stored pixels lie in the original.
 """
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Annotated
@@ -28,9 +29,20 @@ __all__ = [
 MANIFEST = "manifest.json"
 FORMAT = 2
 
-_BYTES = ("id", "image")
-_FLOATS = ("landmarks", "weights", "box", "crop_to_original", "normalizer")
-_INTEGERS = ("attributes", "image_size", "people")
+# Features in the order in which they are written; kinds are the fields of `tf.train.Feature`.
+_KINDS = {
+    "attributes": "int64_list",
+    "box": "float_list",
+    "crop_to_original": "float_list",
+    "id": "bytes_list",
+    "image": "bytes_list",
+    "image_size": "int64_list",
+    "landmarks": "float_list",
+    "normalizer": "float_list",
+    "people": "int64_list",
+    "weights": "float_list",
+}
+_DTYPES = {"float_list": np.float32, "int64_list": np.int64}
 
 
 class _Shard(BaseModel):
@@ -77,26 +89,27 @@ def encode(
       image_size: the original image's width and height in pixels.
       people: how many annotated subjects the original image holds, as far as is known.
     """
+    values = {
+        "attributes": attributes,
+        "box": box,
+        "crop_to_original": crop_to_original,
+        "id": id.encode(),
+        "image": image,
+        "image_size": image_size,
+        "landmarks": landmarks,
+        "normalizer": normalizer,
+        "people": people,
+        "weights": weights,
+    }
     example = Example()
-    feature = example.features.feature
-    feature["id"].bytes_list.value.append(id.encode())
-    feature["image"].bytes_list.value.append(image)
-    for name, values in (
-        ("landmarks", landmarks),
-        ("weights", weights),
-        ("box", box),
-        ("crop_to_original", crop_to_original),
-        ("normalizer", normalizer),
-    ):
-        feature[name].float_list.value.extend(np.asarray(values, np.float32).ravel().tolist())
-    for name, values in (
-        ("attributes", attributes),
-        ("image_size", image_size),
-        ("people", people),
-    ):
-        numbers = np.asarray(values, np.int64).ravel().tolist()
-        feature[name].int64_list.value.extend(numbers)
-    return example.SerializeToString(deterministic=True)
+    for name, kind in _KINDS.items():
+        feature = getattr(example.features.feature.add(key=name).value, kind)
+        feature.SetInParent()  # Without attributes it is an empty list, and not nothing.
+        if kind == "bytes_list":
+            feature.value.append(values[name])
+        else:
+            feature.value.extend(np.asarray(values[name], _DTYPES[kind]).ravel().tolist())
+    return example.SerializeToString()
 
 
 def decode(serialized: bytes) -> dict[str, bytes | np.ndarray]:
@@ -111,18 +124,20 @@ def decode(serialized: bytes) -> dict[str, bytes | np.ndarray]:
         example = Example.FromString(serialized)
     except DecodeError as error:
         raise ValueError(f"it is no tf.train.Example: {error}") from error
-    features, values = example.features.feature, {}
-    for names, kind in ((_BYTES, "bytes"), (_FLOATS, "float"), (_INTEGERS, "int64")):
-        for name in names:
-            if name not in features or not features[name].HasField(f"{kind}_list"):
-                raise ValueError(f"feature {name!r} is missing or does not hold {kind} values")
-            values[name] = getattr(features[name], f"{kind}_list").value
-    for name in _BYTES:
-        if len(values[name]) != 1:
-            raise ValueError(f"feature {name!r} holds {len(values[name])} values instead of one")
-        values[name] = values[name][0]
-    values |= {name: np.array(values[name], np.float32) for name in _FLOATS}
-    return values | {name: np.array(values[name], np.int64) for name in _INTEGERS}
+    features = {entry.key: entry.value for entry in example.features.feature}
+    values = {}
+    for name, kind in _KINDS.items():
+        if name not in features or not features[name].HasField(kind):
+            kind = kind.removesuffix("_list")
+            raise ValueError(f"feature {name!r} is missing or does not hold {kind} values")
+        found = getattr(features[name], kind).value
+        if kind != "bytes_list":
+            values[name] = np.array(found, _DTYPES[kind])
+        elif len(found) == 1:
+            values[name] = found[0]
+        else:
+            raise ValueError(f"feature {name!r} holds {len(found)} values instead of one")
+    return values
 
 
 def parse(serialized, landmark_set):
@@ -153,7 +168,7 @@ def parse(serialized, landmark_set):
             "people": tf.io.FixedLenFeature([], tf.int64),
         },
     )
-    for name in _FLOATS:
+    for name in (name for name, kind in _KINDS.items() if kind == "float_list"):
         example[name] = tf.debugging.assert_all_finite(example[name], f"{name} is not finite")
     return example
 
@@ -161,11 +176,16 @@ def parse(serialized, landmark_set):
 def manifest_text(manifest: dict) -> str:
     """The text of `manifest.json`, the last file of a data set: its presence means completeness.
 
+    It ends with a checksum of all the rest, so that `pipelines.verify` sees any change.
+
     Args:
       manifest: with `landmark_set` (its description, as `landmarks.describe` gives it), `splits`
         (name -> `examples`, `shards` and whatever else is counted), and where the data came from.
     """
-    return json.dumps({"format": FORMAT, **manifest}, indent=1) + "\n"
+    values = {"format": FORMAT, **manifest}
+    values.pop("sha256", None)
+    digest = hashlib.sha256(json.dumps(values).encode()).hexdigest()
+    return json.dumps({**values, "sha256": digest}, indent=1) + "\n"
 
 
 def read_manifest(directory: str | Path) -> dict:
