@@ -24,7 +24,7 @@ class Entry:
     """One annotated box as the source lists it; its labels are looked at by the worker.
 
     Attributes:
-      id: stable name, unique in the data set.
+      id: stable name, unique in its split.
       split: "train", "valid" or "test".
       image: path below the reader's image folder; "" where it is not known.
       source: file with the labels, relative to the source's directory.

@@ -11,7 +11,7 @@ __all__ = ["LARGEST_MEMBER", "members"]
 # Characters of one element of a top-level list, or of another top-level value.
 LARGEST_MEMBER = 16 * 2**20
 
-_CHUNK = 2**20
+_CHUNK = 2**18
 _SPACE = re.compile(r"[ \t\r\n]*")
 _AFTER_A_NUMBER = frozenset(" \t\r\n,]}")
 _DECODER = json.JSONDecoder()
@@ -72,7 +72,7 @@ def _object(text: "_Text") -> Iterator[tuple[str, int | None, Any]]:
 
 def _items(text: "_Text", end: str) -> Iterator[int]:
     """Counts the items of a list or an object from 1; whoever takes a number reads the item."""
-    text.take(text.peek())
+    text.take("{", "[")
     if text.peek() == end:
         text.take(end)
         return

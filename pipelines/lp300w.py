@@ -16,8 +16,6 @@ __all__ = ["LP300W_FOLDERS", "Lp300w"]
 
 LP300W_FOLDERS = ("AFW", "HELEN", "IBUG", "LFPW")
 _POINTS = 68
-# The error is measured against the distance between the eyes' outer corners.
-_LEFT_CORNER, _RIGHT_CORNER = 36, 45
 # Official files have 2 to 5 KB. Compressed numbers can be a thousand times as large.
 _LARGEST_FILE = 65_536
 
@@ -79,14 +77,9 @@ class Lp300w:
             raise Unusable("unlabelled", f"{path} labels none of the points")
         box = np.concatenate([points[labelled].min(axis=0), points[labelled].max(axis=0)])
         check_box(box)
-        eyes = points[_LEFT_CORNER] - points[_RIGHT_CORNER]
-        both = labelled[_LEFT_CORNER] and labelled[_RIGHT_CORNER]
-        return Labels(
-            landmarks=np.where(labelled[:, np.newaxis], points, 0.0),
-            weights=labelled.astype(np.float64),
-            box=box,
-            normalizer=float(np.linalg.norm(eyes)) if both else 0.0,
-        )
+        weights = labelled.astype(np.float64)
+        normalizer = self.landmark_set.normalizer_length(points, weights, box)
+        return Labels(np.where(labelled[:, np.newaxis], points, 0.0), weights, box, normalizer)
 
     def photograph(self, image: str) -> str:
         """The photograph that an image was made from: all its faces, poses and mirrored copies.

@@ -3,7 +3,7 @@
     python -m pipelines.verify DIR
 
 Compared are the names of the files; each shard's size, checksum and examples; all that an example
-holds, with its image decoded; that no two have the same id; what was counted; and the rejects.
+holds, with its image decoded; that no two of a split have the same id; what was counted; and the rejects.
 """
 
 import argparse
@@ -160,7 +160,7 @@ def _read_shard(directory: str, landmark_set: LandmarkSet, shard: Shard) -> tupl
             except ValueError as error:
                 raise ValueError(f"record {number}: {error}") from None
             books.add(example)
-            hashes.append(_hash(example["id"]))
+            hashes.append(_hash(shard, example["id"]))
         if len(hashes) != shard.examples:
             raise ValueError(f"it has {len(hashes)} examples, the manifest says {shard.examples}")
     return books.to_json(), np.array(hashes, np.uint64)
@@ -183,12 +183,14 @@ def _same(said, found) -> bool:
     return type(said) is type(found) and said == found
 
 
-def _hash(id: bytes) -> int:
-    return int.from_bytes(hashlib.blake2b(id, digest_size=8).digest())
+def _hash(shard: Shard, id: bytes) -> int:
+    """Of the id and the split; the same list position may be in two splits' lists."""
+    split = shard.name.partition("-")[0].encode()
+    return int.from_bytes(hashlib.blake2b(id, digest_size=8, key=split).digest())
 
 
 def _check_ids(directory: str, shards: Iterable[Shard], hashes: np.ndarray) -> None:
-    """Raises `ValueError` if two examples have the same id; `hashes` [examples] is sorted for it."""
+    """Raises `ValueError` if two examples of a split have the same id; `hashes` [examples] is sorted for it."""
     hashes.sort()
     suspects = set(hashes[1:][hashes[1:] == hashes[:-1]].tolist())
     if not suspects:
@@ -198,10 +200,11 @@ def _check_ids(directory: str, shards: Iterable[Shard], hashes: np.ndarray) -> N
         with _opened(directory, shard) as file:
             for number, record in enumerate(read_records(file), start=1):
                 id = records.decode(record)["id"]
-                if _hash(id) in suspects:
-                    if id in places:
-                        raise ValueError(f"record {number} has the id {id!r} of {places[id]}")
-                    places[id] = f"record {number} of {shard.name}"
+                if (key := _hash(shard, id)) in suspects:
+                    if (key, id) in places:
+                        place = places[key, id]
+                        raise ValueError(f"record {number} has the id {id!r} of {place}")
+                    places[key, id] = f"record {number} of {shard.name}"
 
 
 def _check_rejects(directory: str, path: str, manifest: Manifest) -> None:

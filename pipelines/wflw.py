@@ -17,8 +17,6 @@ _LISTS = "WFLW_annotations/list_98pt_rect_attr_train_test/list_98pt_rect_attr_{}
 _SPLITS = ("train", "test")
 _POINTS, _BOX, _ATTRIBUTES = 2 * 98, 4, 6
 _FIELDS = _POINTS + _BOX + _ATTRIBUTES + 1
-# The error is measured against the distance between the eyes' outer corners.
-_LEFT_CORNER, _RIGHT_CORNER = 60, 72
 # Official lines have 2,500 bytes; a file without line ends must not fill the memory.
 _LONGEST_LINE = 65_536
 
@@ -55,14 +53,11 @@ class Wflw:
     def labels(self, entry: Entry, source: Source) -> Labels:
         """As in `Reader`."""
         landmarks, box, attributes = _parse(entry.labels.split())
-        eyes = landmarks[_LEFT_CORNER] - landmarks[_RIGHT_CORNER]
-        return Labels(
-            landmarks=landmarks,
-            weights=np.ones(len(landmarks)),
-            box=box,
-            normalizer=float(np.linalg.norm(eyes)),
-            attributes=attributes,
-        )
+        weights = np.ones(len(landmarks))
+        normalizer = self.landmark_set.normalizer_length(landmarks, weights, box)
+        if normalizer == 0:
+            raise Unusable("degenerate_landmarks", "the eyes' outer corners are the same point")
+        return Labels(landmarks, weights, box, normalizer, attributes)
 
     def photograph(self, image: str) -> str:
         """The image itself."""
@@ -89,8 +84,6 @@ def _parse(fields: list[str]) -> tuple[np.ndarray, np.ndarray, tuple[int, ...]]:
     check_box(box)
     if not np.all(np.isin(attributes, (0, 1))):
         raise Unusable("bad_attribute", f"attributes {' '.join(fields[-7:-1])} are not all 0 or 1")
-    if np.array_equal(landmarks[_LEFT_CORNER], landmarks[_RIGHT_CORNER]):
-        raise Unusable("degenerate_landmarks", "the eyes' outer corners are the same point")
     return landmarks, box, tuple(int(flag) for flag in attributes)
 
 

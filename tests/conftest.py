@@ -4,7 +4,9 @@ import logging
 import os
 import random
 import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import hypothesis
@@ -46,6 +48,23 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real photographs at {folder} (set TFHUBER_SHARED_DATA to their folder)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def job_service(tmp_path_factory):
+    """Beam's own local job service, in a process of its own: the options that send a job there."""
+    folder = tmp_path_factory.mktemp("job_service")
+    command = [sys.executable, "-m", "apache_beam.runners.portability.local_job_service_main"]
+    with (folder / "log").open("wb") as log:
+        options = ["--port_file", folder / "port", "--staging_dir", folder]
+        process = subprocess.Popen([*command, *options], stdout=log, stderr=log)
+    while not (folder / "port").exists():
+        assert process.poll() is None, (folder / "log").read_text()
+        time.sleep(0.05)
+    endpoint = f"--job_endpoint=localhost:{(folder / 'port').read_text()}"
+    yield ["--runner", "PortableRunner", endpoint, "--environment_type=LOOPBACK"]
+    process.terminate()
+    process.wait()
 
 
 @pytest.fixture(scope="session")

@@ -26,7 +26,9 @@ def examples(output):
                 for record in read_records(file):
                     values = records.decode(record)
                     del values["id"]
-                    found.append({name: np.asarray(value).tolist() for name, value in values.items()})
+                    found.append(
+                        {name: np.asarray(value).tolist() for name, value in values.items()}
+                    )
     return found
 
 

@@ -87,7 +87,7 @@ def test_calibration_and_sharpness_are_those_of_the_distributions(predictor, pre
     # All landmarks of drawn faces are labelled: the mean error is the NME.
     assert calibration["empirical_error"] == pytest.approx(metrics["nme"], rel=1e-6)
     assert calibration["expected_error"] == pytest.approx(expected.mean())
-    assert calibration["unit"] == "% of the eye distance"
+    assert calibration["unit"] == "% of the distance from left_eye_0 to right_eye_4"
     bins = calibration["bins"]
     assert sum(bins["count"]) == actual.size == predictions.weights.size
     np.testing.assert_allclose(

@@ -200,13 +200,15 @@ def test_a_record_that_is_no_example(data):
 
 
 def test_an_id_that_is_there_twice(data):
-    forge(data, TEST, 3, id=values_of(data, FIRST, 2)["id"].decode())
-    id = b"0--Parade/train_0.jpg#2"
-    assert fault(data) == f"{TEST}: record 3 has the id {id} of record 2 of {FIRST}"
+    id = values_of(data, FIRST, 2)["id"]
+    forge(data, TEST, 3, id=id.decode())  # In another split's list it is another line.
+    verify(str(data))
+    forge(data, SECOND, 1, id=id.decode())
+    assert fault(data) == f"{SECOND}: record 1 has the id {id} of record 2 of {FIRST}"
 
 
 def test_two_ids_with_one_hash_are_not_the_same(data, monkeypatch):
-    monkeypatch.setattr(module, "_hash", lambda id: len(id))
+    monkeypatch.setattr(module, "_hash", lambda _, id: len(id))
     verify(str(data))
 
 

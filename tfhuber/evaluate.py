@@ -142,8 +142,10 @@ def calibration_errors(predictor, predictions: Predictions) -> tuple[np.ndarray,
 
 def error_unit(predictor) -> str:
     """In words, what errors are measured in where they are relative to an example's normaliser."""
-    length = {"nme": "eye distance", "pckh": "head size"}[predictor.landmark_set.metric]
-    return f"% of the {length}"
+    normalizer, names = predictor.landmark_set.normalizer, predictor.landmark_set.names
+    if isinstance(normalizer, str):
+        return {"box": "% of the box's size", "reader": "% of the head size"}[normalizer]
+    return f"% of the distance from {names[normalizer[0]]} to {names[normalizer[1]]}"
 
 
 def headline(metrics: dict) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from tfhuber.boxes import SQUARE_RULES
 
@@ -98,7 +98,13 @@ class LandmarkSet:
         return float(np.linalg.norm(landmarks[a] - landmarks[b])) if labelled else 0.0
 
 
-_Name = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=100)]
+def _printable(name: str) -> str:
+    if not name.isprintable():
+        raise ValueError("must be printable")
+    return name
+
+
+_Name = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_printable)]
 _Pair = Annotated[list[str], Field(min_length=2, max_length=2)]
 _Distance = Annotated[dict[Literal["distance"], _Pair], Field(min_length=1)]
 
@@ -189,13 +195,16 @@ def _check_unique(key: str, names: Iterable[str]) -> None:
 def _explain(fault: dict) -> str:
     """A fault that pydantic found, in one line."""
     where = ".".join(map(str, fault["loc"]))
+    where = where if where.isprintable() else repr(where)
     if fault["type"] == "extra_forbidden":
         return f"unknown key {where!r}; {_nearest(where, list(_Description.model_fields))}"
     if fault["type"] == "missing":
         return f"{where} is required"
     if where.startswith("normalizer"):
         return f"normalizer must be {_NORMALIZER}"
-    return f"{where or 'value'}: {fault['msg']} (got {fault['input']!r:.60})"
+    if not where:
+        return f"must be a JSON object, got {fault['input']!r:.60}"
+    return f"{where}: {fault['msg'].removeprefix('Value error, ')} (got {fault['input']!r:.60})"
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:

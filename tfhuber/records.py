@@ -78,7 +78,7 @@ def encode(
     """A serialized `tf.train.Example`, made without importing TensorFlow.
 
     Args:
-      id: stable name of the example, unique in its data set.
+      id: stable name of the example, unique in its split.
       image: JPEG bytes of the stored crop.
       landmarks: [K, 2] in original pixels; 0 where there is no label.
       weights: [K] 1 where labelled, else 0.
