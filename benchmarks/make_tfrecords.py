@@ -115,6 +115,7 @@ def convert_plainly(source: Path, output: Path) -> int:
     import tensorflow as tf
 
     from pipelines.crops import store_crop
+    from tfhuber import records
 
     class Whole:
         """A decoded image as `store_crop` wants it."""
@@ -126,14 +127,6 @@ def convert_plainly(source: Path, output: Path) -> int:
         def region(self, *box):
             return self._image.crop(box)
 
-    def feature(values):
-        if isinstance(values, bytes):
-            return tf.train.Feature(bytes_list=tf.train.BytesList(value=[values]))
-        values = np.ravel(values)
-        if values.dtype == np.int64:
-            return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
-        return tf.train.Feature(float_list=tf.train.FloatList(value=values.astype(np.float32)))
-
     output.mkdir(parents=True)
     lines = (source / LISTS.format("train")).read_text().splitlines()
     shards = -(-len(lines) // 256)
@@ -143,25 +136,23 @@ def convert_plainly(source: Path, output: Path) -> int:
             start = 256 * shard
             for number, line in enumerate(lines[start : start + 256], start=start + 1):
                 fields = line.split()
-                numbers = np.array(fields[:206], np.float64)
+                numbers = np.array([float(field) for field in fields[:206]])
                 points, box = numbers[:196].reshape(98, 2), numbers[196:200]
                 image = Whole(source / "WFLW_images" / fields[206])
                 jpeg, crop_to_original = store_crop(image, box, rule="diagonal", size=256)
-                values = {
-                    "id": f"{fields[206]}#{number}".encode(),
-                    "image": jpeg,
-                    "landmarks": points,
-                    "weights": np.ones(98),
-                    "box": box,
-                    "crop_to_original": crop_to_original,
-                    "normalizer": np.linalg.norm(points[60] - points[72]),
-                    "attributes": numbers[200:206].astype(np.int64),
-                    "image_size": np.array(image.size),
-                    "people": np.array(1),
-                }
-                features = {name: feature(value) for name, value in values.items()}
-                example = tf.train.Example(features=tf.train.Features(feature=features))
-                writer.write(example.SerializeToString(deterministic=True))
+                record = records.encode(
+                    id=f"{fields[206]}#{number}",
+                    image=jpeg,
+                    landmarks=points,
+                    weights=np.ones(98),
+                    box=box,
+                    crop_to_original=crop_to_original,
+                    normalizer=np.linalg.norm(points[60] - points[72]),
+                    attributes=numbers[200:206],
+                    image_size=image.size,
+                    people=1,
+                )
+                writer.write(record)
     return 0
 
 

@@ -11,11 +11,9 @@ import argparse
 import dataclasses
 import time
 from collections import Counter
-from importlib import metadata
 
 import google_crc32c
 
-import tfhuber
 from pipelines.books import Books
 from pipelines.contact_sheet import CONTACT_SHEET, write_contact_sheet
 from pipelines.crops import MARGIN
@@ -24,7 +22,15 @@ from pipelines.output import Work, written_aside
 from pipelines.plans import SPLITS, ShardPlan, hashed, hold_out, listed, write_plans
 from pipelines.reader import Reader
 from pipelines.runners import make_pipeline, run_job
-from pipelines.shards import BOOKS, REJECTS, CropParameters, WriteShard, read_lines, write_shards
+from pipelines.shards import (
+    BOOKS,
+    REJECTS,
+    CropParameters,
+    WriteShard,
+    read_lines,
+    versions,
+    write_shards,
+)
 from pipelines.storage import Source, create, digest, is_local, open_file
 from tfhuber import landmarks, records
 from tfhuber.cli import progress, run_main
@@ -54,10 +60,7 @@ def main(argv: list[str] | None = None) -> None:
         keep=BOOKS,
     ) as work:
         plans = _plan(reader, source, args, work)
-        versions = {name: metadata.version(name) for name in ("apache-beam", "pillow", "pyvips")}
-        versions["tfhuber"] = tfhuber.__version__
-        job = WriteShard(reader, source, work, crops, versions)
-        _run(job, plans, work, pipeline)
+        _run(WriteShard(reader, source, work, crops), plans, work, pipeline)
         manifest = {
             "landmark_set": landmarks.describe(reader.landmark_set),
             "splits": _close_books(plans, reader, work),
@@ -69,7 +72,7 @@ def main(argv: list[str] | None = None) -> None:
                 **dataclasses.asdict(crops),
                 "shard_examples": args.shard_examples,
             },
-            "versions": versions,
+            "versions": versions(),
         }
         write_contact_sheet(work.path("data"), manifest, work.path("data", CONTACT_SHEET))
         with create(work.path("data", records.MANIFEST)) as file:
@@ -103,10 +106,12 @@ def _run(job: WriteShard, plans: list[ShardPlan], work: Work, pipeline) -> None:
     write_shards(plans, job, work, pipeline)
     started = time.time()
     with progress(total=sum(entries.values()), desc="crop", unit=" examples") as bar:
+        bar.disable = not is_local(work.root)  # Elsewhere it is the runner that shows how it goes.
 
         def follow_files():
-            finished = work.names(BOOKS, since=started) if is_local(work.root) else ()
-            bar.update(sum(entries.get(name, 0) for name in finished) - bar.n)
+            if not bar.disable:
+                finished = work.names(BOOKS, since=started)
+                bar.update(sum(entries.get(name, 0) for name in finished) - bar.n)
 
         run_job(pipeline, follow_files)
         bar.update(bar.total - bar.n)

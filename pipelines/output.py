@@ -68,6 +68,7 @@ def written_aside(
       ValueError: if `output` holds something that may not be replaced, or cannot hold a data set.
       OSError: if another process is writing `output`.
     """
+    output = os.path.abspath(output) if is_local(output) else output.rstrip("/")
     work = Work(_aside(output))
     with _locked(work.root):
         _recover(output, work, marker)
@@ -79,17 +80,17 @@ def written_aside(
             if keep is None or not any(work.names(keep)):
                 _remove(work.root)
             else:
-                error.add_note(f"{work.root} keeps what is done; the same command goes on from there")
+                error.add_note(
+                    f"{work.root} keeps what is done; the same command goes on from there"
+                )
             raise
         _remove(work.root)
 
 
 def _aside(output: str) -> str:
-    if is_local(output):
-        output = os.path.abspath(output)
-        if os.path.ismount(output):
-            raise ValueError(f"{output} is a mount point; choose a directory below it as --output")
-    parent, name = FileSystems.split(output.rstrip("/"))
+    if os.path.ismount(output):
+        raise ValueError(f"{output} is a mount point; choose a directory below it as --output")
+    parent, name = FileSystems.split(output)
     if not name:
         raise ValueError(f"{output} has no directory's name; choose a directory in it as --output")
     return FileSystems.join(parent, f".{name}.partial")
@@ -141,7 +142,9 @@ def _recover(output: str, work: Work, marker: str) -> None:
         work.clear(_REPLACED)
     elif exists(work.path(_MOVING)):
         if not exists(FileSystems.join(output, marker)):
-            _move(set(names(output)).difference(work.names("data")), output, work.path("data"))
+            here, there = set(names(output)), set(work.names("data"))
+            _delete(output, here & there)
+            _move(here - there, output, work.path("data"))
         work.clear(_MOVING)
 
 
@@ -155,9 +158,8 @@ def _publish(output: str, work: Work, marker: str) -> None:
     with create(work.path(_MOVING)) as note:
         note.write(output.encode())
     old, new = set(names(output)), set(names(data))
-    if marker in old:  # From here on, what is there is no data set.
-        _delete([FileSystems.join(output, marker)])
-    _delete(FileSystems.join(output, name) for name in old - new - {marker})
+    _delete(output, old & {marker})  # From here on, what is there is no data set.
+    _delete(output, old - {marker})
     _move(new - {marker}, data, output)
     _move([marker], data, output)
 
@@ -170,9 +172,8 @@ def _move(files: Iterable[str], source: str, target: str) -> None:
     )
 
 
-def _delete(paths: Iterable[str]) -> None:
-    if paths := list(paths):
-        FileSystems.delete(paths)
+def _delete(folder: str, files: Iterable[str]) -> None:
+    FileSystems.delete([FileSystems.join(folder, name) for name in sorted(files)])
 
 
 def _remove(path: str) -> None:
@@ -181,6 +182,7 @@ def _remove(path: str) -> None:
             shutil.rmtree(path, ignore_errors=True)
         elif os.path.exists(path):
             os.remove(path)
+    elif exists(path):
+        FileSystems.delete([path])
     else:
-        _delete([path] if exists(path) else [])
         FileSystems.delete([f"{path}/"])

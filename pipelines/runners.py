@@ -16,6 +16,7 @@ import grpc
 from apache_beam.io.filesystem import BeamIOError
 from apache_beam.options.pipeline_options import PipelineOptions, PortableOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.runners.worker import sdk_worker
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
 __all__ = ["LOCAL", "make_pipeline", "run_job"]
@@ -23,7 +24,8 @@ __all__ = ["LOCAL", "make_pipeline", "run_job"]
 # Not `DirectRunner`: that one may download another runner, and run it, before it starts.
 LOCAL = FnApiRunner.__name__
 
-# What other runners say of the job is shown. That a step failed is not: it is raised, in one line.
+# What other runners say of the job is shown. That a step failed is not: it is raised, in one line,
+# and workers of this process, which a job service may use, would log it as well.
 _LOG_LEVELS = {
     "": logging.CRITICAL,
     "apache_beam": logging.WARNING,
@@ -42,7 +44,6 @@ _PYTHON_ERROR = re.compile(
     r"^(?:RuntimeError: )?(?:\w+\.)*(\w+(?:Error|Exception)): (.*?)(?: \[while running .*)?$",
     re.MULTILINE,
 )
-
 
 # How runners say that they have failed.
 _FAILURES = ("RuntimeError", "NotImplementedError", "DataflowRuntimeException")
@@ -72,6 +73,7 @@ def make_pipeline(runner: str, options: list[str], processes: int = 1) -> beam.P
     logging.basicConfig()
     for name, level in _LOG_LEVELS.items():
         logging.getLogger(name).setLevel(level)
+    sdk_worker.print = lambda *_, **__: None  # It prints failures besides.
     try:
         pipeline = beam.Pipeline(runner, PipelineOptions([_JOB_SERVER_TIMEOUT, *options]))
     except ImportError as error:
@@ -128,22 +130,22 @@ def run_job(pipeline: beam.Pipeline, watch: Callable[[], None]) -> None:
     """
     try:
         if isinstance(pipeline.runner, FnApiRunner):
-            _watched(pipeline.run, watch)
-            return
-        # Runners that start a job service want the main thread, for they handle signals.
-        result = pipeline.run()
-        try:
-            _watched(result.wait_until_finish, watch)
-        except KeyboardInterrupt as interrupt:
-            _cancel(result, interrupt)
-            raise
+            _watched(pipeline.run, watch, _interrupt)
+        else:
+            # In this thread, as runners that start a job service handle signals.
+            result = pipeline.run()
+            _watched(result.wait_until_finish, watch, lambda _: result.cancel())
     except Exception as error:
         if readable := _readable(error):
             raise readable from error
         raise
 
 
-def _watched(job: Callable[[], object], watch: Callable[[], None]) -> None:
+def _watched(
+    job: Callable[[], object],
+    watch: Callable[[], None],
+    stop: Callable[[threading.Thread], None],
+) -> None:
     """Calls `job` in a thread: in this one, Beam would take an interrupt for a failure of the job."""
     outcomes = queue.SimpleQueue()
 
@@ -170,13 +172,11 @@ def _watched(job: Callable[[], object], watch: Callable[[], None]) -> None:
                 break
             except queue.Empty:
                 watch()
-    except KeyboardInterrupt:
-        # Beam has no way to stop a local job, and a thread that the interpreter's end meets in C++
-        # may abort the process; one that waits for other processes does no harm.
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(
-            ctypes.c_ulong(thread.ident), ctypes.py_object(KeyboardInterrupt)
-        )
-        thread.join(timeout=3)
+    except KeyboardInterrupt as interrupt:
+        try:
+            stop(thread)
+        except Exception as error:
+            interrupt.add_note(f"the job could not be stopped and may go on: {error}")
         raise
     finally:
         threading.excepthook = excepthook
@@ -184,11 +184,12 @@ def _watched(job: Callable[[], object], watch: Callable[[], None]) -> None:
         raise error
 
 
-def _cancel(result, interrupt: KeyboardInterrupt) -> None:
-    try:
-        result.cancel()
-    except Exception as error:
-        interrupt.add_note(f"the job could not be cancelled and may go on: {error}")
+def _interrupt(thread: threading.Thread) -> None:
+    """Beam has no way to stop a local job, and one that is met by the interpreter's end may abort it."""
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(
+        ctypes.c_ulong(thread.ident), ctypes.py_object(KeyboardInterrupt)
+    )
+    thread.join(timeout=3)
 
 
 def _readable(error: Exception) -> OSError | None:
@@ -196,6 +197,8 @@ def _readable(error: Exception) -> OSError | None:
     if isinstance(error, grpc.RpcError):
         return OSError(f"the job service has failed: {error.code().name}: {error.details()}")
     text, name = str(error), type(error).__name__
+    if isinstance(error, OSError):
+        return OSError(text.partition(" [while running")[0])
     kind, message = (_PYTHON_ERROR.findall(text) or [("", "")])[-1]
     if kind == BeamIOError.__name__ or issubclass(getattr(builtins, kind, Exception), OSError):
         return OSError(message)

@@ -10,6 +10,7 @@ import json
 import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from importlib import metadata
 from itertools import groupby
 
 import apache_beam as beam
@@ -17,6 +18,7 @@ import google_crc32c
 import numpy as np
 from apache_beam.metrics import Metrics
 
+import tfhuber
 from pipelines.annotation import Entry, Labels, Reject, Unusable
 from pipelines.books import Books
 from pipelines.crops import store_crop
@@ -28,7 +30,7 @@ from pipelines.storage import Source, create, digest, open_file, rename
 from pipelines.tfrecord import frame
 from tfhuber import records
 
-__all__ = ["BOOKS", "CropParameters", "WriteShard", "read_lines", "write_shards"]
+__all__ = ["BOOKS", "CropParameters", "WriteShard", "read_lines", "versions", "write_shards"]
 
 BOOKS, REJECTS = "books", "rejects"
 
@@ -46,6 +48,12 @@ class CropParameters:
     quality: int
 
 
+def versions() -> dict[str, str]:
+    """Of the programs that decide a shard's bytes."""
+    names = ("apache-beam", "pillow", "pyvips", "pyvips-binary")
+    return {name: metadata.version(name) for name in names} | {"tfhuber": tfhuber.__version__}
+
+
 class WriteShard(beam.DoFn):
     """`ShardPlan` -> (its name, [the shard's books]); tagged "rejects": (its name, rejects).
 
@@ -57,19 +65,15 @@ class WriteShard(beam.DoFn):
       source: the data set.
       work: where shards go; written aside and renamed, so that a shard in `data` is complete.
       parameters: `CropParameters`.
-      versions: of the programs that decide a shard's bytes.
     """
 
-    def __init__(
-        self,
-        reader: Reader,
-        source: Source,
-        work: Work,
-        parameters: CropParameters,
-        versions: dict[str, str],
-    ):
+    def __init__(self, reader: Reader, source: Source, work: Work, parameters: CropParameters):
         self._reader, self._source, self._work = reader, source, work
-        self._parameters, self._versions = parameters, versions
+        self._parameters, self._versions = parameters, versions()
+
+    def setup(self) -> None:
+        if versions() != self._versions:
+            raise OSError(f"a worker has {versions()}, and the launcher {self._versions}")
 
     def process(self, plan: ShardPlan) -> Iterator[tuple[str, list]]:
         made_of = self._made_of(plan)

@@ -4,6 +4,7 @@ import hashlib
 import os
 import posixpath
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -23,8 +24,13 @@ def is_local(path: str) -> bool:
 
 
 def open_file(path: str) -> BinaryIO:
-    """A file for reading, as it is stored."""
-    return FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
+    """A file for reading, as it is stored.
+
+    Raises:
+      OSError: if it is not there or cannot be read.
+    """
+    with _own_errors(path):
+        return FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
 
 
 def create(path: str) -> BinaryIO:
@@ -42,7 +48,8 @@ def digest(path: str, checksum):
 
 def exists(path: str) -> bool:
     """Whether there is such a file, or a folder."""
-    return FileSystems.exists(path)
+    with _own_errors(path):
+        return FileSystems.exists(path)
 
 
 def rename(path: str, new: str) -> None:
@@ -141,6 +148,17 @@ class Source:
 def _is_object(path: str) -> bool:
     # Object stores' longest names have 1,024 bytes; asking for a longer one is an error there.
     return len(path.encode(errors="replace")) <= 1024 and exists(path)
+
+
+@contextmanager
+def _own_errors(path: str) -> Iterator[None]:
+    """Makes an `OSError` of what object stores raise instead: `NotFound`, `Forbidden` and so on."""
+    try:
+        yield
+    except (OSError, ValueError):
+        raise
+    except Exception as error:
+        raise OSError(f"{path}: {type(error).__name__}: {_one_line(error)}") from error
 
 
 def _match(pattern: str, limit: int | None = None):

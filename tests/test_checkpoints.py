@@ -1,5 +1,6 @@
 """A checkpoint that cannot be written or read is named, and the last good one stays."""
 
+import re
 import resource
 from types import SimpleNamespace
 
@@ -39,7 +40,7 @@ def test_the_newest_is_restored_and_none_is_fine(run, tmp_path):
 
 @pytest.mark.parametrize("suffix", ["index", "data-00000-of-00001"])
 @pytest.mark.parametrize("change", ["cut", "flip", "gone"])
-def test_a_damaged_one_is_named_and_without_it_the_one_before_is_found(run, suffix, change):
+def test_of_a_damaged_one_is_warned_and_the_one_before_is_found(run, suffix, change, caplog):
     path = run / "latest" / f"ckpt-10.{suffix}"
     data = bytearray(path.read_bytes())
     if change == "flip":
@@ -47,16 +48,14 @@ def test_a_damaged_one_is_named_and_without_it_the_one_before_is_found(run, suff
     path.write_bytes(data[:20] if change == "cut" else data)
     if change == "gone":
         path.unlink()
-    if path.exists() or suffix != "index":
-        with pytest.raises(ValueError, match=r"ckpt-10 is damaged .*; delete .*ckpt-10\.\* to"):
-            _restored(run)
-        for part in (run / "latest").glob("ckpt-10.*"):
-            part.unlink()
     assert _restored(run) == 9
+    if path.exists() or suffix != "index":
+        (record,) = caplog.records
+        assert re.search(r"ckpt-10 is damaged .*; going on from .*ckpt-9", record.getMessage())
 
 
 def test_one_of_another_model_is_refused(run):
-    with pytest.raises(ValueError, match="ckpt-10 is damaged or of another model"):
+    with pytest.raises(ValueError, match=r"ckpt-10 is damaged or of another model .* every one"):
         _restored(run, width=5)
 
 

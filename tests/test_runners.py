@@ -16,18 +16,15 @@ from conversion import arguments, contents, convert, damaged_faces, faces, run, 
 
 from pipelines.runners import make_pipeline
 
-BESIDE = {
-    "two processes": ["--processes", "2"],
-    "Beam's processes": ["--direct_running_mode=multi_processing", "--direct_num_workers=2"],
-}
+WAYS = ("one process", "two processes", "job service")
 
 
-@pytest.fixture(params=["one process", *BESIDE, "job service"])
+@pytest.fixture(params=WAYS)
 def way(request) -> list[str]:
-    """The options of every way to run the job."""
+    """The options of each way to run the job."""
     if request.param == "job service":
         return request.getfixturevalue("job_service")
-    return BESIDE.get(request.param, [])
+    return {"one process": [], "two processes": ["--processes", "2"]}[request.param]
 
 
 def await_shard(directory, process):
@@ -57,10 +54,25 @@ def test_every_way_writes_the_same_bytes(tmp_path, way):
     assert ("Job state changed to DONE" in err) == ("PortableRunner" in way)
 
 
+@pytest.mark.slow
+def test_beams_own_processes_write_the_same_bytes(tmp_path):
+    damaged_faces(tmp_path / "source")
+    convert(tmp_path / "source", tmp_path / "here")
+    options = ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]
+    code, _, err = run(*arguments(tmp_path / "source", tmp_path / "there", *options))
+    assert code == 0, err
+    assert contents(tmp_path / "here") == contents(tmp_path / "there")
+
+
 # --- stopped
 
 
-@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGINT])
+KILLS = [pytest.param(way, signal.SIGKILL, marks=pytest.mark.slow) for way in WAYS[1:]]
+INTERRUPTS = [pytest.param(way, signal.SIGINT, marks=pytest.mark.slow) for way in WAYS[:2]]
+QUICK = [(WAYS[0], signal.SIGKILL), (WAYS[2], signal.SIGINT)]
+
+
+@pytest.mark.parametrize(("way", "blow"), [*QUICK, *KILLS, *INTERRUPTS], indirect=["way"])
 def test_a_run_that_was_stopped_is_repaired_by_the_same_command(tmp_path, way, blow):
     source, output = faces(tmp_path / "source", train=400), tmp_path / "out"
     command = arguments(source, output, "--shard-examples", "10", *way)
@@ -102,6 +114,7 @@ def test_a_full_disk_is_one_error(tmp_path, way):
     assert {path.name for path in tmp_path.iterdir()} == {"source"}
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_is_one_error(tmp_path):
     source = faces(tmp_path / "source", train=400)
     command = arguments(source, tmp_path / "out", "--shard-examples", "10", "--processes", "2")
@@ -121,7 +134,7 @@ import sys
 from pipelines import make_tfrecords, shards
 from tfhuber.cli import run_main
 
-def defect(*arguments):
+def defect(*arguments, **options):
     raise KeyError("our own")
 
 shards.store_crop = defect
@@ -129,13 +142,14 @@ run_main(make_tfrecords.main)
 """
 
 
+@pytest.mark.parametrize("way", [WAYS[0], WAYS[2]], indirect=True)
 def test_a_defect_keeps_its_traceback(tmp_path, way):
-    if "--processes" in way or "--direct_num_workers=2" in way:
-        pytest.skip("the workers beside this process do not share its defects")
     command = arguments(faces(tmp_path / "source"), tmp_path / "out", *way)
-    result = subprocess.run([sys.executable, "-c", DEFECT, *command], capture_output=True, text=True)
+    result = subprocess.run(
+        [sys.executable, "-c", DEFECT, *command], capture_output=True, text=True
+    )
     assert result.returncode == 1
-    assert "Traceback" in result.stderr and "our own" in result.stderr.splitlines()[-1]
+    assert "Traceback" in result.stderr and "our own" in result.stderr.split("Traceback")[-1]
 
 
 # --- job services

@@ -54,6 +54,10 @@ def _each(action, message, items) -> None:
         raise BeamIOError(message, failures)
 
 
+class NotFound(Exception):
+    """No `OSError`, as little as that of Google's client."""
+
+
 class _Upload:
     """An object being written: it appears, or replaces the one before, when it is closed."""
 
@@ -90,7 +94,7 @@ class ToyFileSystem(FileSystem):
 
     def split(self, path):
         head, _, tail = path.rpartition("/")
-        return head, tail
+        return (path, "") if head == "toy:/" else (head, tail)
 
     def has_dirs(self):
         return False
@@ -108,6 +112,8 @@ class ToyFileSystem(FileSystem):
 
     def open(self, path, mime_type="", compression_type=CompressionTypes.AUTO):
         opened[path] += 1
+        if not self.exists(path):
+            raise NotFound(path)
         return _file(path).open("rb")
 
     def copy(self, source_file_names, destination_file_names):

@@ -1,5 +1,6 @@
-"""Checkpoint files: the last good one stays, and one that cannot be read says how to go on."""
+"""Checkpoint files: the last good one stays, and is found if a newer one cannot be read."""
 
+import logging
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from tfhuber.loop import State
 
 __all__ = ["Checkpoints", "restore_newest"]
+
+_LOGGER = logging.getLogger(__name__)
 
 
 class Checkpoints:
@@ -35,7 +38,7 @@ class Checkpoints:
         """Puts the latest checkpoint's values into the state; false if there is none.
 
         Raises:
-          ValueError: if there is one that cannot be read.
+          ValueError: if there are some, and none can be read.
         """
         return restore_newest(self._latest.checkpoint, self._latest.directory)
 
@@ -58,26 +61,31 @@ class Checkpoints:
 
 
 def restore_newest(checkpoint: tf.train.Checkpoint, directory: str | Path) -> bool:
-    """Reads the newest checkpoint in a directory into a model; false if there is none.
+    """Reads the newest checkpoint in a directory that can be read into a model; false if there is none.
+
+    One that is damaged is named in a warning, and the one before it is read instead.
 
     Raises:
-      ValueError: if it is damaged or of another model; the message says how to go on.
+      ValueError: if none can be read: all are damaged, or of another model.
     """
     # TensorFlow writes the index last and deletes it first, so one that is there is whole.
     indices = [p for p in Path(directory).glob("ckpt-*.index") if p.stem[5:].isdecimal()]
-    if not indices:
-        return False
-    prefix = max(indices, key=lambda p: int(p.stem[5:])).with_suffix("")
-    try:
-        status = checkpoint.restore(str(prefix))
-        status.assert_existing_objects_matched()
-    except Exception as error:  # readers and variables each raise their own
-        raise ValueError(
-            f"checkpoint {prefix} is damaged or of another model ({reason(error)}); delete "
-            f"{prefix}.* to go on from the one before it"
-        ) from error
-    status.expect_partial()
-    return True
+    faults = []
+    for index in sorted(indices, key=lambda p: int(p.stem[5:]), reverse=True):
+        prefix = index.with_suffix("")
+        try:
+            status = checkpoint.restore(str(prefix))
+            status.assert_existing_objects_matched()
+        except Exception as error:  # readers and variables each raise their own
+            faults.append(f"checkpoint {prefix} is damaged or of another model ({reason(error)})")
+            continue
+        status.expect_partial()
+        for fault in faults:
+            _LOGGER.warning("%s; going on from %s", fault, prefix)
+        return True
+    if faults:
+        raise ValueError(f"{faults[0]}, and so is every one before it; delete {directory}")
+    return False
 
 
 def _manager(checkpoint, directory: Path, max_to_keep: int) -> tf.train.CheckpointManager:
