@@ -190,7 +190,7 @@ def _hash(shard: Shard, id: bytes) -> int:
 
 
 def _check_ids(directory: str, shards: Iterable[Shard], hashes: np.ndarray) -> None:
-    """Raises `ValueError` if two examples of a split have the same id; `hashes` [examples] is sorted for it."""
+    """Raises `ValueError` if two of a split have the same id; `hashes` [examples] is sorted for it."""
     hashes.sort()
     suspects = set(hashes[1:][hashes[1:] == hashes[:-1]].tolist())
     if not suspects:
