@@ -1,4 +1,4 @@
-"""The benchmark of fusion at a size that takes seconds, and its verdict."""
+"""The benchmarks at a size that takes seconds, and their verdicts."""
 
 import subprocess
 import sys
@@ -28,3 +28,21 @@ def test_bad_options_are_refused_in_one_line():
 def test_fusion_is_300_times_faster_than_a_loop():
     result = subprocess.run(COMMAND, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.slow
+def test_the_conversion_is_the_same_in_all_ways_and_its_verdict_is_an_exit_status():
+    """At this size it is their start that is timed, so that the verdict may be either."""
+    small = ["--few", "20", "--many", "60"]
+    command = [sys.executable, "-m", "benchmarks.make_tfrecords", *small]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert "all shards are the same, byte for byte" in result.stdout, result.stderr
+    ratios = [line for line in result.stdout.splitlines() if "is required" in line]
+    assert len(ratios) == 3
+    kept = all(_is_kept(*line.rpartition(": ")[2].split()[:3]) for line in ratios)
+    assert result.returncode == (0 if kept else 1)
+
+
+def _is_kept(ratio, relation, bound):
+    bound = float(bound)
+    return float(ratio) >= bound if relation == "(>=" else float(ratio) <= bound

@@ -33,7 +33,9 @@ def run_main(main: Callable[[], int | None]) -> NoReturn:
 
 def _one_line(error: Exception) -> str:
     """What an error says, and the notes that were added on its way."""
-    return "; ".join(" ".join(text.split()) for text in (str(error), *getattr(error, "__notes__", [])))
+    return "; ".join(
+        " ".join(text.split()) for text in (str(error), *getattr(error, "__notes__", []))
+    )
 
 
 def import_tensorflow() -> None:
