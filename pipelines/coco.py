@@ -85,6 +85,11 @@ class Coco:
             if name and not source.has(name):
                 raise ValueError(f"{name} is missing in {source.root}. {_HELP}")
         landmark_set = _landmark_set(source, landmarks)
+        if landmark_set.normalizer == "reader":
+            raise ValueError(
+                f"the normalizer of {landmark_set.name!r} is not known from COCO's files: nothing could "
+                'be scored; let it be "box" or a distance'
+            )
         return cls(landmark_set, tuple(files), folder, category, tuple(folders.items()))
 
     @property
@@ -183,6 +188,8 @@ class _Category:
         if len(found) != 1:
             which = "" if name is None else f", not {len(found)} that are called {name!r}"
             known = ", ".join(f"{c.get('name')!r:.60}" for c in categories[:20]) or "none"
+            if not categories:
+                raise ValueError(f"{path} is not COCO keypoints: it has no categories")
             raise ValueError(
                 f"{path}: --category must choose one category{which}; there are: {known}"
             )

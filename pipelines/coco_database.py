@@ -18,6 +18,7 @@ _FORM = "COCO keypoints"
 # Characters of an id or a path, and keypoints: more than anyone has, so that an entry is small.
 _LONGEST_NAME = 4096
 _MOST_KEYPOINTS = 10_000
+_MOST_CATEGORIES = 1000
 
 # Ids and names are JSON text, so that an id 1 is not an id "1". Nothing here outlives the process.
 _TABLES = """
@@ -110,8 +111,11 @@ class CocoDatabase:
                 if key == "images":
                     name = _image_name(value, folder)
                     self._connection.execute(_ADD_IMAGE, (file, id, name))
+                elif len(categories) < _MOST_CATEGORIES:
+                    kept = {name: value.get(name) for name in ("id", "name", "keypoints")}
+                    categories.append(kept)
                 else:
-                    categories.append(value)
+                    raise ValueError(f"{path} has more than {_MOST_CATEGORIES:,} categories")
         if not position:
             raise ValueError(f"{path} is not {_FORM}: it has no annotations")
         return categories

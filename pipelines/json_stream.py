@@ -14,9 +14,8 @@ LARGEST_MEMBER = 16 * 2**20
 _CHUNK = 2**18
 _SPACE = re.compile(r"[ \t\r\n]*")
 _AFTER_A_NUMBER = frozenset(" \t\r\n,]}")
-_DECODER = json.JSONDecoder()
-# For integers of more digits than Python reads; float makes infinity of them.
-_LONG_INTEGERS = json.JSONDecoder(parse_int=float)
+# Python reads integers of at most 4,300 digits; float makes infinity of longer ones.
+_DECODER = json.JSONDecoder(parse_int=lambda text: int(text) if len(text) <= 4300 else float(text))
 
 
 def members(
@@ -114,7 +113,7 @@ class _Text:
         self.peek()
         while True:
             try:
-                value, end = self._decode()
+                value, end = _DECODER.raw_decode(self._text, self._at)
             except json.JSONDecodeError as error:
                 fault = self.fault(error.msg, error.pos)
             except RecursionError:
@@ -134,14 +133,6 @@ class _Text:
         """The fault that there is this problem at that index, or else here."""
         line, column = self._place(self._at if at is None else at)
         return _Fault(f"{problem} in line {line}, column {column}")
-
-    def _decode(self) -> tuple[Any, int]:
-        try:
-            return _DECODER.raw_decode(self._text, self._at)
-        except json.JSONDecodeError:
-            raise
-        except ValueError:
-            return _LONG_INTEGERS.raw_decode(self._text, self._at)
 
     def _more(self) -> bool:
         """Reads on, in ever larger pieces while one value fills the text; False at the end."""

@@ -1,6 +1,5 @@
 """Reads 300W-LP's folders: 68 facial landmarks in a MATLAB file for each photograph and turned pose."""
 
-import io
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from pipelines.annotation import Entry, Labels, Unusable, check_box, check_points
+from pipelines.matlab import load_matlab
 from pipelines.storage import Source
 from tfhuber.landmarks import LP300W, LandmarkSet
 
@@ -16,8 +16,8 @@ __all__ = ["LP300W_FOLDERS", "Lp300w"]
 
 LP300W_FOLDERS = ("AFW", "HELEN", "IBUG", "LFPW")
 _POINTS = 68
-# Official files have 2 to 5 KB. Compressed numbers can be a thousand times as large.
-_LARGEST_FILE = 65_536
+# Bytes. Official files have 2 to 5 KB; compressed numbers can be a thousand times as large.
+_LARGEST_FILE, _LARGEST_CONTENT = 65_536, 1 << 24
 
 
 @dataclass(frozen=True)
@@ -123,25 +123,20 @@ def _pt2d(source: Source, path: str) -> np.ndarray:
 
 
 def _matrix(source: Source, path: str, name: str, shape: tuple[int, int]) -> np.ndarray:
-    """The variable `name` of a MATLAB file as float64; loaded only if it has that shape."""
-    import scipy.io
-
+    """The variable `name` of a MATLAB file as float64, which must have that shape."""
     content = source.read(path, "labels", _LARGEST_FILE)
     try:
-        shapes = {each: size for each, size, _ in scipy.io.whosmat(io.BytesIO(content))}
-        found = shapes.get(name)
-        if found == shape:
-            matrix = scipy.io.loadmat(io.BytesIO(content), variable_names=[name])[name]
-    except Exception as error:  # The parser raises nearly anything on other files.
-        detail = " ".join(str(error).split()) or type(error).__name__
-        raise Unusable("unreadable_labels", f"{path}: {detail}") from None
-    if found is None:
+        matrix, kind = load_matlab(content, name, _LARGEST_CONTENT)
+    except ValueError as error:
+        raise Unusable("unreadable_labels", f"{path}: {error}") from None
+    if matrix is None:
         raise Unusable("no_points", f"{path} has no {name}")
-    if found != shape:
-        raise Unusable("wrong_shape", f"{name} of {path} is {_by(found)}, not {_by(shape)}")
-    matrix = np.asarray(matrix)
+    if np.shape(matrix) != shape:
+        raise Unusable(
+            "wrong_shape", f"{name} of {path} is {_by(np.shape(matrix))}, not {_by(shape)}"
+        )
     if matrix.dtype.kind not in "fiu":
-        raise Unusable("not_a_number", f"{name} of {path} does not hold real numbers")
+        raise Unusable("not_a_number", f"{name} of {path} is of class {kind}")
     return matrix.astype(np.float64)
 
 

@@ -17,7 +17,7 @@ import google_crc32c
 from pipelines.books import Books
 from pipelines.contact_sheet import CONTACT_SHEET, write_contact_sheet
 from pipelines.crops import MARGIN
-from pipelines.options import make_reader, parse_arguments
+from pipelines.options import make_reader, parameters_of, parse_arguments
 from pipelines.output import Work, written_aside
 from pipelines.plans import SPLITS, ShardPlan, hashed, hold_out, listed, write_plans
 from pipelines.reader import Reader
@@ -55,31 +55,27 @@ def main(argv: list[str] | None = None) -> None:
     with written_aside(
         args.output,
         "a converted data set",
-        records.MANIFEST,
+        (records.MANIFEST, REJECTS_FILE, CONTACT_SHEET, "*.tfrecord"),
         overwrite=args.overwrite,
         keep=BOOKS,
     ) as work:
         plans = _plan(reader, source, args, work)
         _run(WriteShard(reader, source, work, crops), plans, work, pipeline)
+        splits, rejects = _close_books(plans, reader, work), _gather_rejects(plans, work)
+        if not any(books["examples"] for books in splits.values()):
+            raise ValueError(f"nothing could be used; {work.path('data', REJECTS_FILE)} says why")
         manifest = {
             "landmark_set": landmarks.describe(reader.landmark_set),
-            "splits": _close_books(plans, reader, work),
-            "rejects": _gather_rejects(plans, work),
+            "splits": splits,
+            "rejects": rejects,
             "sources": {name: {"sha256": source.sha256(name)} for name in reader.lists},
-            "parameters": {
-                "dataset": args.dataset,
-                "split": args.split,
-                **dataclasses.asdict(crops),
-                "shard_examples": args.shard_examples,
-            },
+            "parameters": parameters_of(args, reader) | dataclasses.asdict(crops),
             "versions": versions(),
         }
         write_contact_sheet(work.path("data"), manifest, work.path("data", CONTACT_SHEET))
         with create(work.path("data", records.MANIFEST)) as file:
             file.write(records.manifest_text(manifest).encode())
     _report(manifest["splits"], args.output)
-    if not any(books["examples"] for books in manifest["splits"].values()):
-        raise ValueError(f"nothing could be used; {args.output}/{REJECTS_FILE} says why")
 
 
 def _plan(reader: Reader, source: Source, args: argparse.Namespace, work: Work) -> list[ShardPlan]:

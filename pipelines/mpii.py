@@ -1,6 +1,5 @@
 """Reads MPII Human Pose's MATLAB file: up to 16 joints, a centre and a scale a person."""
 
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -14,6 +13,7 @@ from pipelines.annotation import (
     check_box,
     check_points,
 )
+from pipelines.matlab import load_matlab
 from pipelines.storage import Source
 from tfhuber.landmarks import MPII, LandmarkSet
 
@@ -24,8 +24,8 @@ _JOINTS = 16
 # `scale` 1 is a person 200 pixels tall, and the box is as high: 100 on each side of the centre.
 _HALF_SIDE = 100
 _HEAD_SIZE = 0.6
-# The official file has 13 MB.
-_LARGEST_FILE = 1 << 30
+# Bytes, uncompressed. The official file has 13 MB, compressed.
+_LARGEST_FILE = 1 << 29
 
 
 @dataclass(frozen=True)
@@ -98,25 +98,20 @@ class Mpii:
 
 
 def _images(source: Source) -> Iterator[tuple[np.void, str]]:
-    import scipy.io
-
-    path = source.path(_FILE)
     try:
         with source.open(_FILE) as file:
-            content = file.read(_LARGEST_FILE + 1)
-        if len(content) > _LARGEST_FILE:
-            raise ValueError(f"it has more than {_LARGEST_FILE:,} bytes")
-        release = scipy.io.loadmat(io.BytesIO(content), variable_names=["RELEASE"])["RELEASE"].flat[
-            0
-        ]
+            content = file.read(_LARGEST_FILE)
+        release, _ = load_matlab(content, "RELEASE", _LARGEST_FILE)
+        if release is None:
+            raise ValueError("it has no RELEASE")
+        release = release.flat[0]
         images, train = release["annolist"].ravel(), release["img_train"].ravel()
         if images.dtype.names is None or len(images) != len(train):
             raise ValueError(f"{len(images)} images, {len(train)} flags img_train")
-    except Exception as error:  # The parser raises nearly anything on other files.
-        detail = " ".join(str(error).split()) or type(error).__name__
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"{path} cannot be read as MPII's annotation file, with RELEASE.annolist and as many "
-            f"RELEASE.img_train: {detail}"
+            f"{source.path(_FILE)} cannot be read as MPII's annotation file, with RELEASE.annolist "
+            f"and as many RELEASE.img_train: {' '.join(str(error).split())}"
         ) from error
     return zip(images, np.where(train == 1, "train", "test").tolist(), strict=True)
 

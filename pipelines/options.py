@@ -1,15 +1,16 @@
 """The arguments of `make_tfrecords`: what they are, which fit together, and the reader they choose."""
 
 import argparse
+import hashlib
 import os
 
 from pipelines.lp300w import Lp300w
 from pipelines.mpii import Mpii
 from pipelines.reader import Reader
-from pipelines.storage import Source, is_local
+from pipelines.storage import Source, digest, is_local
 from pipelines.wflw import Wflw
 
-__all__ = ["DATASETS", "make_reader", "parse_arguments"]
+__all__ = ["DATASETS", "make_reader", "parameters_of", "parse_arguments"]
 
 DATASETS = ("300w_lp", "coco", "mpii", "wflw")
 COCO_OPTIONS = ("landmarks", "annotations", "images", "category")
@@ -34,6 +35,9 @@ def parse_arguments(argv: list[str] | None) -> tuple[argparse.Namespace, list[st
         if value is not None and not least <= value <= most:
             option = "--" + name.replace("_", "-")
             raise ValueError(f"{option} must be between {least} and {most}, got {value}")
+    for name in ("source", "output", "validation_images", "landmarks", "category"):
+        if getattr(args, name) == "":
+            raise ValueError(f"--{name.replace('_', '-')} must not be empty")
     for name in COCO_OPTIONS:
         if getattr(args, name) and args.dataset != "coco":
             raise ValueError(f"--{name} belongs to --dataset coco, not {args.dataset}")
@@ -42,6 +46,8 @@ def parse_arguments(argv: list[str] | None) -> tuple[argparse.Namespace, list[st
         path = getattr(args, name)
         if is_local(path):
             setattr(args, name, os.path.realpath(os.path.expanduser(path)))
+    if f"{args.source}/".startswith(f"{args.output.rstrip('/')}/"):
+        raise ValueError(f"--output {args.output} must not be the source, nor hold it")
     return args, beam_options
 
 
@@ -55,6 +61,17 @@ def make_reader(args: argparse.Namespace) -> Reader:
     if args.dataset == "mpii":
         return Mpii(deploy=args.split == "deploy")
     return {"300w_lp": Lp300w, "wflw": Wflw}[args.dataset]()
+
+
+def parameters_of(args: argparse.Namespace, reader: Reader) -> dict:
+    """For the manifest: what was asked for, but for paths, of which the content is told."""
+    fraction = args.validation_fraction
+    held_out = {"validation_fraction": reader.validation_fraction if fraction is None else fraction}
+    if args.validation_images:
+        held_out = {"validation_images_sha256": digest(args.validation_images, hashlib.sha256())}
+    coco = {name: getattr(args, name) for name in COCO_OPTIONS if getattr(args, name)}
+    shards = {"shard_examples": args.shard_examples}
+    return {"dataset": args.dataset, "split": args.split, **held_out, **coco, **shards}
 
 
 def _check_split(args: argparse.Namespace) -> None:

@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from fnmatch import fnmatch
 
 from apache_beam.io.filesystems import FileSystems
 
@@ -20,6 +21,7 @@ __all__ = ["Work", "written_aside"]
 
 # Of the work: the data set that is being replaced on a local disk; the note that files are moving.
 _REPLACED, _MOVING = "replaced", "moving"
+_FOLDERS = ("books", "data", "plans", "rejects", "writing")
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Work:
 
 @contextmanager
 def written_aside(
-    output: str, what: str, marker: str, *, overwrite: bool, keep: str | None = None
+    output: str, what: str, files: tuple[str, ...], *, overwrite: bool, keep: str | None = None
 ) -> Iterator[Work]:
     """The `Work` whose folder `data` becomes `output` if all goes well.
 
@@ -59,7 +61,8 @@ def written_aside(
     Args:
       output: where the data set is to appear, with all folders above it.
       what: it is, for messages: "a converted data set".
-      marker: the file without which it is none; no other directory is ever replaced.
+      files: patterns of all names that such a data set has, the first of them that of the file without
+        which it is none; a directory with any other name in it is never replaced.
       overwrite: whether a data set that is there already may be replaced.
       keep: a folder of the work; if the block fails when something is in it, the work stays, so that
         the next one can go on from there. Otherwise nothing stays. After a kill, all does.
@@ -70,12 +73,13 @@ def written_aside(
     """
     output = os.path.abspath(output) if is_local(output) else output.rstrip("/")
     work = Work(_aside(output))
+    _check_work(work.root)
     with _locked(work.root):
-        _recover(output, work, marker)
-        _check(output, what, marker, overwrite)
+        _recover(output, work, files[0])
+        _check(output, what, files, overwrite)
         try:
             yield work
-            _publish(output, work, marker)
+            _publish(output, work, files[0])
         except BaseException as error:
             if keep is None or not any(work.names(keep)):
                 _remove(work.root)
@@ -94,6 +98,14 @@ def _aside(output: str) -> str:
     if not name:
         raise ValueError(f"{output} has no directory's name; choose a directory in it as --output")
     return FileSystems.join(parent, f".{name}.partial")
+
+
+def _check_work(directory: str) -> None:
+    """Nobody else's directory of that name is touched, nor what a link points to."""
+    if is_local(directory) and (
+        os.path.islink(directory) or not set(names(directory)) <= {*_FOLDERS, _REPLACED}
+    ):
+        raise ValueError(f"{directory} is in the way: it is not what this command leaves there")
 
 
 @contextmanager
@@ -119,14 +131,20 @@ def _locked(directory: str) -> Iterator[None]:
         yield
     finally:
         with suppress(OSError):
-            os.rmdir(directory)
+            if os.path.samestat(
+                os.fstat(descriptor), os.stat(directory)
+            ):  # And not the next one's.
+                os.rmdir(directory)
         os.close(descriptor)
 
 
-def _check(output: str, what: str, marker: str, overwrite: bool) -> None:
-    if exists(FileSystems.join(output, marker)):
+def _check(output: str, what: str, files: tuple[str, ...], overwrite: bool) -> None:
+    if exists(FileSystems.join(output, files[0])):
         if not overwrite:
             raise ValueError(f"{output} already holds {what}; --overwrite replaces it")
+        for name in names(output):
+            if not any(fnmatch(name, pattern) for pattern in files):
+                raise ValueError(f"{output} is not replaced: {name!r} in it is no part of {what}")
     elif any(names(output, deep=not is_local(output))) or (
         is_local(output) and os.path.lexists(output) and not os.path.isdir(output)
     ):

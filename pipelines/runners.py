@@ -4,12 +4,17 @@ import argparse
 import builtins
 import ctypes
 import logging
+import os
 import queue
 import re
 import shlex
+import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 
 import apache_beam as beam
 import grpc
@@ -45,6 +50,9 @@ _PYTHON_ERROR = re.compile(
     re.MULTILINE,
 )
 
+# Threads that fail when a worker has gone, of which the job's own failure tells.
+_BEAMS_THREADS = ("beam_control_read", "read_grpc_client_inputs")
+
 # How runners say that they have failed.
 _FAILURES = ("RuntimeError", "NotImplementedError", "DataflowRuntimeException")
 
@@ -76,7 +84,7 @@ def make_pipeline(runner: str, options: list[str], processes: int = 1) -> beam.P
     sdk_worker.print = lambda *_, **__: None  # It prints failures besides.
     try:
         pipeline = beam.Pipeline(runner, PipelineOptions([_JOB_SERVER_TIMEOUT, *options]))
-    except ImportError as error:
+    except (ImportError, TypeError, AttributeError) as error:  # No runner, or something else.
         raise ValueError(f"--runner {runner}: {error}") from error
     _await_job_service(pipeline.options.view_as(PortableOptions).job_endpoint)
     return pipeline
@@ -85,7 +93,8 @@ def make_pipeline(runner: str, options: list[str], processes: int = 1) -> beam.P
 def _local(options: list[str], processes: int) -> tuple[FnApiRunner, PipelineOptions]:
     if processes == 1:
         return FnApiRunner(), PipelineOptions(options)
-    command = f"{shlex.quote(sys.executable)} -m pipelines.worker"
+    # `exec`: no shell stays between the worker and this process, with which it ends.
+    command = f"exec {shlex.quote(sys.executable)} -m pipelines.worker {os.getpid()}"
     workers = SubprocessSDKEnvironment.from_command_string(command)
     count = f"--direct_num_workers={processes}"
     return FnApiRunner(default_environment=workers), PipelineOptions([*options, count])
@@ -130,7 +139,11 @@ def run_job(pipeline: beam.Pipeline, watch: Callable[[], None]) -> None:
     """
     try:
         if isinstance(pipeline.runner, FnApiRunner):
-            _watched(pipeline.run, watch, _interrupt)
+            try:
+                _watched(pipeline.run, watch, _interrupt)
+            except BaseException:
+                _end_workers()
+                raise
         else:
             # In this thread, as runners that start a job service handle signals.
             result = pipeline.run()
@@ -157,9 +170,10 @@ def _watched(
             outcomes.put(error)
 
     def on_failed_thread(failure):
-        if failure.thread.name == "run_worker":  # Beam would wait for it without end.
+        name = failure.thread.name if failure.thread else ""
+        if name == "run_worker":  # Beam would wait for it without end.
             outcomes.put(ChildProcessError(f"a worker process died: {failure.exc_value}"))
-        else:
+        elif name not in _BEAMS_THREADS:
             excepthook(failure)
 
     excepthook, threading.excepthook = threading.excepthook, on_failed_thread
@@ -178,10 +192,9 @@ def _watched(
         except Exception as error:
             interrupt.add_note(f"the job could not be stopped and may go on: {error}")
         raise
-    finally:
-        threading.excepthook = excepthook
     if error:
         raise error
+    threading.excepthook = excepthook  # After a failure, Beam's threads go on failing for a while.
 
 
 def _interrupt(thread: threading.Thread) -> None:
@@ -190,6 +203,22 @@ def _interrupt(thread: threading.Thread) -> None:
         ctypes.c_ulong(thread.ident), ctypes.py_object(KeyboardInterrupt)
     )
     thread.join(timeout=3)
+
+
+def _end_workers() -> None:
+    """Kills this process's workers, which else would go on writing for a moment after it has failed."""
+    for path in Path("/proc/self/task").glob("*/children"):
+        for worker in map(int, path.read_text().split()):
+            with suppress(OSError):
+                if b"pipelines.worker" in Path(f"/proc/{worker}/cmdline").read_bytes():
+                    os.kill(worker, signal.SIGKILL)
+                    _await_end(worker)
+
+
+def _await_end(process: int, seconds: float = 5.0) -> None:
+    deadline = time.monotonic() + seconds
+    while Path(f"/proc/{process}").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
 
 
 def _readable(error: Exception) -> OSError | None:

@@ -45,9 +45,18 @@ __all__ = ["read_truth", "write_sample_data"]
 
 DATASETS = ("wflw", "mpii", "300w_lp")
 SPLITS = ("train", "test")
-MARKER = "truth_train.jsonl"  # in no directory of anybody else's
-IMAGES = {"wflw": "WFLW_images", "mpii": "images", "300w_lp": "."}
 FOLDERS = ("AFW", "HELEN", "IBUG", "LFPW")  # 300W-LP's
+# All names in a directory of sample data, the first of them in no other one.
+FILES = (
+    "truth_train.jsonl",
+    "truth_test.jsonl",
+    "WFLW_*",
+    "images",
+    "*.mat",
+    *FOLDERS,
+    "landmarks",
+)
+IMAGES = {"wflw": "WFLW_images", "mpii": "images", "300w_lp": "."}
 EVENTS = ("0--Portrait", "1--Parade", "2--Market", "3--Studio", "4--Street", "5--Concert")
 JPEG_QUALITY = 90
 
@@ -98,7 +107,7 @@ def write_sample_data(
             raise ValueError(f"{name} must be at least {least}, got {value}")
 
     output = str(Path(output).resolve())
-    with written_aside(output, "sample data", MARKER, overwrite=overwrite) as work:
+    with written_aside(output, "sample data", FILES, overwrite=overwrite) as work:
         work.clear("data")  # Of a run that was killed.
         scratch = Path(work.path("data"))
         scratch.mkdir()

@@ -99,7 +99,7 @@ class WriteShard(beam.DoFn):
             if books["made_of"] != made_of or len(rejects) != books["rejects"]:
                 return None
             shard = digest(self._work.path("data", plan.name), google_crc32c.Checksum())
-        except (OSError, ValueError, KeyError):  # Cut short, or not there.
+        except (OSError, ValueError, LookupError, TypeError):  # Cut short, or not there.
             return None
         sources = _Sources(self._reader, self._source)
         for _ in sources.groups(read_plan(plan.path)):

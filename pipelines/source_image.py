@@ -119,7 +119,8 @@ def _open(data: bytes) -> Image.Image:
         width, height = (image.tag_v2.get(tag, 1) for tag in (322, 323))
         if width * height > MAX_PIXELS:
             raise Unusable("image_too_large", f"tiles of {width} x {height} pixels")
-    if image.mode in ("I", "F") or image.mode.startswith("I;"):
+    deep = any(";16" in str(part) for part in image.tile)  # Of which Pillow drops the lower bits.
+    if deep or image.mode in ("I", "F") or image.mode.startswith("I;"):
         raise Unusable("unsupported_pixels", "more than 8 bits a channel")
     if _is_progressive(image) and data.count(_START_OF_SCAN) > _MAX_SCANS:
         raise Unusable("undecodable_image", f"more than {_MAX_SCANS} scans of all pixels")

@@ -29,6 +29,8 @@ def open_file(path: str) -> BinaryIO:
     Raises:
       OSError: if it is not there or cannot be read.
     """
+    if is_local(path) and os.path.exists(path) and not os.path.isfile(path):
+        raise OSError(f"{path} is no regular file")  # A pipe or a device may have no end.
     with _own_errors(path):
         return FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
 

@@ -108,6 +108,11 @@ def _check_names(directory: str, manifest: Manifest) -> None:
     for name in wanted:
         if name not in found:
             raise ValueError(f"{FileSystems.join(directory, name)} is missing")
+    for split, books in manifest.splits.items():
+        for shard in books.shards:
+            if not shard.name.startswith(f"{split}-"):
+                path = FileSystems.join(directory, records.MANIFEST)
+                raise ValueError(f"{path}: split {split!r} has the shard {shard.name}")
     for name in sorted(found - {*wanted, CONTACT_SHEET}):
         raise ValueError(f"{FileSystems.join(directory, name)} is not in the manifest")
 

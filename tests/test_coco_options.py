@@ -57,6 +57,14 @@ def test_several_categories_need_a_choice(tmp_path):
         read(tmp_path, category="sundial")
 
 
+def test_a_normalizer_that_cannot_be_known_is_refused(tmp_path):
+    write(tmp_path, train=document(clock()))
+    with pytest.raises(
+        ValueError, match=r"normalizer of 'mpii' is not known .* nothing could be scored"
+    ):
+        reader(tmp_path, "mpii")
+
+
 def test_the_only_category_needs_no_names(tmp_path):
     write(tmp_path, train=document(clock(), categories=[{"id": 1}]))
     assert outcomes(read(tmp_path)) == ["good"]
@@ -149,7 +157,7 @@ def test_landmarks_are_a_name_or_a_file_anywhere(tmp_path, monkeypatch, is_local
         (b'{"annotations": []}', "is not COCO keypoints: it has no annotations"),
         (b'{"annotations": {"id": 1}}', "is not COCO keypoints: its annotations are no list"),
         (b'{"annotations": [1], "images": 2}', "is not COCO keypoints: its images are no list"),
-        (b'{"annotations": [1]}', ": --category must choose one category; there are: none"),
+        (b'{"annotations": [1]}', "is not COCO keypoints: it has no categories"),
     ],
 )
 def test_a_file_of_another_kind_is_one_line(tmp_path, content, message):

@@ -142,10 +142,16 @@ def test_people_without_labels_or_with_bad_ones_are_counted(tmp_path):
 
 
 def test_nothing_usable_is_an_error_and_the_reasons_are_kept(tmp_path):
-    write_wflw(tmp_path / "source", [face("absent.jpg")], ["garbage"])
-    with pytest.raises(ValueError, match=r"nothing could be used; .*rejects\.jsonl"):
-        convert(tmp_path / "source", tmp_path / "out")
-    assert len((tmp_path / "out/rejects.jsonl").read_text().splitlines()) == 2
+    source, output = tmp_path / "source", tmp_path / "out"
+    write_wflw(source, [face("absent.jpg")], ["garbage"])
+    with pytest.raises(ValueError, match=r"nothing could be used; (\S+) says why") as error:
+        convert(source, output)
+    rejects = tmp_path / ".out.partial/data/rejects.jsonl"
+    assert str(rejects) in str(error.value) and not output.exists()
+    assert len(rejects.read_text().splitlines()) == 2
+    photograph(source / "WFLW_images/absent.jpg")  # Mended, it goes on.
+    manifest, _ = convert(source, output)
+    assert manifest["splits"]["train"]["examples"] == 1
 
 
 # --- held-out images
@@ -253,6 +259,39 @@ def test_other_peoples_files_are_never_replaced(tmp_path, overwrite):
     assert (tmp_path / "thesis/chapter.txt").read_text() == "precious"
 
 
+@pytest.mark.parametrize("other", ["src", "thesis.txt"])
+def test_a_data_set_with_something_else_in_it_is_not_replaced(tmp_path, other):
+    source, output = faces(tmp_path / "source"), tmp_path / "out"
+    convert(source, output)
+    (output / other).mkdir()
+    with pytest.raises(ValueError, match=f"is not replaced: '{other}' in it is no part of"):
+        convert(source, output, "--overwrite")
+    assert (output / other).is_dir()
+
+
+@pytest.mark.parametrize("output", ["source", "."])
+def test_the_source_is_never_replaced(tmp_path, output):
+    source = faces(tmp_path / "source")
+    with pytest.raises(ValueError, match="must not be the source, nor hold it"):
+        convert(source, tmp_path / output, "--overwrite")
+    assert (source / "WFLW_images").is_dir()
+
+
+@pytest.mark.parametrize("put", ["link", "notes.txt"])
+def test_somebody_elses_hidden_directory_is_left_alone(tmp_path, put):
+    source, aside = faces(tmp_path / "source"), tmp_path / ".out.partial"
+    (tmp_path / "precious/replaced").mkdir(parents=True)
+    if put == "link":
+        aside.symlink_to(tmp_path / "precious")
+    else:
+        aside.mkdir()
+        (aside / put).write_text("precious")
+    with pytest.raises(ValueError, match=r"\.out\.partial is in the way"):
+        convert(source, tmp_path / "out")
+    assert (tmp_path / "precious/replaced").is_dir()
+    assert put == "link" or (aside / put).read_text() == "precious"
+
+
 def test_a_failed_run_leaves_what_was_there(tmp_path, monkeypatch):
     source, output = faces(tmp_path / "source"), tmp_path / "out"
     convert(source, output)
@@ -288,6 +327,8 @@ def test_a_failed_run_leaves_what_was_there(tmp_path, monkeypatch):
         (["--validation-images", "/nowhere.txt"], "/nowhere.txt"),
         (["--split", "tompson"], "--split tompson belongs to --dataset mpii, not wflw"),
         (["--split", "official", "--validation-fraction", "0.5"], "holds nothing out"),
+        (["--validation-images", ""], "--validation-images must not be empty"),
+        (["--runner", "os.path"], "--runner os.path: "),
         (["--landmarks", "x.json"], "--landmarks belongs to --dataset coco, not wflw"),
         (["--sizes", "64"], "'--sizes' is no option of this command, nor of Beam"),
         (["stray"], "'stray' is no option"),

@@ -37,7 +37,7 @@ def bucket(tmp_path, monkeypatch) -> str:
 
 @contextmanager
 def aside(output, overwrite=False, keep="books"):
-    with written_aside(output, "a set", "marker", overwrite=overwrite, keep=keep) as work:
+    with written_aside(output, "a set", ("marker", "*"), overwrite=overwrite, keep=keep) as work:
         yield work
 
 
@@ -272,7 +272,7 @@ def deadly(*paths):
     survived -= 1
     rename(*paths)
 
-with written_aside(output, "a set", "marker", overwrite=True, keep="books") as work:
+with written_aside(output, "a set", ("marker", "*"), overwrite=True, keep="books") as work:
     for name in ("a", "c", "d", "marker"):
         with open(work.path("data", name), "w") as file:
             file.write("new" if name == "marker" else f"new {name}")

@@ -1,5 +1,6 @@
 """Running the job, here or through a job service, and what becomes of a run that is stopped or fails."""
 
+import contextlib
 import os
 import re
 import resource
@@ -65,6 +66,34 @@ def test_beams_own_processes_write_the_same_bytes(tmp_path):
 
 
 # --- stopped
+
+
+def workers_of(process):
+    """The ids of a process's children that are workers, as far as they have come so far."""
+    found = []
+    for path in Path(f"/proc/{process.pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            for child in map(int, path.read_text().split()):
+                if b"pipelines.worker" in Path(f"/proc/{child}/cmdline").read_bytes():
+                    found.append(child)
+    return found
+
+
+@pytest.mark.parametrize("delay", [0, 0.4])
+def test_workers_end_with_a_launcher_that_was_killed(tmp_path, delay):
+    """Whether they are still starting or at work; Beam alone would leave them waiting for ever."""
+    source = faces(tmp_path / "source", train=400)
+    process = start(*arguments(source, tmp_path / "out", "--processes", "2"))
+    while len(workers := workers_of(process)) < 2:
+        assert process.poll() is None
+        time.sleep(0.01)
+    time.sleep(delay)
+    process.kill()
+    process.communicate(timeout=30)
+    deadline = time.monotonic() + 10
+    while any(Path(f"/proc/{worker}").exists() for worker in workers):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 KILLS = [pytest.param(way, signal.SIGKILL, marks=pytest.mark.slow) for way in WAYS[1:]]

@@ -73,16 +73,6 @@ def test_a_contact_sheet_is_no_part_of_it(data):
     verify(str(data))
 
 
-def test_a_data_set_without_examples_is_sound(tmp_path):
-    source = faces(tmp_path / "source", train=0, test=0)
-    path = source / WFLW_LISTS / "list_98pt_rect_attr_train.txt"
-    path.write_text("no face\n")
-    with pytest.raises(ValueError, match="nothing could be used"):
-        convert(source, tmp_path / "data")
-    counts = {"examples": 0, "rejects": 1, "shards": 1, "bytes": 0}
-    assert verify(str(tmp_path / "data")) == {"train": counts}
-
-
 def test_object_stores_are_read_too(data, tmp_path, monkeypatch):
     (tmp_path / "store").mkdir()
     monkeypatch.setenv(toy_filesystem.DIRECTORY, str(tmp_path / "store"))

@@ -1,0 +1,86 @@
+"""MATLAB 5 files from anybody: bounded before they are parsed, since scipy's parser is not."""
+
+import io
+import zlib
+
+import numpy as np
+
+__all__ = ["load_matlab"]
+
+_HEADER = 128
+_MATRIX, _COMPRESSED = 14, 15
+# MPII's file, the deepest that is read, has six levels.
+_DEEPEST = 16
+
+
+def load_matlab(content: bytes, name: str, most: int) -> tuple[np.ndarray | None, str]:
+    """The variable of that name, None if there is none; and its class, such as "double" or "struct".
+
+    Args:
+      content: the file.
+      name: the variable's.
+      most: bytes of all variables, uncompressed.
+
+    Raises:
+      ValueError: if it is no MATLAB 5 file, is damaged, larger than that, or nested too deeply.
+    """
+    import scipy.io
+
+    plain = _uncompressed(content, most)
+    try:
+        kinds = {each: kind for each, _, kind in scipy.io.whosmat(io.BytesIO(plain))}
+        found = scipy.io.loadmat(io.BytesIO(plain), variable_names=[name]).get(name)
+    except Exception as error:  # The parser raises nearly anything on damaged files.
+        raise ValueError(" ".join(str(error).split()) or type(error).__name__) from None
+    return found, kinds.get(name, "")
+
+
+def _uncompressed(content: bytes, most: int) -> bytes:
+    """The same file with its variables not compressed, and none of them deep."""
+    order = {b"IM": "little", b"MI": "big"}.get(content[126:128])
+    if order is None or content[124:126] not in (b"\x00\x01", b"\x01\x00"):
+        raise ValueError("it is no MATLAB 5 file")
+    pieces, size, at = [content[:_HEADER]], 0, _HEADER
+    while at < len(content):
+        kind, start, end = _element(content, at, order)
+        piece = content[at:end]
+        if kind == _COMPRESSED:
+            try:
+                piece = zlib.decompressobj().decompress(content[start:end], most + 1)
+            except zlib.error as error:
+                raise ValueError(f"a compressed variable is damaged: {error}") from None
+        size += len(piece)
+        if size > most:
+            raise ValueError(f"its variables have more than {most:,} bytes")
+        _check_depth(piece, order)
+        pieces.append(piece)
+        at = end
+    return b"".join(pieces)
+
+
+def _check_depth(piece: bytes, order: str) -> None:
+    """Walks a variable's elements; a matrix's own are inside it, one after the other."""
+    ends, at = [], 0
+    while at < len(piece):
+        while ends and at >= ends[-1]:
+            ends.pop()
+        kind, start, end = _element(piece, at, order)
+        if kind == _MATRIX:
+            ends.append(end)
+            if len(ends) > _DEEPEST:
+                raise ValueError(f"it is nested deeper than {_DEEPEST} levels")
+            at = start
+        else:
+            at = end
+
+
+def _element(data: bytes, at: int, order: str) -> tuple[int, int, int]:
+    """Kind, first and past-the-last byte of the element whose tag is there."""
+    kind, size = (int.from_bytes(data[at + i : at + i + 4], order) for i in (0, 4))
+    if kind >> 16:  # A small one: size and kind in 4 bytes, the content in the next 4.
+        return kind & 0xFFFF, at + 4, at + 8
+    start = at + 8
+    end = start + size + (0 if kind == _COMPRESSED else -size % 8)
+    if start > len(data):
+        raise ValueError("it is cut short")
+    return kind, start, end
