@@ -76,8 +76,8 @@ def test_a_damaged_record_of_the_best_is_found_at_the_start(run, content):
 
 
 def test_the_best_stays_until_a_better_one_comes(tmp_path):
-    for value, nme in ((1, 5.0), (2, 7.0), (3, 4.0), (4, 4.0)):
-        Checkpoints(tmp_path, _state(value)).keep_best(value, {"nme": nme})
+    for value, score in ((1, -5.0), (2, -7.0), (3, -4.0), (4, -4.0)):
+        Checkpoints(tmp_path, _state(value)).keep_best(value, score)
     assert [p.name for p in (tmp_path / "best").glob("*.index")] == ["ckpt-3.index"]
 
 

@@ -1,7 +1,6 @@
 """Training under `tf.distribute`: exact whatever the number of devices, and never lost by a kill."""
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -17,8 +16,6 @@ import tensorflow as tf
 from tfhuber import config, inputs, loop, model, train
 from tfhuber.inference import load_run
 from tfhuber.whitening import Whitening, fit
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def test_a_run_leaves_what_evaluation_needs(tiny_run, tiny_config):
@@ -248,58 +245,3 @@ def test_sigkill_and_the_same_command_end_with_the_same_weights(tiny_config, tmp
 def _latest_step(run: Path) -> int:
     prefix = tf.train.latest_checkpoint(run / "latest") if (run / "latest").is_dir() else None
     return int(prefix.rsplit("-", 1)[1]) if prefix else 0
-
-
-_ON_DEVICES = """
-import sys
-import keras, numpy as np, tensorflow as tf
-from tfhuber import config, loop, model, whitening
-
-count, output = int(sys.argv[1]), sys.argv[2]
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
-strategy = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(count)])
-options = config.parse({"data": {"directory": "unused"}, "train": {"batch_size": 8}})
-with strategy.scope():
-    keras.utils.set_random_seed(0)
-    image = keras.Input((16, 16, 3))
-    features = keras.layers.Conv2D(6, 4, strides=4, activation="relu")(image)
-    features = keras.layers.DepthwiseConv2D(4, name="channelwise_convolution")(features)
-    features = keras.layers.Flatten()(features)
-    network = keras.Model(image, model.DistributionHead(5, dtype="float32", name="head")(features))
-    optimizer = keras.optimizers.Adam(loop.PiecewiseLinear([(0, 1e-2)], 4))
-    optimizer.build(network.trainable_variables)
-state = loop.State(network, optimizer)
-whitener = whitening.Whitening(np.full((5, 2), 8.0), np.tile(np.eye(2) / 4, (5, 1, 1)))
-rng = np.random.default_rng(0)
-batches = tf.data.Dataset.from_tensor_slices(
-    {
-        "image": rng.uniform(0, 255, (32, 16, 16, 3)).astype(np.float32),
-        "landmarks": rng.uniform(0, 16, (32, 5, 2)).astype(np.float32),
-        "weights": (rng.random((32, 5)) < 0.7).astype(np.float32),
-    }
-).batch(8)
-step = loop.training_step(state, whitener, options, strategy)
-reports = [step(batch) for batch in strategy.experimental_distribute_dataset(batches)]
-numbers = {f"{name}{i}": r[name].numpy() for i, r in enumerate(reports) for name in r}
-np.savez(output, *network.get_weights(), **numbers)
-"""
-
-
-def test_two_devices_give_the_numbers_of_one(tmp_path):
-    """Losses, gradient norms and weights of four steps, with weights of 0 spread unevenly.
-
-    Without batch normalisation, whose statistics are each device's own.
-    """
-    results = []
-    for count in (1, 2):
-        output = tmp_path / f"{count}.npz"
-        command = [sys.executable, "-c", _ON_DEVICES, str(count), str(output)]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        result = subprocess.run(command, capture_output=True, text=True, env=environment)
-        assert result.returncode == 0, result.stderr[-2000:]
-        results.append(np.load(output))
-    one, two = results
-    assert {"loss0", "loss3", "gradient_norm3"} <= set(one)
-    for name in one:
-        np.testing.assert_allclose(two[name], one[name], rtol=1e-4, atol=1e-5, err_msg=name)

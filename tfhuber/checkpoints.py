@@ -46,13 +46,12 @@ class Checkpoints:
         """Writes the latest checkpoint; OSError if that fails, and then the one before it stays."""
         _save(self._latest, step)
 
-    def keep_best(self, step: int, metrics: dict) -> None:
-        """Writes the best checkpoint if these metrics are better than those on record.
+    def keep_best(self, step: int, score: float) -> None:
+        """Writes the best checkpoint if this score is higher than the one on record.
 
         Raises:
           OSError: if that fails.
         """
-        score = _score(metrics)
         if self._best_score >= score:
             return
         _save(self._best, step)
@@ -107,11 +106,6 @@ def _save(manager: tf.train.CheckpointManager, step: int) -> None:
             f"cannot write the checkpoint of step {step} to {manager.directory} "
             f"({reason(error)}); once that is mended, the same command goes on from the last one"
         ) from error
-
-
-def _score(metrics: dict) -> float:
-    """Higher is better: PCKh, or the negative NME."""
-    return metrics["pckh_0.5"] if "pckh_0.5" in metrics else -metrics["nme"]
 
 
 def _read_score(path: Path) -> float:

@@ -18,6 +18,10 @@ Scale = Annotated[float, Field(ge=1e-6, le=1e6)]
 # A count that no 64-bit product of two overflows.
 Count = Annotated[int, Field(ge=1, lt=2**31)]
 
+BestMetric = Literal[
+    "nme", "failure_rate_10", "auc_10", "pckh_0.5", "pckh_0.1", "loss", "nll", "nll_relative"
+]
+
 _MOST_FAULTS = 8
 
 
@@ -121,7 +125,22 @@ class Train(_Section):
     learning_rate: list[tuple[float, Positive]] = Field(
         [(0, 1e-3), (25, 1e-3), (40, 1e-4), (50, 1e-5)],
         min_length=1,
-        description="Adam's rate as (epoch, rate) points, linear between them.",
+        description="Adam's rate as (epoch, rate) points; `schedule` says what lies between them.",
+    )
+    schedule: Literal["linear", "cosine"] = Field(
+        "linear",
+        description="The learning rate between its points: a straight line or half a cosine, as in "
+        "[[0, 1e-6], [2, 1e-3], [50, 1e-6]].",
+    )
+    optimizer: Literal["adam", "adamw"] = Field(
+        "adam", description="`adamw` is Adam with `weight_decay`."
+    )
+    weight_decay: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="AdamW's decay of all kernels, not of biases and normalisation: each step takes "
+        "this times the learning rate off them. head_l2 comes on top.",
     )
     head_l2: float = Field(
         0.1, ge=0, description="L2 penalty on the kernels of the channel-wise convolution and head."
@@ -133,8 +152,22 @@ class Train(_Section):
         description="First epochs in which only the new layers train (pretrained backbones).",
     )
     seed: int = Field(0, ge=0, lt=2**31, description="Seed of weights, order and augmentation.")
-    distribution: Literal["one_device", "mirrored"] = Field(
-        "one_device", description="`mirrored` uses every GPU that TensorFlow sees."
+    distribution: Literal["one_device", "mirrored", "multi_worker"] = Field(
+        "one_device",
+        description="`mirrored` uses every GPU that TensorFlow sees; `multi_worker` those of all "
+        "processes that the environment's TF_CONFIG names, which share the run's directory.",
+    )
+    gradient_clip: Positive | None = Field(
+        None,
+        description="Gradients of a larger norm, over all weights, are scaled down to it; null for "
+        "none.",
+    )
+    ema: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Decay of the moving average of weights and statistics that is evaluated and "
+        "exported in their place, such as 0.999; in step t it is at most t / (t + 10). 0 for none.",
     )
     checkpoint_minutes: Positive = Field(
         5.0, description="A checkpoint is written at least this often, and after an evaluation."
@@ -142,12 +175,28 @@ class Train(_Section):
     evaluation_epochs: Count = Field(
         5, description="Epochs between evaluations; the best one is kept beside the latest."
     )
+    best_metric: BestMetric | None = Field(
+        None,
+        description="The number in metrics.json by which the best is chosen; null for pckh_0.5 where "
+        "there is one, else nme.",
+    )
+    early_stop_epochs: Count | None = Field(
+        None,
+        description="Training ends at the first evaluation that is so many epochs after the best; "
+        "null for never.",
+    )
 
     @model_validator(mode="after")
     def _schedule_ascends(self):
         epochs = [epoch for epoch, _ in self.learning_rate]
         if epochs != sorted(set(epochs)):
             raise ValueError("learning_rate: the epochs of its points must ascend")
+        return self
+
+    @model_validator(mode="after")
+    def _decay_is_adamws(self):
+        if (self.optimizer == "adamw") != (self.weight_decay > 0):
+            raise ValueError("optimizer adamw needs a weight_decay above 0, and adam has none")
         return self
 
 
@@ -249,3 +298,9 @@ def _keys_of(location: tuple) -> list[str]:
     for part in location:
         section = section.model_fields[part].annotation
     return list(section.model_fields)
+
+
+if __name__ == "__main__":
+    from tfhuber import cli, config_reference
+
+    cli.run_main(config_reference.main)

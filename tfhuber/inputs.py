@@ -57,11 +57,19 @@ def open_split(directory: str | Path, name: str) -> Split:
     )
 
 
-def training_batches(split: Split, config: Config, *, start_step: int = 0) -> tf.data.Dataset:
+def training_batches(
+    split: Split, config: Config, *, start_step: int = 0, part: slice = slice(None)
+) -> tf.data.Dataset:
     """Augmented batches for all steps from `start_step` to the end of training.
 
     Each epoch takes `examples // batch_size` full batches of a fresh order; the few examples left
     over differ from epoch to epoch.
+
+    Args:
+      split: what to train on.
+      config: of the run.
+      start_step: the first step.
+      part: of each batch; the rest is not decoded.
 
     Returns:
       A dataset of dicts: `image` [B, S, S, 3] float32 in 0..255, `landmarks` [B, K, 2] in
@@ -78,6 +86,8 @@ def training_batches(split: Split, config: Config, *, start_step: int = 0) -> tf
         raw = _shuffled_records(split, config.data.shuffle_buffer, seed, epoch)
         skipped = tf.where(epoch == first_epoch, first_batch * batch, 0)
         raw = raw.take(steps * batch).skip(tf.cast(skipped, tf.int64))
+        if part != slice(None):
+            raw = raw.batch(batch).map(lambda serialized: serialized[part]).unbatch()
         return raw.map(lambda serialized: (serialized, epoch))
 
     def prepare(serialized, epoch):
@@ -93,7 +103,7 @@ def training_batches(split: Split, config: Config, *, start_step: int = 0) -> tf
         tf.data.Dataset.range(first_epoch, config.train.epochs)
         .flat_map(epoch_examples)
         .map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        .batch(batch, drop_remainder=True)
+        .batch(len(range(batch)[part]), drop_remainder=True)
         .prefetch(tf.data.AUTOTUNE)
     )
 

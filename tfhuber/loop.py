@@ -1,5 +1,6 @@
 """The training step under `tf.distribute`, and the state that it changes."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -8,11 +9,12 @@ import tensorflow as tf
 
 from tfhuber import model as network
 from tfhuber.config import Config
+from tfhuber.distribution import synchronise
 from tfhuber.elliptical import negative_log_likelihood
 from tfhuber.radial import radial_energy
 from tfhuber.whitening import Whitening
 
-__all__ = ["Adam", "PiecewiseLinear", "State", "carry_over", "strategy_for", "training_step"]
+__all__ = ["Adam", "PiecewiseCosine", "PiecewiseLinear", "State", "carry_over", "training_step"]
 
 
 @keras.saving.register_keras_serializable(package="tfhuber")
@@ -28,15 +30,29 @@ class PiecewiseLinear(keras.optimizers.schedules.LearningRateSchedule):
         rate = tf.constant(self.points[0][1], tf.float32)
         for (e0, r0), (e1, r1) in zip(self.points, self.points[1:], strict=False):
             fraction = tf.clip_by_value((epoch - e0) / (e1 - e0), 0.0, 1.0)
-            rate = tf.where(epoch >= e0, r0 + fraction * (r1 - r0), rate)
+            rate = tf.where(epoch >= e0, r0 + self.curve(fraction) * (r1 - r0), rate)
         return rate
+
+    def curve(self, fraction: tf.Tensor) -> tf.Tensor:
+        """How far from one rate to the next, at a fraction of the way from point to point."""
+        return fraction
 
     def get_config(self):
         return {"points": self.points, "steps_per_epoch": self.steps_per_epoch}
 
 
+@keras.saving.register_keras_serializable(package="tfhuber")
+class PiecewiseCosine(PiecewiseLinear):
+    """The same with half a cosine between the points, level at each."""
+
+    def curve(self, fraction: tf.Tensor) -> tf.Tensor:
+        return (1 - tf.cos(math.pi * fraction)) / 2
+
+
 class Adam(keras.optimizers.Adam):
-    """Adam that holds some variables still for the first steps, while their moments fill.
+    """Adam that holds some variables still for the first steps, while their moments fill, and AdamW.
+
+    It takes gradients that are summed over the replicas already.
 
     Gradients of 0 would hold them too, but leave the moments empty while their bias correction goes on:
     once let go, such variables would move at more than four times the learning rate.
@@ -45,38 +61,79 @@ class Adam(keras.optimizers.Adam):
       learning_rate: a schedule.
       held: which variables, by their places in the list that `build` gets.
       held_steps: how long.
+      decayed: which variables decay, by their places.
+      decay: what, times the learning rate, each step takes off them before it follows the gradient.
     """
 
-    def __init__(self, learning_rate, held: Iterable[int] = (), held_steps: int = 0):
+    def __init__(
+        self,
+        learning_rate,
+        held: Iterable[int] = (),
+        held_steps: int = 0,
+        decayed: Iterable[int] = (),
+        decay: float = 0.0,
+    ):
         super().__init__(learning_rate)
         self._held, self._held_steps = frozenset(held), held_steps
+        self._decayed, self._decay = frozenset(decayed), decay
 
     def update_step(self, gradient, variable, learning_rate):
-        if self._held_steps and self._get_variable_index(variable) in self._held:
+        index = self._get_variable_index(variable)
+        if self._held_steps and index in self._held:
             learning_rate *= tf.cast(self.iterations >= self._held_steps, tf.float32)
+        if self._decay and index in self._decayed:
+            self.assign_sub(
+                variable, tf.cast(learning_rate * self._decay, variable.dtype) * variable
+            )
         super().update_step(gradient, variable, learning_rate)
+
+    def _all_reduce_sum_gradients(self, grads_and_vars):
+        return grads_and_vars  # Keras would sum them once more.
 
 
 @dataclass(frozen=True)
 class State:
-    """What training changes: the model's weights and the optimiser with its count of steps."""
+    """What training changes: the weights and, if asked for, their average, the optimiser and its step."""
 
     model: keras.Model
     optimizer: keras.optimizers.Optimizer
+    average: keras.Model | None = None
 
     @classmethod
     def create(cls, config: Config, landmark_count: int, steps_per_epoch: int) -> "State":
         """The state before the first step; call it in the strategy's scope."""
         model = network.build(config.model, landmark_count)
-        schedule = PiecewiseLinear(config.train.learning_rate, steps_per_epoch)
+        synchronise(model, tf.distribute.get_strategy())
+        curve = {"linear": PiecewiseLinear, "cosine": PiecewiseCosine}[config.train.schedule]
+        schedule = curve(config.train.learning_rate, steps_per_epoch)
         # Of a transferred model, the head alone is new.
         new = _variables_of(
             [model.get_layer("head")] if config.model.transfer else network.new_layers(model)
         )
-        old = [i for i, v in enumerate(model.trainable_variables) if id(v) not in new]
-        optimizer = Adam(schedule, old, config.train.frozen_epochs * steps_per_epoch)
-        optimizer.build(model.trainable_variables)
-        return cls(model, optimizer)
+        variables = model.trainable_variables
+        old = [i for i, v in enumerate(variables) if id(v) not in new]
+        kernels = [i for i, v in enumerate(variables) if "kernel" in v.name]
+        frozen_steps = config.train.frozen_epochs * steps_per_epoch
+        optimizer = Adam(schedule, old, frozen_steps, kernels, config.train.weight_decay)
+        optimizer.build(variables)
+        if not config.train.ema:
+            return cls(model, optimizer)
+        options = config.model.model_copy(update={"pretrained": None, "transfer": None})
+        return cls(model, optimizer, network.build(options, landmark_count))
+
+    @property
+    def evaluated(self) -> keras.Model:
+        """The model to evaluate, to keep as the best and to export."""
+        return self.model if self.average is None else self.average
+
+    @property
+    def kept(self) -> "State":
+        """What a checkpoint holds: the model to evaluate, and as its optimiser all else to go on with."""
+        if self.average is None:
+            return self
+        return State(
+            self.average, tf.train.Checkpoint(trained=self.model, optimizer=self.optimizer)
+        )
 
     @property
     def step(self) -> int:
@@ -106,13 +163,6 @@ def carry_over(source: keras.Model, target: keras.Model) -> None:
         layer.set_weights(old[name].get_weights())
 
 
-def strategy_for(distribution: str) -> tf.distribute.Strategy:
-    """The `tf.distribute` strategy of a configuration's `train.distribution`."""
-    if distribution == "mirrored":
-        return tf.distribute.MirroredStrategy()
-    return tf.distribute.get_strategy()
-
-
 def training_step(
     state: State, whitening: Whitening, config: Config, strategy: tf.distribute.Strategy
 ):
@@ -122,7 +172,8 @@ def training_step(
     which gives the same numbers whatever the number of devices.
 
     Returns:
-      A function from a (distributed) batch to `loss` (eq. 6 alone) and `gradient_norm`, scalars.
+      A function from a (distributed) batch to `loss` (eq. 6 alone) and `gradient_norm` (before
+      clipping), scalars.
     """
     energy = radial_energy(config.model.family, config.model.delta)
     variables = state.model.trainable_variables
@@ -139,11 +190,16 @@ def training_step(
             loss = tf.reduce_sum(loss * batch["weights"]) / config.train.batch_size
             penalty = config.train.head_l2 * tf.add_n([tf.nn.l2_loss(k) for k in kernels])
             total = loss + penalty / strategy.num_replicas_in_sync
-        gradients = tape.gradient(total, variables)
         replica = tf.distribute.get_replica_context()
-        norm = tf.linalg.global_norm(replica.all_reduce(tf.distribute.ReduceOp.SUM, gradients))
-        # Keras sums gradients over the replicas itself.
+        gradients = replica.all_reduce(tf.distribute.ReduceOp.SUM, tape.gradient(total, variables))
+        norm = tf.linalg.global_norm(gradients)
+        if config.train.gradient_clip is not None:
+            gradients, _ = tf.clip_by_global_norm(gradients, config.train.gradient_clip, norm)
+        before = tf.cast(state.optimizer.iterations, tf.float32)
         state.optimizer.apply(gradients, variables)
+        if state.average is not None:
+            # Little at first, so that the start, far from everything, is soon forgotten.
+            _average(state, tf.minimum(config.train.ema, before / (before + 10)))
         return loss, norm / strategy.num_replicas_in_sync
 
     @tf.function
@@ -156,6 +212,12 @@ def training_step(
         }
 
     return step
+
+
+def _average(state: State, decay: tf.Tensor) -> None:
+    for average, weight in zip(state.average.weights, state.model.weights, strict=True):
+        change = tf.cast(1 - decay, average.dtype) * (weight - average)
+        average.assign(average + change)
 
 
 def _variables_of(layers: Iterable[keras.layers.Layer]) -> set[int]:

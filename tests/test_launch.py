@@ -1,0 +1,139 @@
+"""Workers on one machine: each finds the others; one that fails has all start again; signals pass."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfhuber import launch
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def _command(script: str) -> list[str]:
+    return [sys.executable, "-c", "import json, os, sys, time\n" + script]
+
+
+def _index() -> str:
+    return "json.loads(os.environ['TF_CONFIG'])['task']['index']"
+
+
+def test_every_worker_has_its_own_place_in_one_cluster(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6")
+    environments = launch.worker_environments(2)
+    configs = [json.loads(e["TF_CONFIG"]) for e in environments]
+    assert [c["task"] for c in configs] == [{"type": "worker", "index": i} for i in range(2)]
+    assert configs[0]["cluster"] == configs[1]["cluster"]
+    assert len(set(configs[0]["cluster"]["worker"])) == 2
+    assert [e["CUDA_VISIBLE_DEVICES"] for e in environments] == ["4,6", "5"]
+
+
+def test_output_is_prefixed_and_success_is_0(capfd):
+    script = f"print('here', {_index()}); sys.stderr.write('10 %\\r20 %\\n')"
+    assert launch.launch(_command(script), 2, 0) == 0
+    assert sorted(capfd.readouterr().out.splitlines()) == [
+        "[0] 20 %",
+        "[0] here 0",
+        "[1] 20 %",
+        "[1] here 1",
+    ]
+
+
+def test_all_start_again_when_one_is_lost(tmp_path, capfd):
+    """Worker 1 kills itself in the first two rounds; worker 0 waits and is stopped."""
+    script = f"""
+rounds = len(os.listdir({str(tmp_path)!r}))
+time.sleep(0.5)
+if {_index()} == 1:
+    open(os.path.join({str(tmp_path)!r}, str(rounds)), 'w').close()
+    if rounds < 2:
+        os.kill(os.getpid(), 9)
+elif rounds < 2:
+    time.sleep(60)
+"""
+    start = time.monotonic()
+    assert launch.launch(_command(script), 2, 2) == 0
+    assert time.monotonic() - start < 30 and len(list(tmp_path.iterdir())) == 3
+    assert capfd.readouterr().out.count("starting all again") == 2
+
+
+@pytest.mark.parametrize(("status", "rounds"), [(1, 3), (2, 1)])
+def test_it_gives_up(tmp_path, status, rounds):
+    """After the last restart; and at once, when the command itself is wrong."""
+    script = f"open({str(tmp_path)!r} + f'/{{time.time_ns()}}', 'w'); sys.exit({status})"
+    assert launch.launch(_command(script), 1, 2) == status
+    assert len(list(tmp_path.iterdir())) == rounds
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_reach_the_workers_and_end_the_launcher(tmp_path, number):
+    (tmp_path / "worker.py").write_text(
+        "import os, pathlib, signal, sys, time\n"
+        "assert sys.argv[1:] == ['--x']\n"
+        "def end(n, _):\n"
+        "    pathlib.Path(f'ended{os.getpid()}').write_text(str(int(n)))\n"
+        "    sys.exit(0)\n"
+        f"signal.signal({int(number)}, end)\n"
+        "pathlib.Path(f'started{os.getpid()}').touch()\n"
+        "time.sleep(60)\n"
+    )
+    command = [sys.executable, "-m", "tfhuber.launch", "--workers", "2", "--", "worker", "--x"]
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE)
+    deadline = time.monotonic() + 60
+    while len(list(tmp_path.glob("started*"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(number)
+    process.communicate(timeout=60)
+    assert [p.read_text() for p in tmp_path.glob("ended*")] == [str(int(number))] * 2
+
+
+def test_wrong_numbers_are_one_line():
+    command = [sys.executable, "-m", "tfhuber.launch", "--workers", "0", "tfhuber.train"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.startswith("error: --workers must be 1 or more")
+
+
+@pytest.mark.slow
+def test_a_training_that_loses_a_worker_ends_with_the_same_weights(tiny_config, tmp_path):
+    """Killed after step 7 of 15, all weights and moments are those of an undisturbed run."""
+    values = tiny_config.model_dump(mode="json")
+    values["train"] |= {
+        "batch_size": 7,
+        "epochs": 3,
+        "evaluation_epochs": 3,
+        "checkpoint_minutes": 0.001,
+        "distribution": "multi_worker",
+    }
+    path = tmp_path / "c.json"
+    path.write_text(json.dumps(values))
+    final = []
+    for name in ("quiet", "lost"):
+        command = [sys.executable, "-m", "tfhuber.launch", "--workers", "2", "--", "tfhuber.train"]
+        command += ["--config", str(path), "--run", str(tmp_path / name)]
+        launcher = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        latest = tmp_path / name / "latest"
+        while name == "lost" and not (latest / "ckpt-7.index").exists():
+            assert launcher.poll() is None
+            time.sleep(0.01)
+        if name == "lost":
+            children = (
+                Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
+            )
+            os.kill(int(children[-1]), signal.SIGKILL)
+        printed = launcher.communicate(timeout=300)[0]
+        assert launcher.returncode == 0
+        assert printed.count("starting all again") == (name == "lost")
+        reader = tf.train.load_checkpoint(tf.train.latest_checkpoint(latest))
+        keys = [k for k in reader.get_variable_to_shape_map() if "OBJECT_GRAPH" not in k]
+        final.append({k: reader.get_tensor(k) for k in keys if not k.startswith("save_counter")})
+    assert set(final[0]) == set(final[1]) and len(final[0]) > 100
+    for key, value in final[0].items():
+        np.testing.assert_array_equal(final[1][key], value, err_msg=key)

@@ -1,0 +1,148 @@
+"""One training program on one device, on several, or on several machines, with the same numbers.
+
+Three things make them the same: every replica gets its own consecutive part of each global batch, batch
+normalisation takes its statistics over all replicas, and gradients are sums over the global batch.
+"""
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Iterator
+
+import keras
+import tensorflow as tf
+
+__all__ = ["agree", "distribute", "is_chief", "lost_workers_named", "strategy_for", "synchronise"]
+
+
+def strategy_for(distribution: str) -> tf.distribute.Strategy:
+    """The `tf.distribute` strategy of a configuration's `train.distribution`.
+
+    That of several workers must be made before TensorFlow has run anything.
+
+    Raises:
+      ValueError: if it is `multi_worker`, and the environment's TF_CONFIG does not say which.
+    """
+    if distribution == "mirrored":
+        return tf.distribute.MirroredStrategy()
+    if distribution == "multi_worker":
+        _check_tf_config(os.environ.get("TF_CONFIG"))
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    return tf.distribute.get_strategy()
+
+
+def is_chief(strategy: tf.distribute.Strategy) -> bool:
+    """Whether this process is the one, of those that train together, that writes files."""
+    resolver = strategy.cluster_resolver
+    if resolver is None or not resolver.task_type:
+        return True
+    has_chief = "chief" in resolver.cluster_spec().jobs
+    return resolver.task_type == ("chief" if has_chief else "worker") and resolver.task_id == 0
+
+
+def synchronise(model: keras.Model, strategy: tf.distribute.Strategy) -> None:
+    """Has batch normalisation take its statistics over the global batch, not over each replica's part."""
+    if strategy.num_replicas_in_sync > 1:
+        for layer in model._flatten_layers():
+            if isinstance(layer, keras.layers.BatchNormalization):
+                layer.synchronized = True
+
+
+def distribute(
+    make_batches: Callable[[slice], tf.data.Dataset],
+    batch_size: int,
+    strategy: tf.distribute.Strategy,
+):
+    """The dataset of which each replica gets its own part of every batch, none twice and none never.
+
+    Parts follow each other in the order of replicas; where the batch does not divide, the first are
+    one example larger.
+
+    Args:
+      make_batches: makes the dataset of a part of every global batch; of the whole of slice(None).
+      batch_size: of the global batch.
+      strategy: whose replicas share it.
+
+    Raises:
+      ValueError: if a replica would get nothing.
+    """
+    replicas = strategy.num_replicas_in_sync
+    if batch_size < replicas:
+        raise ValueError(
+            f"train.batch_size = {batch_size} is less than one example for each of {replicas} devices"
+        )
+    smallest, larger = divmod(batch_size, replicas)
+    sizes = [smallest + (replica < larger) for replica in range(replicas)]
+
+    def parts_here(context):
+        if replicas == 1:
+            return make_batches(slice(None))
+        here = replicas // context.num_input_pipelines
+        first = here * context.input_pipeline_id
+        start, own = sum(sizes[:first]), sizes[first : first + here]
+        end = start + sum(own)
+        part = make_batches(slice(start, end))
+        return part if here == 1 else part.rebatch(own)
+
+    return strategy.distribute_datasets_from_function(parts_here)
+
+
+def agree(value: int, strategy: tf.distribute.Strategy) -> int:
+    """The chief's value, in every process; returns once all processes have come here."""
+
+    def of_replica():
+        context = tf.distribute.get_replica_context()
+        first = tf.cast(context.replica_id_in_sync_group == 0, tf.int64)
+        return context.all_reduce(tf.distribute.ReduceOp.SUM, first * value)
+
+    if strategy.num_replicas_in_sync == 1:
+        return value
+    with lost_workers_named():
+        result = tf.function(lambda: strategy.run(of_replica))()
+    return int(strategy.experimental_local_results(result)[0])
+
+
+@contextlib.contextmanager
+def lost_workers_named() -> Iterator[None]:
+    """Says in one line that another worker is gone, where TensorFlow has a page for it.
+
+    Raises:
+      ConnectionError: then; what remains can only end, and all start again.
+    """
+    try:
+        yield
+    except (tf.errors.AbortedError, tf.errors.UnavailableError) as error:
+        raise ConnectionError(
+            "another worker of this training was lost; start all of them again with the same command, "
+            "and they go on from the last checkpoint"
+        ) from error
+
+
+def _check_tf_config(text: str | None) -> None:
+    wanted = (
+        'train.distribution = "multi_worker" needs the environment variable TF_CONFIG, such as '
+        '{"cluster": {"worker": ["host0:2222", "host1:2222"]}, "task": {"type": "worker", "index": 0}}'
+    )
+    got = f"got {(text or 'none')[:200]!r}"
+    try:
+        values = json.loads(text or "")
+        cluster, task = values["cluster"], values["task"]
+        jobs, ours, index = list(cluster.values()), cluster[task["type"]], int(task["index"])
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{wanted}; {got}") from error
+    if not all(isinstance(job, list) and all(map(_is_address, job)) for job in jobs):
+        raise ValueError(f"{wanted}: each job is a list of host:port; {got}")
+    addresses = [address for job in jobs for address in job]
+    if len(set(addresses)) < len(addresses):
+        raise ValueError(f"{wanted}: no address may come twice; {got}")
+    if not set(cluster) <= {"chief", "worker"}:
+        raise ValueError(f"{wanted}: jobs may be chief and worker; {got}")
+    if len(cluster.get("chief", [""])) != 1:
+        raise ValueError(f"{wanted}: there is one chief; {got}")
+    if not 0 <= index < len(ours):
+        raise ValueError(f"{wanted}: task.index counts from 0; {got}")
+
+
+def _is_address(text) -> bool:
+    host, _, port = text.rpartition(":") if isinstance(text, str) else ("", "", "")
+    return bool(host) and port.isdecimal()
