@@ -9,6 +9,8 @@ from tfhuber.landmarks import LandmarkSet
 
 __all__ = ["Books"]
 
+_PENDING = 256
+
 
 class Books:
     """Counts of a shard or a split; books of parts add up to the books of the whole.
@@ -35,22 +37,20 @@ class Books:
         self._sums = np.zeros((count, 2))
         self._products = np.zeros((count, 3))  # xx, xy, yy
         self._image_sizes = Counter()
+        self._pending = []
 
     def add(self, example: dict) -> None:
         """Counts an example, as `records.encode` takes it or `records.decode` gives it."""
-        *centre, half = square_around(example["box"].astype(np.float64), self._landmark_set.square)
-        labelled = example["weights"] > 0
-        points = (example["landmarks"].reshape(-1, 2).astype(np.float64) - centre) / half
-        x, y = np.where(labelled[:, np.newaxis], points, 0.0).T
         self._examples += 1
         self._attributes += np.asarray(example["attributes"], np.int64)
-        self._labelled += labelled
-        self._sums += np.stack([x, y], axis=1)
-        self._products += np.stack([x * x, x * y, y * y], axis=1)
         self._image_sizes[_size_class(int(example["image_size"].max()))] += 1
+        self._pending.append([example[name] for name in ("box", "landmarks", "weights")])
+        if len(self._pending) == _PENDING:
+            self._add_pending()
 
     def to_json(self) -> dict:
         """The books as JSON; `merge` takes them."""
+        self._add_pending()
         return {
             "examples": self._examples,
             "attributes": self._attributes.tolist(),
@@ -75,6 +75,7 @@ class Books:
         `image_sizes` counts the original images (each as often as it gave an example) by their longer
         side in pixels: "256-511" and so on, by powers of two.
         """
+        self._add_pending()
         count = np.maximum(self._labelled, 1)[:, np.newaxis]
         mean = self._sums / count
         xx, xy, yy = (self._products / count).T
@@ -94,6 +95,21 @@ class Books:
                 sorted(self._image_sizes.items(), key=lambda item: int(item[0].split("-")[0]))
             ),
         }
+
+    def _add_pending(self) -> None:
+        """Adds the moments of the examples that wait for it: many at a time cost as much as one."""
+        if not self._pending:
+            return
+        boxes, points, weights = map(np.stack, zip(*self._pending, strict=True))
+        self._pending.clear()
+        x0, y0, half = square_around(boxes.astype(np.float64), self._landmark_set.square)
+        centre, half = np.stack([x0, y0], axis=-1)[:, np.newaxis], half[:, np.newaxis, np.newaxis]
+        points = (points.reshape(*weights.shape, 2).astype(np.float64) - centre) / half
+        labelled = weights > 0
+        x, y = np.moveaxis(np.where(labelled[..., np.newaxis], points, 0.0), -1, 0)
+        self._labelled += labelled.sum(axis=0)
+        self._sums += np.stack([x, y], axis=-1).sum(axis=0)
+        self._products += np.stack([x * x, x * y, y * y], axis=-1).sum(axis=0)
 
 
 def _size_class(side: int) -> str:

@@ -93,18 +93,16 @@ def _read(directory: str, shards: list, chosen: list[int]) -> Iterator[tuple[str
     """Split and content of the chosen examples, which are counted over all shards, in order."""
     first = 0
     for split, shard in shards:
-        numbers = {index - first for index in chosen if 0 <= index - first < shard["examples"]}
-        first += shard["examples"]
+        last = first + shard["examples"]
+        numbers = {index - first + 1 for index in chosen if first <= index < last}
+        first = last
         if not numbers:
             continue
         path = FileSystems.join(directory, shard["name"])
         try:
             with open_file(path) as file:
-                for number, record in enumerate(read_records(file)):
-                    if number in numbers:
-                        yield split, records.decode(record)
-                    if number == max(numbers):
-                        break
+                for record in read_records(file, numbers):
+                    yield split, records.decode(record)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
 

@@ -69,7 +69,7 @@ class SourceImage:
         with _verdict():
             image = _open(data)
             self.size = image.size
-            self._data = data
+            self._data, self._opened = data, image
             # Rows that may be decoded in parts. It is one pass over the image: boxes that need more
             # in all share the whole image, and cost at most twice what they had to.
             self._rows = image.height if _decodes_in_parts(image, data) else 0
@@ -100,8 +100,8 @@ class SourceImage:
 
     @cached_property
     def _whole(self) -> Image.Image:
-        image = _open(self._data)
         # An image whose decoding failed would afterwards pass for a good one: it is never kept.
+        image, self._opened = self._opened or _open(self._data), None
         image.load()
         image.info.clear()  # Pillow would write a comment into each crop that is saved.
         return image

@@ -6,6 +6,7 @@ import posixpath
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import BinaryIO
 
 from apache_beam.io.filesystem import CompressionTypes
@@ -29,7 +30,7 @@ def open_file(path: str) -> BinaryIO:
     Raises:
       OSError: if it is not there or cannot be read.
     """
-    if is_local(path) and os.path.exists(path) and not os.path.isfile(path):
+    if is_local(path) and not os.path.isfile(path) and os.path.exists(path):
         raise OSError(f"{path} is no regular file")  # A pipe or a device may have no end.
     with _own_errors(path):
         return FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
@@ -131,7 +132,7 @@ class Source:
         root = self.path(folder) if folder else self.root
         try:
             if is_local(root):
-                root = os.path.realpath(root)
+                root = _real(root)
                 path = os.path.realpath(os.path.join(root, name))
                 inside = os.path.commonpath([root, path]) == root
             else:
@@ -145,6 +146,12 @@ class Source:
         if not (os.path.isfile(path) if is_local(path) else _is_object(path)):
             raise Unusable(f"missing_{kind}", f"{name!r} is no file of {folder or 'the source'}")
         return path
+
+
+@lru_cache
+def _real(root: str) -> str:
+    """The folder that a path leads to; asked for with every file in it."""
+    return os.path.realpath(root)
 
 
 def _is_object(path: str) -> bool:

@@ -4,8 +4,9 @@ A record is its length (8 bytes, little endian), the masked CRC-32C of these, it
 masked CRC-32C.
 """
 
+import io
 import struct
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import BinaryIO
 
 import google_crc32c
@@ -22,11 +23,15 @@ def frame(record: bytes) -> bytes:
     return length + _masked_crc(length) + record + _masked_crc(record)
 
 
-def read_records(file: BinaryIO) -> Iterator[bytes]:
+def read_records(file: BinaryIO, numbers: Container[int] | None = None) -> Iterator[bytes]:
     """The records of a file, each with both of its checksums compared.
 
+    Args:
+      file: at its beginning.
+      numbers: which records, counted from 1; the others are passed over unread. None for all.
+
     Raises:
-      ValueError: naming the record, counted from 1, and its fault.
+      ValueError: naming the record and its fault.
     """
     number = 0
     while header := file.read(12):
@@ -39,6 +44,9 @@ def read_records(file: BinaryIO) -> Iterator[bytes]:
         (size,) = struct.unpack("<Q", length)
         if size > LARGEST_RECORD:
             raise ValueError(f"record {number} claims {size:,} bytes")
+        if numbers is not None and number not in numbers:
+            file.seek(size + 4, io.SEEK_CUR)
+            continue
         body = file.read(size + 4)
         if len(body) < size + 4:
             raise ValueError(f"record {number} is cut short")

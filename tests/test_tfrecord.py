@@ -81,3 +81,11 @@ def test_noise_is_no_record(noise):
     except ValueError:
         return
     assert b"".join(map(frame, found)) == noise
+
+
+def test_records_that_are_not_wanted_are_passed_over_unread():
+    content = bytearray(frame(b"one") + frame(b"two") + frame(b"three") + frame(b"four"))
+    content[len(frame(b"one")) + 12] ^= 1  # In the second one's content, which nobody looks at.
+    assert list(read_records(io.BytesIO(content), {1, 3})) == [b"one", b"three"]
+    with pytest.raises(ValueError, match="record 2: the checksum of its content is wrong"):
+        list(read_records(io.BytesIO(content), {2}))
