@@ -6,10 +6,12 @@ import sqlite3
 import numpy as np
 import pytest
 from clocks import CLOCK, category, clock, document, outcomes, read, reader, write
+from conversion import convert
 
 from pipelines import coco, coco_database
 from pipelines.coco import Coco
 from pipelines.storage import Source
+from pipelines.verify import verify
 from tfhuber import landmarks
 
 
@@ -196,3 +198,13 @@ def test_nothing_stays_in_the_directory_for_temporary_files(tmp_path, monkeypatc
         assert len(list((tmp_path / "tmp").iterdir())) == 1
         break
     assert not list((tmp_path / "tmp").iterdir())
+
+
+def test_cocos_own_files_go_through(tmp_path, shared_data):
+    options = ["--landmarks", "coco", "--annotations", "test=test_coco.json", "--images", "."]
+    source = shared_data / "real_samples/coco"
+    manifest, rejects = convert(source, tmp_path / "out", *options, dataset="coco")
+    assert manifest["splits"]["test"]["examples"] == 12
+    assert [reject["reason"] for reject in rejects] == ["unlabelled"] * 2
+    assert landmarks.parse(manifest["landmark_set"]) == landmarks.COCO
+    verify(str(tmp_path / "out"))
