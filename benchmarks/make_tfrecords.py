@@ -181,7 +181,7 @@ def measure(command: list[str], source: Path, output: Path) -> Measurement:
         process = subprocess.Popen(command, stdout=printed, stderr=printed)
         while process.poll() is None:
             most = max(most, sum(map(memory, [process.pid, *descendants(process.pid)])))
-            time.sleep(0.05)
+            time.sleep(0.5)  # To ask for memory takes time from the processes.
         seconds = time.perf_counter() - started
         if process.returncode:
             printed.seek(0)
