@@ -1,65 +1,122 @@
 """What the head and the loss cost: `python -m benchmarks.loss`.
 
-Part one times the SPD map with the loss (eq. 6), forward and backward in graph mode, against the same
-mathematics written with `tf.linalg.eigh` and automatic differentiation. Part two times a training
-step of ResNet-50 at 224 x 224 with 98 landmarks, and the head with the loss alone.
+Part one times the SPD map with the loss (eq. 6), forward and backward, against
 
-Repeats of what is compared are interleaved, so that a busy machine slows both alike; ratios are those
-of the medians.
+- the same mathematics with `tf.linalg.eigh` and automatic differentiation,
+- the same with `torch.linalg.eigh`, as anybody would write it in PyTorch, if that is installed, and
+- the common alternative, which is another density: a Gaussian with a Cholesky factor, TensorFlow
+  Probability's `MultivariateNormalTriL`, from the same five outputs.
+
+TensorFlow's versions run operation by operation and compiled by XLA. Part two times a training step of
+ResNet-50 at 224 x 224 with 98 landmarks, and the head with the loss alone.
+
+What is compared runs in turn, so that a busy machine slows all alike; ratios are those of the medians.
+PyTorch has a process of its own, because its threads and TensorFlow's slow each other down in one. The
+exit status is 1 if the closed form is less than 10 times as fast as `eigh`, both operation by operation,
+or, compiled, as PyTorch, or if versions of the same mathematics differ.
 """
 
 import argparse
-import statistics
-import time
-from collections.abc import Callable
+import contextlib
+import functools
+import importlib.metadata
+import importlib.util
+import math
+import multiprocessing
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
 
-from tfhuber.cli import progress, run_main
+import numpy as np
+
+from benchmarks.turns import TIMED, Turn, print_table, ratio, time_in_turns, timed
+from tfhuber.cli import import_tensorflow, run_main
 
 __all__ = ["main"]
 
 LANDMARKS = 98
+LEAST_SPEED_UP, MOST_DIFFERENCE = 10, 1e-3
+
+Step = Callable[[], list[np.ndarray]]
 
 
-def main() -> None:
-    """Runs both parts and prints their tables."""
+def main() -> int:
+    """Runs both parts, prints their tables and says whether the bounds hold."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch", type=int, default=256, help="batch of the loss alone")
     parser.add_argument("--backbone-batch", type=int, default=8, help="batch of the whole step")
-    parser.add_argument("--repeats", type=int, default=30, help="timed repeats of the loss alone")
+    parser.add_argument("--turns", type=int, default=20, help=f"of {TIMED} timed repeats each")
+    parser.add_argument("--threads", type=int, default=2, help="of TensorFlow, and of PyTorch")
+    parser.add_argument(
+        "--torch-compile",
+        action="store_true",
+        help="also PyTorch's version compiled by torch.compile, which wants a C++ compiler",
+    )
     parser.add_argument("--skip-backbone", action="store_true", help="only the loss alone")
     args = parser.parse_args()
-    for name in ("batch", "backbone_batch", "repeats"):
+    for name in ("batch", "backbone_batch", "turns", "threads"):
         if getattr(args, name) < 1:
             option = "--" + name.replace("_", "-")
             raise ValueError(f"{option} must be at least 1, got {getattr(args, name)}.")
 
-    times = time_interleaved(loss_steps(args.batch), args.repeats, desc="loss")
-    print(f"SPD map and loss, forward and backward, ({args.batch}, {LANDMARKS}) landmarks in 2-D")
-    print_table(times)
-    print(f"  closed form against eigh: {ratio(times, 'eigh', 'closed form'):.1f} times faster")
-    if args.skip_backbone:
-        return
+    import_tensorflow()
+    import tensorflow as tf
 
-    repeats = max(3, args.repeats // 5)
-    times = time_interleaved(training_steps(args.backbone_batch), repeats, desc="training step")
+    tf.config.threading.set_intra_op_parallelism_threads(args.threads)
+    tf.config.threading.set_inter_op_parallelism_threads(args.threads)
+    inputs, no_torch = random_inputs(args.batch, np.float32), why_no_torch()
+    steps = tensorflow_steps(*inputs)
+    results = {name: step() for name, step in steps.items()}
+    turns = {name: functools.partial(timed, step) for name, step in steps.items()}
+    with contextlib.ExitStack() as stack:
+        if no_torch is None:
+            worker = torch_process(inputs, args.threads, args.torch_compile)
+            torch_results, torch_turns = stack.enter_context(worker)
+            results, turns = results | torch_results, turns | torch_turns
+        times = time_in_turns(turns, args.turns, desc="loss")
+
+    devices = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
+    versions = [f"TensorFlow {tf.__version__}"]
+    versions += [] if no_torch else [f"PyTorch {importlib.metadata.version('torch')}"]
+    print(f"SPD map and loss, forward and backward, ({args.batch}, {LANDMARKS}) landmarks in 2-D")
+    print(
+        f"{' and '.join(versions)} on the {devices}, with {args.threads} threads within an "
+        f"operation and {args.threads} between operations"
+    )
+    kept = report(times, results, no_torch)
+    if args.skip_backbone:
+        return 0 if kept else 1
+
+    steps = training_steps(args.backbone_batch)
+    turns = {name: functools.partial(timed, step) for name, step in steps.items()}
+    times = time_in_turns(turns, max(1, args.turns // 10), desc="training step")
     print(f"\nTraining step, ResNet-50 at 224 x 224, batch {args.backbone_batch}")
     print_table(times)
     share = ratio(times, "head and loss", "whole step")
     print(f"  head and loss: {100 * share:.2f} % of the step")
+    return 0 if kept else 1
 
 
-def loss_steps(batch: int) -> dict[str, Callable[[], object]]:
-    """Compiled steps from raw outputs (nu and the vector) to the loss and its gradients."""
+def random_inputs(batch: int, dtype: type) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Points, and a network's raw outputs: nu and the vector, as [batch, 98, 2 or 3]."""
+    generator = np.random.default_rng(0)
+    scales = (1, 2), (1, 2), (3, 3)
+    return tuple(
+        (scale * generator.normal(size=[batch, LANDMARKS, size])).astype(dtype)
+        for scale, size in scales
+    )
+
+
+def tensorflow_steps(y: np.ndarray, nu: np.ndarray, vector: np.ndarray) -> dict[str, Step]:
+    """Steps from raw outputs to the loss and its gradients with respect to nu and the vector."""
     import tensorflow as tf
+    import tensorflow_probability as tfp
 
     from tfhuber.elliptical import negative_log_likelihood
     from tfhuber.radial import Huber
     from tfhuber.spd import g, log_g, spd_matrix, vector_to_symmetric
 
     radial = Huber(1.0)
-    generator = tf.random.Generator.from_seed(0)
-    y, nu = generator.normal([2, batch, LANDMARKS, 2])
-    vector = generator.normal([batch, LANDMARKS, 3]) * 3
+    y, nu, vector = (tf.constant(array) for array in (y, nu, vector))
 
     def closed_form(nu, vector):
         matrix, log_det = spd_matrix(vector)
@@ -72,21 +129,127 @@ def loss_steps(batch: int) -> dict[str, Callable[[], object]]:
         log_det = tf.reduce_sum(log_g(eigenvalues), axis=-1)
         return radial.energy(tf.reduce_sum(tf.square(residual), axis=-1)) - log_det
 
-    def step(loss_function):
-        @tf.function
+    def by_cholesky(loc, vector):
+        scale = tfp.bijectors.FillScaleTriL()(vector)
+        return -tfp.distributions.MultivariateNormalTriL(loc, scale).log_prob(y)
+
+    def step(loss_function, jit_compile):
+        @tf.function(jit_compile=jit_compile)
         def loss_and_gradients(nu, vector):
             with tf.GradientTape() as tape:
                 tape.watch([nu, vector])
                 loss = tf.reduce_mean(tf.reduce_sum(loss_function(nu, vector), axis=-1))
-            return loss, tape.gradient(loss, [nu, vector])
+            return [loss, *tape.gradient(loss, [nu, vector])]
 
-        return lambda: loss_and_gradients(nu, vector)
+        # Fetching the values waits until an accelerator has finished as well.
+        return lambda: [tensor.numpy() for tensor in loss_and_gradients(nu, vector)]
 
-    return {"closed form": step(closed_form), "eigh": step(by_eigh)}
+    versions = {"closed form": closed_form, "eigh": by_eigh, "Cholesky": by_cholesky}
+    return {
+        name + suffix: step(loss_function, jit_compile)
+        for name, loss_function in versions.items()
+        for suffix, jit_compile in (("", False), (", XLA", True))
+    }
 
 
-def training_steps(batch: int) -> dict[str, Callable[[], object]]:
-    """Compiled forward and backward passes: of the whole model, and of head and loss alone."""
+def why_no_torch() -> str | None:
+    """Why PyTorch's version cannot be measured beside TensorFlow's; nothing if it can."""
+    import tensorflow as tf
+
+    if importlib.util.find_spec("torch") is None:
+        return "PyTorch is not installed (pip install torch==2.13.0)"
+    if tf.config.list_physical_devices("GPU"):
+        import torch
+
+        if not torch.cuda.is_available():
+            return "TensorFlow runs on the GPU and this PyTorch cannot"
+    return None
+
+
+@contextlib.contextmanager
+def torch_process(
+    inputs: tuple[np.ndarray, ...], threads: int, compiled: bool
+) -> Iterator[tuple[dict[str, list[np.ndarray]], dict[str, Turn]]]:
+    """The results of PyTorch's steps and their turns, which run in a process of its own.
+
+    Raises:
+      ChildProcessError: if that ends; it has printed why.
+    """
+    context = multiprocessing.get_context("spawn")
+    connection, its_end = context.Pipe()
+    process = context.Process(target=serve_torch, args=(its_end, inputs, threads, compiled))
+
+    def turn(name):
+        connection.send(name)
+        return connection.recv()
+
+    process.start()
+    its_end.close()
+    try:
+        results = connection.recv()
+        yield results, {name: functools.partial(turn, name) for name in results}
+    except (EOFError, BrokenPipeError) as error:
+        raise ChildProcessError("the process with PyTorch ended") from error
+    finally:
+        connection.close()
+        process.join()
+
+
+def serve_torch(
+    connection: Connection, inputs: tuple[np.ndarray, ...], threads: int, compiled: bool
+) -> None:
+    """Sends the results of PyTorch's steps, and then the times of whichever is asked for."""
+    import torch
+
+    torch.set_num_threads(threads)
+    torch.set_num_interop_threads(threads)
+    steps = torch_steps(*inputs, compiled)
+    connection.send({name: step() for name, step in steps.items()})
+    with contextlib.suppress(EOFError):
+        while True:
+            connection.send(timed(steps[connection.recv()]))
+
+
+def torch_steps(
+    y: np.ndarray, nu: np.ndarray, vector: np.ndarray, compiled: bool = False
+) -> dict[str, Step]:
+    """The same loss as anybody would write it in PyTorch, with automatic differentiation."""
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    y, nu, vector = (torch.tensor(array, device=device) for array in (y, nu, vector))
+    sources = [nu.requires_grad_(), vector.requires_grad_()]
+
+    def loss_function(nu, vector):
+        first, middle, last = vector.unbind(-1)
+        middle = middle * math.sqrt(0.5)
+        rows = torch.stack([first, middle], -1), torch.stack([middle, last], -1)
+        eigenvalues, v = torch.linalg.eigh(torch.stack(rows, -2))
+        below = eigenvalues.clamp(max=1) - 1
+        g = torch.where(eigenvalues > 1, eigenvalues, below.exp())
+        log_g = torch.where(eigenvalues > 1, eigenvalues.clamp(min=1).log(), below)
+        matrix = (v * g.unsqueeze(-2)) @ v.mT
+        residual = (matrix @ y.unsqueeze(-1)).squeeze(-1) - nu
+        r = torch.linalg.vector_norm(residual, dim=-1)
+        energy = torch.where(r > 1, r - 0.5, r.square() / 2)
+        return (energy - log_g.sum(-1)).sum(-1).mean()
+
+    def step(loss_function):
+        def loss_and_gradients():
+            loss = loss_function(nu, vector)
+            gradients = torch.autograd.grad(loss, sources)
+            return [tensor.detach().cpu().numpy() for tensor in (loss, *gradients)]
+
+        return loss_and_gradients
+
+    steps = {"PyTorch": step(loss_function)}
+    if compiled:
+        steps["PyTorch, compiled"] = step(torch.compile(loss_function))
+    return steps
+
+
+def training_steps(batch: int) -> dict[str, Step]:
+    """Graphs of forward and backward passes: of the whole model, and of head and loss alone."""
     import tensorflow as tf
 
     from tfhuber import config, model
@@ -110,7 +273,7 @@ def training_steps(batch: int) -> dict[str, Callable[[], object]]:
     def whole_step():
         with tf.GradientTape() as tape:
             loss = loss_of(network(images, training=True))
-        return loss, tape.gradient(loss, [v.value for v in network.trainable_variables])
+        return [loss, *tape.gradient(loss, [v.value for v in network.trainable_variables])]
 
     @tf.function
     def head_step():
@@ -118,38 +281,61 @@ def training_steps(batch: int) -> dict[str, Callable[[], object]]:
             tape.watch(features)
             loss = loss_of(head(features))
         sources = [features, *(v.value for v in head.trainable_variables)]
-        return loss, tape.gradient(loss, sources)
+        return [loss, *tape.gradient(loss, sources)]
 
-    return {"whole step": whole_step, "head and loss": head_step}
-
-
-def time_interleaved(
-    steps: dict[str, Callable[[], object]], repeats: int, desc: str
-) -> dict[str, list[float]]:
-    """Milliseconds of each step, taken in turn after two untimed rounds."""
-    import tensorflow as tf
-
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for repeat in progress(range(-2, repeats), desc=desc, unit="round"):
-        for name, step in steps.items():
-            start = time.perf_counter()
-            # Fetching a value waits until an accelerator has finished as well.
-            tf.nest.map_structure(lambda x: tf.convert_to_tensor(x).numpy(), step())
-            if repeat >= 0:
-                times[name].append(1000 * (time.perf_counter() - start))
-    return times
+    functions = {"whole step": whole_step, "head and loss": head_step}
+    return {
+        name: lambda function=function: [tf.convert_to_tensor(x).numpy() for x in function()]
+        for name, function in functions.items()
+    }
 
 
-def ratio(times: dict[str, list[float]], numerator: str, denominator: str) -> float:
-    """Ratio of two steps' median times."""
-    return statistics.median(times[numerator]) / statistics.median(times[denominator])
+def report(
+    times: dict[str, list[float]], results: dict[str, list[np.ndarray]], no_torch: str | None
+) -> bool:
+    """Prints the table of the loss, the ratios, the bounds and whether the versions agree."""
+    print_table(times)
+    plain, compiled = "closed form", "closed form, XLA"
+    pairs = [
+        (plain, "eigh", LEAST_SPEED_UP),
+        (compiled, "PyTorch", LEAST_SPEED_UP),
+        (plain, "PyTorch", None),
+        (compiled, "eigh, XLA", None),
+        (compiled, "PyTorch, compiled", None),
+        (plain, "Cholesky", None),
+        (compiled, "Cholesky, XLA", None),
+    ]
+    kept = True
+    for ours, other, bound in pairs:
+        if other in times:
+            speed_up = ratio(times, other, ours)
+            kept &= bound is None or speed_up >= bound
+            required = "" if bound is None else f" (>= {bound} is required)"
+            print(f"{ours} over {other}: {speed_up:.1f}{required}")
+        elif bound is not None:
+            print(f"{ours} over {other}: not measured: {no_torch}")
+    print("Cholesky is the common alternative, and another density: a Gaussian")
+
+    differences = {
+        name: difference(result, results[plain])
+        for name, result in results.items()
+        if not name.startswith("Cholesky")
+    }
+    # NaN counts as the largest here, as it does not with Python's own max.
+    name = list(differences)[np.argmax(list(differences.values()))]
+    largest = differences[name]
+    print(f"largest difference of loss and gradients: {largest:.1e} of the largest ({name})")
+    if not largest <= MOST_DIFFERENCE:
+        print("VERSIONS DIFFER")
+        return False
+    return kept
 
 
-def print_table(times: dict[str, list[float]]) -> None:
-    print(f"  {'':16}{'median':>12}{'fastest':>12}")
-    for name, milliseconds in times.items():
-        median, fastest = statistics.median(milliseconds), min(milliseconds)
-        print(f"  {name:16}{median:9.2f} ms{fastest:9.2f} ms")
+def difference(result: list[np.ndarray], reference: list[np.ndarray]) -> float:
+    """The largest difference in any of the arrays, each relative to its largest element; or NaN."""
+    return np.max(
+        [np.abs(a - b).max() / np.abs(b).max() for a, b in zip(result, reference, strict=True)]
+    )
 
 
 if __name__ == "__main__":

@@ -1,9 +1,13 @@
 """The benchmarks at a size that takes seconds, and their verdicts."""
 
+import importlib.util
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+
+from benchmarks import loss
 
 COMMAND = [sys.executable, "-m", "benchmarks.fusion"]
 
@@ -22,6 +26,56 @@ def test_bad_options_are_refused_in_one_line():
     result = subprocess.run([*COMMAND, "--images", "0"], capture_output=True, text=True)
     assert result.returncode == 2
     assert result.stderr == "error: --images must be at least 1, got 0.\n"
+
+
+def test_the_losses_are_equal_in_float64():
+    """784 landmarks: loss and gradients of the closed form, compiled or not, and of `eigh`."""
+    steps = loss.tensorflow_steps(*loss.random_inputs(8, np.float64))
+    reference = steps["closed form"]()
+    assert [part.shape for part in reference] == [(), (8, 98, 2), (8, 98, 3)]
+    for name in ("closed form, XLA", "eigh"):
+        assert loss.difference(steps[name](), reference) < 1e-10, name
+
+
+def test_the_loss_in_pytorch_is_equal_in_float64():
+    pytest.importorskip("torch")
+    inputs = loss.random_inputs(8, np.float64)
+    reference = loss.tensorflow_steps(*inputs)["closed form"]()
+    assert loss.difference(loss.torch_steps(*inputs)["PyTorch"](), reference) < 1e-10
+
+
+def test_the_derivative_of_eigh_fails_at_equal_eigenvalues_and_the_closed_form_does_not():
+    pytest.importorskip("torch")
+    y, nu, vector = loss.random_inputs(1, np.float64)
+    vector[:] = [2.0, 0.0, 2.0]
+    for part in loss.tensorflow_steps(y, nu, vector)["closed form"]():
+        assert np.isfinite(part).all()
+    assert not np.isfinite(loss.torch_steps(y, nu, vector)["PyTorch"]()[2]).all()
+
+
+def test_a_difference_that_is_nan_is_no_agreement(capsys):
+    one, nan = [np.ones(3)], [np.full(3, np.nan)]
+    assert loss.difference(one, one) == 0 and np.isnan(loss.difference(nan, one))
+    times = {"closed form": [1.0], "closed form, XLA": [1.0], "eigh": [10.0]}
+    results = dict.fromkeys(times, one)
+    assert loss.report(times, results, "PyTorch is not installed")
+    assert "closed form, XLA over PyTorch: not measured: PyTorch is not" in capsys.readouterr().out
+    assert not loss.report(times | {"eigh": [9.9]}, results, "")
+    assert not loss.report(times | {"PyTorch": [9.9]}, results, None)
+    assert not loss.report(times, results | {"eigh": nan}, "")
+    assert capsys.readouterr().out.endswith("VERSIONS DIFFER\n")
+
+
+@pytest.mark.slow
+def test_the_loss_alone_at_a_small_size():
+    """At this size it is overhead that is timed, so that the verdict may be either."""
+    command = [sys.executable, "-m", "benchmarks.loss", "--skip-backbone"]
+    small = ["--batch", "2", "--turns", "1"]
+    result = subprocess.run([*command, *small], capture_output=True, text=True)
+    assert result.returncode in (0, 1), result.stderr
+    assert "largest difference" in result.stdout and "VERSIONS DIFFER" not in result.stdout
+    is_measured = "closed form, XLA over PyTorch: not measured: PyTorch is not" not in result.stdout
+    assert is_measured == (importlib.util.find_spec("torch") is not None)
 
 
 @pytest.mark.slow

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfhuber import boxes, geometry
+from tfhuber import boxes, config, geometry
+from tfhuber.augment import random_map
 
 
 def _random_projective(rng) -> np.ndarray:
@@ -140,3 +141,40 @@ def test_shrinking_does_not_alias():
     stripes = tf.constant(np.indices((256, 256)).sum(0)[..., None] % 2 * 255, tf.uint8)
     warped = geometry.warp(stripes, geometry.scaling(0.25, 0.25), 64).numpy()
     np.testing.assert_allclose(warped, 127.5, atol=1.0)
+
+
+@pytest.mark.parametrize("size", [16, 48, 96])
+def test_the_visible_part_gives_what_the_whole_image_gives(size):
+    image = tf.random.stateless_uniform([157, 203, 3], [1, 2]) * 255
+    smaller = 0
+    for seed in range(20):
+        box = tf.random.stateless_uniform([4], [seed, 1]) * [140.0, 100, 60, 50] + [
+            -20.0,
+            -20,
+            0,
+            0,
+        ]
+        box = tf.concat([box[:2], box[:2] + 20 + box[2:]], axis=0)
+        random, _ = random_map(tf.constant([seed, 0], tf.int64), size, config.Augmentation())
+        h = geometry.compose(random, geometry.box_to_crop(box, size, "longest"))
+        part, seen = geometry.visible_part(tf.shape(image), h, size)
+        y, x, height, width = part.numpy()
+        part = image[y : y + height, x : x + width]
+        assert part.shape == (height, width, 3)
+        smaller += height * width < 157 * 203 / 2
+        np.testing.assert_allclose(
+            geometry.warp(part, seen, size), geometry.warp(image, h, size), atol=0.05
+        )
+    assert smaller > 15
+
+
+@pytest.mark.parametrize("fault", ["beside", "horizon", "nan"])
+def test_of_an_image_that_is_not_seen_some_part_is_visible(fault):
+    h = np.eye(3, dtype=np.float32)
+    if fault == "beside":
+        h[0, 2] = 1000
+    else:
+        h[2] = [0.05, 0.0, -1.0] if fault == "horizon" else np.nan
+    part, _ = geometry.visible_part(tf.constant([50, 60, 3]), tf.constant(h), 32)
+    y, x, height, width = part.numpy()
+    assert 0 <= y < y + height <= 50 and 0 <= x < x + width <= 60

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from tensorflow.python.framework import op_def_registry
 
 from tfhuber import config, inputs, landmarks, records
 from tfhuber.augment import equal_spacing, random_map
+from tfhuber.decoded import keep_decoded
 
 
 def _record_with_dots(points: np.ndarray, crop_to_original: np.ndarray, size=(260, 240), people=1):
@@ -105,7 +107,14 @@ def _flat(batches: list[list[str]]) -> list[str]:
     return [example for batch in batches for example in batch]
 
 
-def test_every_epoch_has_each_example_once_in_an_order_of_its_own(tiny_config):
+def _reading(config_, **changes):
+    """The configuration with changes of its section `data`."""
+    return config_.model_copy(update={"data": config_.data.model_copy(update=changes)})
+
+
+@pytest.mark.parametrize("buffer", [20, 8192])
+def test_every_epoch_has_each_example_once_in_an_order_of_its_own(tiny_config, buffer):
+    tiny_config = _reading(tiny_config, shuffle_buffer=buffer)
     split = inputs.open_split(tiny_config.data.directory, "train")
     steps = inputs.steps_per_epoch(split, tiny_config)
     batches = _ids(inputs.training_batches(split, tiny_config))
@@ -118,7 +127,9 @@ def test_every_epoch_has_each_example_once_in_an_order_of_its_own(tiny_config):
 
 
 @pytest.mark.parametrize("start", [1, 5, 8])
-def test_starting_at_any_step_continues_the_same_sequence(tiny_config, start):
+@pytest.mark.parametrize("reading", [{}, {"cache_gigabytes": 0}, {"shuffle_buffer": 20}])
+def test_starting_at_any_step_continues_the_same_sequence(tiny_config, start, reading):
+    tiny_config = _reading(tiny_config, **reading)
     split = inputs.open_split(tiny_config.data.directory, "train")
     whole = list(inputs.training_batches(split, tiny_config))
     rest = list(inputs.training_batches(split, tiny_config, start_step=start))
@@ -126,6 +137,64 @@ def test_starting_at_any_step_continues_the_same_sequence(tiny_config, start):
     for ours, theirs in zip(rest, whole[start:], strict=True):
         for name in ours:
             np.testing.assert_array_equal(ours[name], theirs[name])
+
+
+@pytest.mark.parametrize("part", [slice(None), slice(3, 5)])
+def test_keeping_crops_decoded_changes_nothing(tiny_config, part):
+    split = inputs.open_split(tiny_config.data.directory, "train")
+    kept, read = (
+        list(
+            inputs.training_batches(
+                split, _reading(tiny_config, cache_gigabytes=gigabytes), start_step=2, part=part
+            )
+        )
+        for gigabytes in (2, 0)
+    )
+    assert len(kept) == len(read) > 3
+    for ours, theirs in zip(kept, read, strict=True):
+        for name in ours:
+            np.testing.assert_array_equal(ours[name], theirs[name])
+
+
+def test_crops_are_kept_only_if_they_fit_and_can_be_read(tiny_config):
+    split = inputs.open_split(tiny_config.data.directory, "train")
+    stored = [
+        records.parse(serialized, split.landmark_set)
+        for serialized in tf.data.TFRecordDataset(split.paths)
+    ]
+    sizes = [tf.io.decode_jpeg(example["image"]).numpy().size for example in stored]
+
+    def examples(images):
+        return tf.data.Dataset.from_tensor_slices(
+            {
+                "image": tf.stack(images),
+                "id": tf.stack([example["id"] for example in stored]),
+                "landmarks": tf.stack([example["landmarks"] for example in stored]),
+            }
+        )
+
+    good = examples([example["image"] for example in stored])
+    assert keep_decoded(good, (sum(sizes) - 1) / 1e9) is None
+    kept = keep_decoded(good, sum(sizes) / 1e9)
+    for place in (0, 7, len(stored) - 1):
+        image = tf.io.decode_jpeg(stored[place]["image"], channels=3)
+        np.testing.assert_array_equal(kept(tf.constant(place))["image"], image)
+        assert kept(tf.constant(place))["id"] == stored[place]["id"]
+    damaged = [example["image"] for example in stored[:-1]] + [tf.constant(b"no picture")]
+    assert keep_decoded(examples(damaged), 2.0) is None
+
+
+@pytest.mark.parametrize("gigabytes", [0, 2])
+def test_deterministic_input_may_use_all_cores(tiny_config, gigabytes):
+    # An operation with a state, be it an assertion, would have all of it run one step at a time.
+    split = inputs.open_split(tiny_config.data.directory, "train")
+    batches = inputs.training_batches(split, _reading(tiny_config, cache_gigabytes=gigabytes))
+    graph = tf.compat.v1.GraphDef.FromString(batches._as_serialized_graph().numpy())
+    nodes = [*graph.node, *(node for f in graph.library.function for node in f.node_def)]
+    names = {node.op for node in nodes}
+    assert "ImageProjectiveTransformV3" in names
+    stateful = {name for name in names if op_def_registry.get(name).is_stateful}
+    assert {name for name in stateful if "Dataset" not in name} <= {"_Retval"}
 
 
 def test_evaluation_sees_every_example_in_the_order_of_the_files(tiny_config):

@@ -5,6 +5,7 @@ import math
 import tensorflow as tf
 
 from tfhuber.config import Augmentation
+from tfhuber.geometry import translation
 
 __all__ = ["equal_spacing", "random_map"]
 
@@ -48,8 +49,8 @@ def random_map(
     limit = math.radians(options.rotation_degrees)
     rotation = _rotation(between(u[4], -limit, limit))
     reach = tf.where(shift, options.shift * size, 0.0)
-    before = _shift(between(u[5], -reach, reach), between(u[6], -reach, reach))
-    after = _shift(between(u[7], -reach, reach), between(u[8], -reach, reach))
+    before = translation(between(u[5], -reach, reach), between(u[6], -reach, reach))
+    after = translation(between(u[7], -reach, reach), between(u[8], -reach, reach))
 
     strength = between(u[9], 0.0, options.perspective) / size
     direction = between(u[10], 0.0, 2 * math.pi)
@@ -62,7 +63,7 @@ def random_map(
     )
     centre = (size - 1) / 2
     about_centre = after @ perspective @ before @ rotation @ stretch @ mirror
-    return _shift(centre, centre) @ about_centre @ _shift(-centre, -centre), mirrored
+    return translation(centre, centre) @ about_centre @ translation(-centre, -centre), mirrored
 
 
 def equal_spacing(points: tf.Tensor) -> tf.Tensor:
@@ -90,10 +91,3 @@ def _affine(a, b, c, d) -> tf.Tensor:
 
 def _rotation(angle) -> tf.Tensor:
     return _affine(tf.cos(angle), tf.sin(angle), -tf.sin(angle), tf.cos(angle))
-
-
-def _shift(x, y) -> tf.Tensor:
-    x, y = tf.convert_to_tensor(x, tf.float32), tf.convert_to_tensor(y, tf.float32)
-    return tf.stack(
-        [tf.stack([1.0, 0.0, x]), tf.stack([0.0, 1.0, y]), tf.constant([0.0, 0.0, 1.0])]
-    )

@@ -37,7 +37,14 @@ class Data(_Section):
     evaluation_split: str = Field("test", description="The split to evaluate on.")
     shuffle_buffer: Count = Field(
         8192,
-        description="Examples shuffled at a time; the order of shards is shuffled as well.",
+        description="Examples shuffled at a time; of more than these, the order of shards is shuffled "
+        "as well.",
+    )
+    cache_gigabytes: float = Field(
+        2.0,
+        ge=0,
+        description="Memory for decoded crops of the training split: if all fit, and there are no more "
+        "than shuffle_buffer, each is decoded once. It changes speed and nothing else; 0 for none.",
     )
     wrong_labels: Fraction = Field(
         0.0,
@@ -156,6 +163,16 @@ class Train(_Section):
         "one_device",
         description="`mirrored` uses every GPU that TensorFlow sees; `multi_worker` those of all "
         "processes that the environment's TF_CONFIG names, which share the run's directory.",
+    )
+    precision: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32",
+        description="What the layers before the head compute in; weights, statistics, the head, the loss "
+        "and evaluations are float32. float16, for GPUs that have no bfloat16, scales the loss.",
+    )
+    xla: Literal["none", "loss", "step"] = Field(
+        "loss",
+        description="What XLA compiles: the loss with the SPD map, or the whole step up to the gradients "
+        "(of one device only).",
     )
     gradient_clip: Positive | None = Field(
         None,

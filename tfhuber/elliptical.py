@@ -385,7 +385,7 @@ def _squared_residual(y: tf.Tensor, nu: tf.Tensor, precision_factor: tf.Tensor) 
     """|A y - nu|^2."""
     if precision_factor.shape[-1] == 2:
         m_00, m_01, m_10, m_11 = smallmatrix.elements_2x2(precision_factor)
-        (y_0, y_1), (nu_0, nu_1) = tf.unstack(y, axis=-1), tf.unstack(nu, axis=-1)
+        (y_0, y_1), (nu_0, nu_1) = map(smallmatrix.deinterleave, (y, nu))
         residuals = m_00 * y_0 + m_01 * y_1 - nu_0, m_10 * y_0 + m_11 * y_1 - nu_1
         return tf.square(residuals[0]) + tf.square(residuals[1])
     return tf.reduce_sum(tf.square(smallmatrix.matvec(precision_factor, y) - nu), axis=-1)

@@ -20,6 +20,8 @@ __all__ = [
     "push_covariance",
     "push_precision_factor",
     "scaling",
+    "translation",
+    "visible_part",
     "warp",
     "whole_image_box",
 ]
@@ -37,6 +39,14 @@ def scaling(scale_x, scale_y) -> tf.Tensor:
     sx, sy = tf.convert_to_tensor(scale_x), tf.convert_to_tensor(scale_y)
     zero, one = tf.zeros_like(sx), tf.ones_like(sx)
     return _matrix([[sx, zero, (sx - 1) / 2], [zero, sy, (sy - 1) / 2], [zero, zero, one]])
+
+
+def translation(x, y) -> tf.Tensor:
+    """The map [3, 3] that moves everything by (x, y) pixels."""
+    x, y = tf.cast(x, tf.float32), tf.cast(y, tf.float32)
+    return tf.stack(
+        [tf.stack([1.0, 0.0, x]), tf.stack([0.0, 1.0, y]), tf.constant([0.0, 0.0, 1.0])]
+    )
 
 
 def mirror_map(width) -> tf.Tensor:
@@ -153,19 +163,54 @@ def warp(image: tf.Tensor, h: tf.Tensor, size: int) -> tf.Tensor:
     return warped
 
 
-def _prefilter(image, to_image, size):
-    """The image averaged over blocks as large as the map's step allows, and the map into it."""
+def visible_part(shape: tf.Tensor, h: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """The part of an image that `warp` reads, [4] int32 y0, x0, height, width, and the map from it.
+
+    Warped with that map, it gives what the whole image gives.
+
+    Args:
+      shape: [2] or more integers, the image's height, width, ...
+      h: [3, 3] map from the image's pixel frame to the result's.
+      size: side of the result in pixels.
+    """
+    to_image = invert(h)
+    corners = tf.constant([[x, y] for y in (0.0, size - 1.0) for x in (0.0, size - 1.0)])
+    depth = tf.linalg.matvec(corners, to_image[2, :2]) + to_image[2, 2]
+    # Blocks are those of the whole image; bilinear sampling needs one more on either side.
+    block = tf.maximum(_block(to_image, size), 1)
+    unit = tf.cast(block, tf.float32)
+    seen = apply_map(to_image, corners) / unit
+    # Seen across the horizon, nothing is known of what lies between the corners.
+    bounded = (tf.reduce_min(depth) * tf.reduce_max(depth) > 0) & tf.reduce_all(tf.abs(seen) < 1e6)
+    last = shape[1::-1] - 1
+    first_seen = tf.cast(tf.floor(tf.reduce_min(seen, axis=0)) - 1, tf.int32) * block
+    past_seen = tf.cast(tf.floor(tf.reduce_max(seen, axis=0)) + 3, tf.int32) * block
+    first = tf.where(bounded, tf.clip_by_value(first_seen, 0, last // block * block), 0)
+    past = tf.where(bounded, tf.clip_by_value(past_seen, first + 1, last + 1), last + 1)
+    (x0, y0), (width, height) = tf.unstack(first), tf.unstack(past - first)
+    return tf.stack([y0, x0, height, width]), compose(h, translation(x0, y0))
+
+
+def _block(to_image, size):
+    """Side of the blocks over which `warp` averages, as large as the map's step at the centre allows."""
     centre = tf.fill([1, 2], (size - 1) / 2)
     step = tf.sqrt(tf.abs(tf.linalg.det(jacobian(to_image, centre)[0])))
-    block = tf.cast(tf.floor(step), tf.int32)
+    return tf.cast(tf.floor(1.0001 * step), tf.int32)  # the same for a map by 2 and one by 1.99999
+
+
+def _prefilter(image, to_image, size):
+    """The image averaged over blocks, and the map into it."""
+    block = _block(to_image, size)
 
     def shrink():
         shape = tf.shape(image)[:2]
-        # Rounding up keeps every pixel; the exact ratio goes into the map.
-        small = tf.maximum((shape + block - 1) // block, 1)
-        ratio = tf.cast(small, tf.float32) / tf.cast(shape, tf.float32)
-        resized = tf.image.resize(image, small, method="area")
-        return resized, compose(scaling(ratio[1], ratio[0]), to_image)
+        small = (shape + block - 1) // block
+        # The last blocks may reach beyond the border, where the edge pixels continue.
+        rows, columns = (tf.minimum(tf.range(small[i] * block), shape[i] - 1) for i in (0, 1))
+        whole_blocks = tf.gather(tf.gather(image, rows), columns, axis=1)
+        scale = 1 / tf.cast(block, tf.float32)
+        resized = tf.image.resize(whole_blocks, small, method="area")
+        return resized, compose(scaling(scale, scale), to_image)
 
     smaller, mapped = tf.cond(block > 1, shrink, lambda: (image, to_image))
     smaller.set_shape([None, None, image.shape[-1]])

@@ -4,7 +4,7 @@ What is random comes from (seed, epoch, example id) alone, so that a run that st
 what an undisturbed one would have seen there.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +13,9 @@ import tensorflow as tf
 from tfhuber import landmarks, records
 from tfhuber.augment import equal_spacing, random_map
 from tfhuber.config import Augmentation, Config
+from tfhuber.decoded import keep_decoded
 from tfhuber.files import reason
-from tfhuber.geometry import apply_map, box_to_crop, compose, invert, warp
+from tfhuber.geometry import apply_map, box_to_crop, compose, invert, visible_part, warp
 from tfhuber.landmarks import LandmarkSet
 
 __all__ = [
@@ -81,17 +82,17 @@ def training_batches(
     batch, size, seed = config.train.batch_size, config.model.image_size, config.train.seed
     steps = steps_per_epoch(split, config)
     first_epoch, first_batch = divmod(start_step, steps)
+    order, read = _order(split, config)
 
     def epoch_examples(epoch):
-        raw = _shuffled_records(split, config.data.shuffle_buffer, seed, epoch)
+        ordered = order(epoch)
         skipped = tf.where(epoch == first_epoch, first_batch * batch, 0)
-        raw = raw.take(steps * batch).skip(tf.cast(skipped, tf.int64))
+        ordered = ordered.take(steps * batch).skip(tf.cast(skipped, tf.int64))
         if part != slice(None):
-            raw = raw.batch(batch).map(lambda serialized: serialized[part]).unbatch()
-        return raw.map(lambda serialized: (serialized, epoch))
+            ordered = ordered.batch(batch).map(lambda items: items[part]).unbatch()
+        return ordered.map(lambda item: (read(item), epoch))
 
-    def prepare(serialized, epoch):
-        example = records.parse(serialized, split.landmark_set)
+    def prepare(example, epoch):
         key = _augmentation_key(example["id"], seed, epoch)
         result = network_example(example, split.landmark_set, size, config.augmentation, key)
         result["landmarks"] = _misplace(
@@ -108,17 +109,22 @@ def training_batches(
     )
 
 
-def evaluation_batches(split: Split, config: Config) -> tf.data.Dataset:
-    """All examples of a split in their order, not augmented; the last batch may be smaller."""
+def evaluation_batches(
+    split: Split, config: Config, indices: Iterable[int] | None = None
+) -> tf.data.Dataset:
+    """All examples of a split, or those at these places, in its order; the last batch may be smaller."""
     size = config.model.image_size
+    stored = _stored_examples(split)
+    if indices is not None:
+        wanted = tf.constant(list(indices), tf.int64)
+        stored = stored.enumerate().filter(lambda index, _: tf.reduce_any(index == wanted))
+        stored = stored.map(lambda _, example: example)
 
-    def prepare(serialized):
-        example = records.parse(serialized, split.landmark_set)
+    def prepare(example):
         return network_example(example, split.landmark_set, size)
 
     return (
-        _stored_records(split)
-        .map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        stored.map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         .batch(config.train.batch_size)
         .prefetch(tf.data.AUTOTUNE)
     )
@@ -132,8 +138,7 @@ def augmented_labels(split: Split, config: Config, minimum: int = 20_000) -> tf.
     size, seed = config.model.image_size, config.train.seed
     epochs = -(-minimum // split.examples)
 
-    def prepare(serialized, epoch):
-        example = records.parse(serialized, split.landmark_set)
+    def prepare(example, epoch):
         key = _augmentation_key(example["id"], seed, epoch)
         h, points, weights = _network_labels(
             example, split.landmark_set, size, config.augmentation, key
@@ -141,7 +146,7 @@ def augmented_labels(split: Split, config: Config, minimum: int = 20_000) -> tf.
         return _misplace(points, example, h, split.landmark_set, config), weights
 
     def one_epoch(epoch):
-        return _stored_records(split).map(lambda serialized: (serialized, epoch))
+        return _stored_examples(split).map(lambda example: (example, epoch))
 
     return (
         tf.data.Dataset.range(epochs)
@@ -187,7 +192,7 @@ def network_example(
     """One parsed record in the network crop's frame, augmented if `augmentation` is given.
 
     Args:
-      example: as `records.parse` returns it.
+      example: as `records.parse` returns it; `image` may be decoded.
       landmark_set: the data set's landmarks.
       size: side of the network crop in pixels.
       augmentation: how far the random map may go; None gives the plain crop.
@@ -199,9 +204,8 @@ def network_example(
       `landmarks_original` [K, 2] and `normalizer` in original pixels; `attributes` [A]; `id`; `box`.
     """
     h, points, weights = _network_labels(example, landmark_set, size, augmentation, key)
-    stored = tf.io.decode_jpeg(example["image"], channels=3)
     return {
-        "image": warp(stored, compose(h, example["crop_to_original"]), size),
+        "image": _network_image(example["image"], compose(h, example["crop_to_original"]), size),
         "landmarks": points,
         "weights": weights,
         "to_network": h,
@@ -211,6 +215,16 @@ def network_example(
         "box": example["box"],
         "id": example["id"],
     }
+
+
+def _network_image(stored, h, size):
+    """What a map `h` from the stored crop, JPEG or pixels, shows; no more is decoded than is seen."""
+    if stored.dtype == tf.string:
+        part, h = visible_part(tf.io.extract_jpeg_shape(stored), h, size)
+        return warp(tf.image.decode_and_crop_jpeg(stored, part, channels=3), h, size)
+    part, h = visible_part(tf.shape(stored), h, size)
+    y, x, height, width = tf.unstack(part)
+    return warp(stored[y : y + height, x : x + width], h, size)
 
 
 def _network_labels(example, landmark_set, size, augmentation, key):
@@ -291,14 +305,52 @@ def _stored_records(split: Split) -> tf.data.Dataset:
     return stored.apply(tf.data.experimental.assert_cardinality(split.examples))
 
 
-def _shuffled_records(split: Split, buffer: int, seed: int, epoch: tf.Tensor) -> tf.data.Dataset:
-    """The split's serialized examples in the order of that epoch.
+def _stored_examples(split: Split) -> tf.data.Dataset:
+    """The split's parsed examples in the order of its files."""
+    return _stored_records(split).map(lambda record: records.parse(record, split.landmark_set))
 
-    Shards are shuffled and interleaved, and of that stream each block of `buffer` examples is
-    shuffled; a split no larger than the buffer is shuffled as a whole.
+
+def _order(split: Split, config: Config) -> tuple[Callable, Callable]:
+    """A function from an epoch to a dataset of items in its order, and one from an item to the example.
+
+    A split no larger than the buffer is shuffled as a whole, and kept in memory decoded if it fits. Of
+    a larger one, shards are shuffled and interleaved, and of that stream each block of that many
+    examples is shuffled.
     """
+    buffer, seed = config.data.shuffle_buffer, config.train.seed
+
+    def key(epoch):
+        return tf.stack([tf.cast(seed, tf.int64), epoch])
+
+    def read(record):
+        return records.parse(record, split.landmark_set)
+
+    def shuffled_places(epoch):
+        places = tf.range(split.examples, dtype=tf.int64)
+        places = tf.random.experimental.stateless_shuffle(places, key(epoch))
+        return tf.data.Dataset.from_tensor_slices(places)
+
+    def shuffled_records(epoch):
+        if split.examples <= buffer:
+            stored = _stored_records(split)
+        else:
+            stored = _interleaved_records(split, key(epoch))
+        return (
+            stored.batch(min(buffer, split.examples))
+            .map(lambda block: tf.random.experimental.stateless_shuffle(block, key(epoch)))
+            .unbatch()
+        )
+
+    if split.examples <= buffer and config.data.cache_gigabytes:
+        example = keep_decoded(_stored_examples(split), config.data.cache_gigabytes)
+        if example is not None:
+            return shuffled_places, example
+    return shuffled_records, read
+
+
+def _interleaved_records(split: Split, key: tf.Tensor) -> tf.data.Dataset:
+    """The split's serialized examples from 16 shards at a time, shards in the order of that key."""
     paths = tf.constant(split.paths)
-    key = tf.stack([tf.cast(seed, tf.int64), epoch])
 
     def shard(i):
         return paths[tf.random.experimental.index_shuffle(i, key, len(split.paths) - 1)]
@@ -308,9 +360,6 @@ def _shuffled_records(split: Split, buffer: int, seed: int, epoch: tf.Tensor) ->
         .map(shard)
         .interleave(tf.data.TFRecordDataset, cycle_length=16, block_length=16)
         .apply(tf.data.experimental.assert_cardinality(split.examples))
-        .batch(min(buffer, split.examples))
-        .map(lambda block: tf.random.experimental.stateless_shuffle(block, key))
-        .unbatch()
     )
 
 

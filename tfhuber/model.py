@@ -25,12 +25,15 @@ _RESNETS = {
 }
 
 
-def build(options: configuration.Model, landmark_count: int) -> keras.Model:
+def build(
+    options: configuration.Model, landmark_count: int, policy: keras.DTypePolicy | None = None
+) -> keras.Model:
     """The model from images to distributions in normalised coordinates.
 
     Args:
       options: the `model` section of the configuration.
       landmark_count: K.
+      policy: what everything before the head computes in; the head computes in float32.
 
     Returns:
       A Keras model from images [N, S, S, 3] (RGB, 0..255) to a dict of `nu` [N, K, 2],
@@ -43,17 +46,18 @@ def build(options: configuration.Model, landmark_count: int) -> keras.Model:
     normalised = keras.layers.Normalization(
         mean=_MEAN, variance=np.square(_STDDEV), name="imagenet_statistics"
     )(image)
-    features = _backbone(options)(normalised)
+    features = _backbone(options, policy)(normalised)
     if options.pooling == "average":
-        flat = keras.layers.GlobalAveragePooling2D(name="average_pooling")(features)
+        flat = keras.layers.GlobalAveragePooling2D(dtype=policy, name="average_pooling")(features)
     else:
         pooled = keras.layers.DepthwiseConv2D(
             features.shape[1],
             depthwise_initializer=_centred_kernel,
             use_bias=True,
+            dtype=policy,
             name="channelwise_convolution",
         )(features)
-        flat = keras.layers.Flatten(name="features")(pooled)
+        flat = keras.layers.Flatten(dtype=policy, name="features")(pooled)
     outputs = DistributionHead(
         landmark_count,
         options.covariance,
@@ -112,7 +116,11 @@ class DistributionHead(keras.layers.Layer):
 
     def call(self, features):
         """Features [N, F] to `nu` [N, K, 2], `precision_factor` [N, K, 2, 2], `log_det` [N, K]."""
-        raw = ops.reshape(self.linear(features), (-1, self.landmark_count, self.width))
+        return self.distributions(self.linear(features))
+
+    def distributions(self, parameters):
+        """What `call` returns, from all parameters [N, K W]; it has no weights."""
+        raw = ops.reshape(parameters, (-1, self.landmark_count, self.width))
         location = raw[..., :2]
         if self.covariance == "identity":
             log_det = ops.zeros_like(location[..., 0])
@@ -147,7 +155,7 @@ class DistributionHead(keras.layers.Layer):
         return ops.convert_to_tensor(np.tile(one, self.landmark_count), dtype=dtype)
 
 
-def _backbone(options: configuration.Model) -> keras.Model:
+def _backbone(options: configuration.Model, policy: keras.DTypePolicy | None) -> keras.Model:
     import keras_hub
 
     shape = (options.image_size, options.image_size, 3)
@@ -158,12 +166,13 @@ def _backbone(options: configuration.Model) -> keras.Model:
             stackwise_num_filters=[64, 128, 256, 512],
             stackwise_num_strides=[1, 2, 2, 2],
             image_shape=shape,
+            dtype=policy,
             name="backbone",
             **_RESNETS[options.backbone],
         )
     try:
         backbone = keras_hub.models.ResNetBackbone.from_preset(
-            options.pretrained, image_shape=shape, name="backbone"
+            options.pretrained, image_shape=shape, dtype=policy, name="backbone"
         )
     except Exception as error:  # the hub, the network and the file system each raise their own
         local = Path(options.pretrained).exists()

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 __all__ = [
+    "deinterleave",
     "elements_2x2",
     "interleave",
     "inverse",
@@ -20,8 +21,7 @@ __all__ = [
 
 def elements_2x2(matrix: tf.Tensor) -> list[tf.Tensor]:
     """The four elements, each [...], of matrices [..., 2, 2], row by row."""
-    flat = tf.reshape(matrix, tf.concat([tf.shape(matrix)[:-2], [4]], axis=0))
-    return tf.unstack(flat, axis=-1)
+    return deinterleave(tf.reshape(matrix, tf.concat([tf.shape(matrix)[:-2], [4]], axis=0)))
 
 
 def matmul(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
@@ -102,3 +102,13 @@ def interleave(elements: list[tf.Tensor], shape: list[int]) -> tf.Tensor:
     # Stacking along a short last axis directly is more than twice as slow on a CPU.
     flat = tf.transpose(tf.reshape(tf.stack(elements), [len(elements), -1]))
     return tf.reshape(flat, tf.concat([tf.shape(elements[0]), shape], axis=0))
+
+
+@tf.custom_gradient
+def deinterleave(x: tf.Tensor) -> list[tf.Tensor]:
+    """The elements [...] of vectors [..., d]: `tf.unstack` with the faster way back of `interleave`."""
+
+    def gradient(*d_elements):
+        return interleave(list(d_elements), [len(d_elements)])
+
+    return tf.unstack(x, axis=-1), gradient

@@ -1,0 +1,197 @@
+"""Rate of the training step, and of what feeds it: `python -m benchmarks.training`.
+
+For each backbone, images a second of
+
+- the backbone alone: forward and backward on random images, without head, loss and optimiser,
+- the full step of `tfhuber.train` on random images, and
+- the full step on TFRecords, with the recipe's whole augmentation,
+
+in turns; and of the input alone, with stored crops decoded once and kept in memory, as `tfhuber.train`
+does where they fit, and decoded each time. Without `--data`, the TFRecords are made of drawn faces of
+1,024 pixels, as large as WFLW's photographs.
+
+The exit status is 1 if the full step on TFRecords has less than 0.95 of the rate of the backbone alone,
+or the input alone gives fewer than 600 images a second either way.
+"""
+
+import argparse
+import contextlib
+import functools
+import itertools
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from benchmarks.make_tfrecords import make_sources
+from benchmarks.turns import ratio, time_in_turns, timed
+from tfhuber import config as configuration
+from tfhuber.cli import import_tensorflow, run_main
+
+__all__ = ["main"]
+
+BACKBONE, RANDOM, RECORDS = "backbone alone", "full step, random", "full step, TFRecords"
+LEAST_OF_BACKBONE, LEAST_INPUT = 0.95, 600
+PICTURES = 400
+
+
+def main() -> int:
+    """Measures everything, prints the tables and says whether the bounds hold."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, help="a converted data set (default: drawn faces)")
+    parser.add_argument("--backbones", nargs="+", default=["resnet18", "resnet50"], metavar="NAME")
+    parser.add_argument("--image-size", type=int, default=224)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--turns", type=int, default=5, help="of each kind of step")
+    parser.add_argument("--steps", type=int, default=2, help="timed ones in a turn")
+    parser.add_argument("--precision", default="float32", help="as train.precision")
+    parser.add_argument("--xla", default="loss", help="as train.xla")
+    args = parser.parse_args()
+    for name in ("batch", "turns", "steps"):
+        if getattr(args, name) < 1:
+            raise ValueError(f"--{name} must be at least 1, got {getattr(args, name)}")
+
+    with contextlib.ExitStack() as stack:
+        data = args.data or stack.enter_context(drawn_faces(args.image_size))
+        configs = {name: make_config(name, data, args) for name in args.backbones}
+        import_tensorflow()
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()  # as `tfhuber.train` does
+        device = "GPU" if tf.config.list_physical_devices("GPU") else f"{os.cpu_count()} CPU cores"
+        print(
+            f"batches of {args.batch} at {args.image_size} pixels, {args.precision}, XLA: {args.xla}; "
+            f"{device}, TensorFlow {tf.__version__}"
+        )
+        kept = [report_input(configs[args.backbones[0]], args.turns)]
+        for name, config in configs.items():
+            steps = make_steps(config)
+            turns = {each: functools.partial(timed, steps[each], args.steps) for each in steps}
+            times = time_in_turns(turns, args.turns, desc=name)
+            kept.append(report_steps(name, times, args.batch))
+    return 0 if all(kept) else 1
+
+
+@contextlib.contextmanager
+def drawn_faces(size: int) -> Iterator[Path]:
+    """A converted data set, gone in the end, whose stored crops suit networks of that size."""
+    from pipelines import make_tfrecords
+
+    with tempfile.TemporaryDirectory() as directory:
+        directory = Path(directory)
+        make_sources(directory, {"faces": PICTURES})
+        options = ["--source", str(directory / "faces"), "--output", str(directory / "records")]
+        options += ["--dataset", "wflw", "--size", str(size), "--shard-examples", "100"]
+        with contextlib.redirect_stdout(sys.stderr):
+            make_tfrecords.main(options)
+        yield directory / "records"
+
+
+def make_config(backbone: str, data: Path, args: argparse.Namespace) -> configuration.Config:
+    """The recipe's configuration with that backbone, for more steps than anybody will time."""
+    return configuration.parse(
+        {
+            "data": {"directory": str(data)},
+            "model": {"backbone": backbone, "image_size": args.image_size},
+            "train": {
+                "batch_size": args.batch,
+                "epochs": 1_000_000,
+                "precision": args.precision,
+                "xla": args.xla,
+            },
+        },
+        "the benchmark's options",
+    )
+
+
+def report_input(config: configuration.Config, turns: int) -> bool:
+    """Times the input alone, and prints its rates and whether they are as required."""
+    kept = config.data.model_copy(update={"cache_gigabytes": 64.0})
+    read = config.data.model_copy(update={"cache_gigabytes": 0.0})
+    datas = {"input, crops kept decoded": kept, "input, crops decoded each time": read}
+    ways = {name: config.model_copy(update={"data": data}) for name, data in datas.items()}
+    good = True
+    for name, way in ways.items():
+        rates = input_rates(way, turns)
+        good &= (rate := statistics.median(rates)) >= LEAST_INPUT
+        print(
+            f"{name:32}{rate:9.1f} images/s (fastest {max(rates):.1f}; >= {LEAST_INPUT} is required)"
+        )
+    return good
+
+
+def input_rates(config: configuration.Config, turns: int, images: int = 1600) -> list[float]:
+    """Images a second of the input alone, after a start that is not timed."""
+    batches = iter(training_batches(config))
+    size = config.train.batch_size
+    count = -(-images // size)
+    for _ in itertools.islice(batches, count // 2):
+        pass
+    rates = []
+    for _ in range(turns):
+        start = time.perf_counter()
+        for _ in itertools.islice(batches, count):
+            pass
+        rates.append(count * size / (time.perf_counter() - start))
+    return rates
+
+
+def training_batches(config: configuration.Config):
+    """The batches that `tfhuber.train` would take."""
+    from tfhuber import inputs
+
+    split = inputs.open_split(config.data.directory, config.data.train_split)
+    return inputs.training_batches(split, config)
+
+
+def make_steps(config: configuration.Config) -> dict[str, Callable[[], object]]:
+    """The three kinds of step, each until its result is there."""
+    import tensorflow as tf
+
+    from tfhuber import inputs, loop, whitening
+
+    split = inputs.open_split(config.data.directory, config.data.train_split)
+    landmarks, size = split.landmark_set.count, config.model.image_size
+    state = loop.State.create(config, landmarks, inputs.steps_per_epoch(split, config))
+    whitener = whitening.fit(inputs.augmented_labels(split, config, 1000), landmarks, size)
+    train = loop.training_step(state, whitener, config, tf.distribute.get_strategy())
+    batches = iter(inputs.training_batches(split, config))
+    first = next(batches)
+    images = tf.random.stateless_uniform(first["image"].shape, [0, 0], maxval=255.0)
+    backbone = state.model.get_layer("backbone")
+    # As fast as the full step may be compiled, the backbone is as well.
+    jit_compile = config.train.xla == "step"
+
+    @tf.function(jit_compile=jit_compile)
+    def backbone_step(images):
+        with tf.GradientTape() as tape:
+            features = backbone(images, training=True)
+            mean = tf.reduce_mean(tf.cast(features, tf.float32))
+        return mean, tape.gradient(mean, backbone.trainable_variables)
+
+    def full_step(batch):
+        return float(train(batch)["loss"])
+
+    return {
+        BACKBONE: lambda: float(backbone_step(images)[0]),
+        RANDOM: lambda: full_step({**first, "image": images}),
+        RECORDS: lambda: full_step(next(batches)),
+    }
+
+
+def report_steps(name: str, times: dict[str, list[float]], batch: int) -> bool:
+    """Prints the rates of a backbone's steps and their ratio, and whether that is as required."""
+    print(name)
+    for step, milliseconds in times.items():
+        median, fastest = (1000 * batch / f(milliseconds) for f in (statistics.median, min))
+        print(f"  {step:24}{median:9.2f} images/s (fastest {fastest:.2f})")
+    share = ratio(times, BACKBONE, RECORDS)
+    print(f"  {RECORDS} over {BACKBONE}: {share:.3f} (>= {LEAST_OF_BACKBONE} is required)")
+    return share >= LEAST_OF_BACKBONE
+
+
+if __name__ == "__main__":
+    run_main(main)
