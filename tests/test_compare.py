@@ -130,6 +130,55 @@ def test_time_and_speed(make_run, shown):
     assert _cells(text, "images/s") == ["30.00", "*61.50"]
 
 
+def test_a_run_that_goes_on_shows_its_latest_evaluation(make_run, shown):
+    running = {
+        "training": {"seconds": 60.0, "images_per_second": 32.0, "steps": 50},
+        "results": {"latest": {"step": 40, **_metrics(6.0)}, "best": {"step": 20, "nme": 5.5}},
+    }
+    done = {"training": {"seconds": 90.0, "images_per_second": 64.0, "steps": 100}}
+    text = shown(make_run("running", **running), make_run("done", None, _metrics(5.0), **done))
+    assert _cells(text, "NME, %") == ["6.000", "*5.000"]
+    assert _cells(text, "steps") == ["50", "100"]
+    assert _cells(text, "minutes") == ["1.000", "1.500"]
+    with pytest.raises(ValueError, match=r"run\.json holds no metrics"):
+        compare.read_run(str(make_run("odd", results=[3])))
+    finished = make_run("finished", None, _metrics(4.0), **running)
+    assert _cells(shown(finished, finished), "NME, %") == ["4.000"] * 2
+
+
+def test_runs_that_differ_in_their_seeds_are_summed_up(make_run, shown):
+    wide = [
+        make_run(f"wide-{seed}", {"train": {"seed": seed, "ema": 0.5}}, _metrics(nme))
+        for seed, nme in enumerate((4.0, 5.0, 6.0))
+    ]
+    plain = [
+        make_run(f"plain-{seed}", {"train": {"seed": seed}}, _metrics(nme))
+        for seed, nme in enumerate((7.0, 7.5))
+    ]
+    other = make_run("other", {"train": {"seed": 3, "epochs": 7}}, _metrics(9.0))
+    unfinished = make_run("unfinished", {"train": {"seed": 4}})
+    runs = [*wide, *plain, other, unfinished]
+    blocks = [
+        block
+        for block in shown(*runs, width=200).split("\n\n")
+        if block.strip().startswith("mean and standard deviation")
+    ]
+    assert [block.strip().splitlines()[0].partition(": ")[2] for block in blocks] == [
+        "wide-0, wide-1, wide-2",
+        "plain-0, plain-1",
+    ]
+    assert _cells(blocks[0], "NME, %") == ["5.0", "+-", "1.0"]
+    assert _cells(blocks[1], "NME, %") == ["7.25", "+-", "0.35"]
+    values = json.loads(shown(*runs, "--json"))["seeds"]
+    assert [len(group["runs"]) for group in values] == [3, 2]
+    assert values[0]["results"]["NME, %"] == {"mean": 5.0, "std": 1.0, "values": [4.0, 5.0, 6.0]}
+
+
+def test_the_same_seed_twice_is_no_sample(make_run, shown):
+    runs = [make_run(name, None, _metrics(5.0)) for name in "ab"]
+    assert "standard deviation" not in shown(*runs)
+
+
 def test_the_loss_of_other_families_does_not_compare(make_run, shown):
     runs = [
         make_run(family, {"model": {"family": family}}, _metrics(nme))

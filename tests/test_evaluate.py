@@ -112,6 +112,28 @@ def test_calibration_and_sharpness_are_those_of_the_distributions(predictor, pre
     assert found == pytest.approx(area.numpy().mean(), rel=1e-4)
 
 
+def test_errors_of_each_landmark_and_deviations_are_those_of_the_whole(predictor, predictions):
+    weights = predictions.weights.copy()
+    weights[:, 3], weights[1, 5] = 0, 0
+    part = dataclasses.replace(predictions, weights=weights)
+    pooled = evaluate.calibration_errors(predictor, part)
+    for errors, every in zip(evaluate.landmark_errors(predictor, part), pooled, strict=True):
+        assert errors.shape == (98,) and np.flatnonzero(np.isnan(errors)).tolist() == [3]
+        mean = np.nansum(errors * weights.sum(0)) / weights.sum()
+        assert mean == pytest.approx(every.mean())
+    found, metrics = evaluate.deviations(part), evaluate.summarise(predictor, part)
+    for unit, values in found.items():
+        assert len(values) == weights.sum()
+        expected = metrics["sharpness"][unit]["mean_deviation"]
+        assert values.mean() == pytest.approx(expected, rel=1e-5)
+
+
+def test_predictions_that_are_there_are_not_made_again(predictor, split, predictions, monkeypatch):
+    monkeypatch.delattr(evaluate, "collect")
+    found = evaluate.evaluate(predictor, split, "none", predictions)
+    assert found == {"split": "test", "tta": "none", **evaluate.summarise(predictor, predictions)}
+
+
 def test_what_has_no_normaliser_or_label_is_left_out_of_calibration(predictor, predictions):
     normalizer, weights = predictions.normalizer.copy(), predictions.weights.copy()
     normalizer[0], weights[1, :50] = 0, 0

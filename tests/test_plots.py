@@ -63,6 +63,28 @@ def test_calibration_of_one_bin_says_so():
     assert axes.texts[0].get_text() == "slope 1.000\n1 bin of 1,176"
 
 
+def test_landmarks_have_bars_of_actual_and_crosses_of_expected_errors():
+    expected, actual = np.array([1.0, 2.5, np.nan]), np.array([2.0, 2.0, np.nan])
+    (axes,) = plots.landmark_figure(("nose", "chin", "ear"), expected, actual, "% of it").axes
+    assert [bar.get_height() for bar in axes.patches[:2]] == [2.0, 2.0]
+    (crosses,) = collections(axes, PathCollection)
+    np.testing.assert_array_equal(crosses.get_offsets()[:2], [[0, 1.0], [1, 2.5]])
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["nose", "chin", "ear"]
+    assert axes.get_title() == "% of it"
+    many = plots.landmark_figure(["x"] * 98, np.ones(98), np.ones(98), "% of it").axes[0]
+    assert many.get_xlabel() == "landmark"
+
+
+def test_a_rendered_figure_is_what_is_saved(tmp_path):
+    figure = plots.calibration_figure({"title": CURVE}, "a unit so long that it outgrows the axes")
+    plots.save_figure(figure, tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as image:
+        saved = np.asarray(image.convert("RGB"))
+    found = plots.rendered(figure, dpi=200)
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found, saved)
+
+
 def test_examples_have_red_means_and_green_ellipses_of_one_standard_deviation():
     image = np.full((60, 80, 3), 128, np.uint8)
     landmarks = np.array([[20.0, 30.0], [60.0, 10.0]])

@@ -1,7 +1,8 @@
 """Training runs side by side: `python -m tfhuber.compare RUN RUN ... [--all] [--json]`.
 
 Shows what differs in the runs' configurations, their results with the best marked by *, their time, and
-which versions, commit and data they come from; - where a run has no such value (yet).
+which versions, commit and data they come from; - where a run has no such value (yet). A run that goes on
+shows its latest evaluation. Runs that differ in their seeds alone are followed by means and deviations.
 """
 
 import argparse
@@ -19,8 +20,9 @@ from tfhuber.cli import run_main
 from tfhuber.config import Config, Data
 from tfhuber.config_reference import flatten
 from tfhuber.files import read_json
+from tfhuber.seeds import Spread, mean_and_deviation, spread
 
-__all__ = ["Row", "Run", "main", "read_run", "rows", "table", "warnings"]
+__all__ = ["Row", "Run", "main", "over_seeds", "read_run", "rows", "table", "warnings"]
 
 
 def _low(value: float) -> float:
@@ -50,6 +52,7 @@ _MEASURES = (
     ("rank correlation", "calibration.rank_correlation", _high),
 )
 _NARROWEST = 12
+_SEED = "train.seed"
 
 
 @dataclass(frozen=True)
@@ -59,8 +62,9 @@ class Run:
     Attributes:
       directory: as it was given.
       config: its configuration by dotted keys, defaults included.
-      facts: the rest of `run.json`, by dotted keys.
-      results: `metrics.json` by dotted keys; empty before the end of the training.
+      facts: the rest of `run.json`, by dotted keys, but for `results`.
+      results: `metrics.json` by dotted keys; before the end of the training what `run.json` has of the
+        latest evaluation, and before the first nothing.
     """
 
     directory: str
@@ -101,10 +105,13 @@ def read_run(directory: str) -> Run:
     config = facts.pop("config", None) if isinstance(facts, dict) else None
     if not isinstance(config, dict) or not isinstance(config.get("data"), dict):
         raise ValueError(f"{path} is not that of a training run: it holds no configuration")
+    so_far = facts.pop("results", {})
+    results = so_far.get("latest", {}) if isinstance(so_far, dict) else None
     metrics_path = Path(directory) / "metrics.json"
-    results = read_json(metrics_path) if metrics_path.exists() else {}
+    if metrics_path.exists():
+        path, results = metrics_path, read_json(metrics_path)
     if not isinstance(results, dict):
-        raise ValueError(f"{metrics_path} holds no metrics")
+        raise ValueError(f"{path} holds no metrics")
     # An older run lacks the keys that are newer, whose defaults are what it did.
     defaults = Config(data=Data(directory="")).model_dump(mode="json")
     return Run(directory, flatten(defaults) | flatten(config), flatten(facts), flatten(results))
@@ -128,6 +135,8 @@ def rows(runs: Sequence[Run], everything: bool = False) -> dict[str, list[Row]]:
         origin = [row for row in origin if row.name in always or len(set(row.values)) > 1]
     results = [Row("measured on", [_measured_on(run) for run in runs])]
     results += [_result_row(runs, *measure) for measure in _MEASURES]
+    steps = [run.facts.get("training.steps") for run in runs]
+    results.append(Row("steps", [_text(value) for value in steps]))
     results.append(_number_row("minutes", [_minutes(run) for run in runs]))
     speeds = [run.facts.get("training.images_per_second") for run in runs]
     results.append(_number_row("images/s", speeds, _high))
@@ -148,6 +157,30 @@ def warnings(runs: Sequence[Run]) -> list[str]:
         found.append("the runs are of different data sets, so their results don't compare")
     if differ(_measured_on(run) for run in runs):
         found.append("the runs were measured on different splits or in different ways")
+    return found
+
+
+def over_seeds(runs: Sequence[Run]) -> list[tuple[list[Run], dict[str, Spread]]]:
+    """Runs that differ in `train.seed` alone, two or more at a time, and their results by names."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        others = {key: value for key, value in run.config.items() if key not in ("about", _SEED)}
+        same = [others, run.landmarks, run.facts.get("provenance.data.sha256"), _measured_on(run)]
+        groups.setdefault(json.dumps(same, sort_keys=True), []).append(run)
+    found = []
+    for group in groups.values():
+        if len({run.config.get(_SEED) for run in group}) < max(2, len(group)):
+            continue
+        values = {
+            name: [_finite(run.results.get(key)) for run in group] for name, key, _ in _MEASURES
+        }
+        spreads = {
+            name: spread(each)
+            for name, each in values.items()
+            if all(isinstance(value, int | float) for value in each)
+        }
+        if spreads:
+            found.append((group, spreads))
     return found
 
 
@@ -174,6 +207,14 @@ def table(runs: Sequence[Run], sections: dict[str, list[Row]], width: int) -> st
                 lines += _lines(f"  {row.name}", cells, label_width, widths)
         blocks.append("\n".join(lines))
     return "\n\n\n".join(blocks)
+
+
+def _seeds_text(group: Sequence[Run], spreads: dict[str, Spread]) -> str:
+    width = max(map(len, spreads)) + 2
+    lines = [f"mean and standard deviation over seeds: {', '.join(_names(group))}"]
+    for name, each in spreads.items():
+        lines.append(f"  {name:<{width}}{mean_and_deviation(each)}")
+    return "\n".join(lines)
 
 
 def _config_keys(runs):
@@ -290,7 +331,11 @@ def _as_json(runs: Sequence[Run], everything: bool) -> dict:
         }
         for run in runs
     ]
-    return {"runs": described, "warnings": warnings(runs)}
+    seeds = [
+        {"runs": [run.directory for run in group], "results": spreads}
+        for group, spreads in over_seeds(runs)
+    ]
+    return {"runs": described, "seeds": seeds, "warnings": warnings(runs)}
 
 
 def _finite(value: Any) -> Any:
@@ -317,6 +362,8 @@ def main() -> int:
         return 0
     width = shutil.get_terminal_size().columns
     print(table(runs, rows(runs, arguments.all), width))
+    for group, spreads in over_seeds(runs):
+        print(f"\n\n{_seeds_text(group, spreads)}")
     for warning in warnings(runs):
         print(f"\nwarning: {warning}")
     return 0

@@ -20,9 +20,11 @@ __all__ = [
     "Predictions",
     "calibration_errors",
     "collect",
+    "deviations",
     "error_unit",
     "evaluate",
     "headline",
+    "landmark_errors",
     "main",
     "summarise",
 ]
@@ -88,9 +90,20 @@ def collect(predictor, split, tta: str = "none") -> Predictions:
     )
 
 
-def evaluate(predictor, split, tta: str = "none") -> dict:
-    """The metrics of a model on a split, as they go to `metrics.json`."""
-    predictions = collect(predictor, split, tta)
+def evaluate(predictor, split, tta: str = "none", predictions: Predictions | None = None) -> dict:
+    """The metrics of a model on a split, as they go to `metrics.json`.
+
+    Args:
+      predictor: `inference.Predictor`.
+      split: `inputs.Split`.
+      tta: as in `Predictor.predict`.
+      predictions: what `collect` returns for these, if it is there already.
+
+    Raises:
+      ValueError: if the split has no labels, or its landmarks are not those that the model predicts.
+    """
+    if predictions is None:
+        predictions = collect(predictor, split, tta)
     if not predictions.weights.any():
         raise ValueError(f"split {split.name!r} of {split.directory} has no labels to compare with")
     return {"split": split.name, "tta": tta, **summarise(predictor, predictions)}
@@ -132,12 +145,34 @@ def calibration_errors(predictor, predictions: Predictions) -> tuple[np.ndarray,
     Expected is the exact mean distance of the predicted distribution, E|y - mu|, so that what it is
     compared to are plain means of distances. Examples without a normaliser are left out.
     """
-    p, energy = predictions, predictor.energy
-    mean_radius = math.exp(energy.log_integral(2) - energy.log_integral(1))
-    expected = uncertainty.expected_distance(p.covariance, mean_radius / math.sqrt(energy.kappa(2)))
-    counted, percent = _in_percent(p)
-    actual = measures.point_errors(p.landmarks, p.truth)
-    return (expected * percent)[counted], (actual * percent)[counted]
+    expected, actual, counted = _relative_errors(predictor, predictions)
+    return expected[counted], actual[counted]
+
+
+def landmark_errors(predictor, predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
+    """Mean expected and actual errors of each landmark, [K] each, in percent of the normaliser.
+
+    As in `calibration_errors`; NaN for a landmark that is never labelled.
+    """
+    expected, actual, counted = _relative_errors(predictor, predictions)
+    count = counted.sum(axis=0)
+    count = np.where(count > 0, count, np.nan)
+    return tuple(np.where(counted, errors, 0).sum(axis=0) / count for errors in (expected, actual))
+
+
+def deviations(predictions: Predictions) -> dict[str, np.ndarray]:
+    """Predicted standard deviations sqrt(trace / 2) of the labelled landmarks.
+
+    Returns:
+      `pixels`: [M] in original pixels; `percent`: [L] of the normaliser, where there is one.
+    """
+    trace = np.trace(predictions.covariance.astype(np.float64), axis1=-2, axis2=-1)
+    deviation = np.sqrt(trace.clip(0) / 2)
+    counted, percent = _in_percent(predictions)
+    return {
+        "pixels": deviation[predictions.weights > 0],
+        "percent": (deviation * percent)[counted],
+    }
 
 
 def error_unit(predictor) -> str:
@@ -189,6 +224,16 @@ def _original_frame(predictor, batch, loc, precision_factor) -> dict:
         "nll": tf.reduce_sum(weights * (energy - log_det + to_original_log_det + constant), axis=1),
     }
     return {name: value.numpy() for name, value in values.items()}
+
+
+def _relative_errors(predictor, predictions: Predictions) -> tuple[np.ndarray, ...]:
+    """Expected and actual errors in percent of the normaliser, and which of them count; [N, K] each."""
+    p, energy = predictions, predictor.energy
+    mean_radius = math.exp(energy.log_integral(2) - energy.log_integral(1))
+    expected = uncertainty.expected_distance(p.covariance, mean_radius / math.sqrt(energy.kappa(2)))
+    counted, percent = _in_percent(p)
+    actual = measures.point_errors(p.landmarks, p.truth)
+    return expected * percent, actual * percent, counted
 
 
 def _in_percent(predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
@@ -271,17 +316,12 @@ def main() -> int:
         data.evaluation_split if arguments.split is None else arguments.split,
     )
     predictions = collect(predictor, split, arguments.tta)
-    metrics = {
-        "split": split.name,
-        "tta": arguments.tta,
-        "checkpoint": arguments.checkpoint,
-        **summarise(predictor, predictions),
-    }
+    metrics = evaluate(predictor, split, arguments.tta, predictions)
+    metrics["checkpoint"] = arguments.checkpoint
     write_json(run / "metrics.json", metrics)
     sheet = examples.best_median_worst(predictor, split, predictions)
     overlay.save_image(sheet, run / "evaluation.png")
-    bins = {name: np.array(values) for name, values in metrics["calibration"]["bins"].items()}
-    curve = uncertainty.CalibrationCurve(**bins)
+    curve = uncertainty.calibration_curve(*calibration_errors(predictor, predictions))
     title = f"{predictor.config.train.epochs} epochs"
     plot = plots.calibration_figure({title: curve}, error_unit(predictor))
     plots.save_figure(plot, run / "calibration.png")

@@ -8,7 +8,7 @@ from PIL import Image
 
 from tfhuber import geometry, inputs, metrics, overlay
 
-__all__ = ["Crop", "best_median_worst", "crops"]
+__all__ = ["Crop", "View", "best_median_worst", "crops", "draw", "views"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,49 @@ class Crop:
     truth: np.ndarray
 
 
+@dataclass(frozen=True)
+class View:
+    """An example's network crop, enlarged, before a model has said anything of it.
+
+    Attributes:
+      image: [S, S, 3] uint8.
+      from_original: [3, 3] map from the original image's pixels.
+      truth: [K, 2] labels; NaN where there is none.
+    """
+
+    image: np.ndarray
+    from_original: np.ndarray
+    truth: np.ndarray
+
+    def crop(self, landmarks: np.ndarray, covariance: np.ndarray) -> Crop:
+        """With predictions [K, 2] and [K, 2, 2], given in original pixels."""
+        points = tf.constant(landmarks)
+        jacobian = geometry.jacobian(self.from_original, points)
+        return Crop(
+            self.image,
+            geometry.apply_map(self.from_original, points).numpy(),
+            geometry.push_covariance(jacobian, covariance).numpy(),
+            self.truth,
+        )
+
+
+def views(split, config, indices, size: int) -> dict[int, View]:
+    """The examples with these indices in the split, `size` pixels wide.
+
+    Args:
+      split: `inputs.Split`.
+      config: of the run.
+      indices: of examples, in the split's order.
+      size: side of the enlarged crops in pixels.
+    """
+    model = config.model.model_copy(update={"image_size": size})
+    config = config.model_copy(update={"model": model})
+    places = sorted({int(index) for index in indices})
+    batches = inputs.readable(inputs.evaluation_batches(split, config, places), split)
+    rows = (row for batch in batches for row in _rows(batch))
+    return {index: _view(row) for index, row in zip(places, rows, strict=True)}
+
+
 def crops(predictor, split, predictions, indices, size: int) -> dict[int, Crop]:
     """The network crops of the examples with these indices in the split, `size` pixels wide.
 
@@ -38,25 +81,30 @@ def crops(predictor, split, predictions, indices, size: int) -> dict[int, Crop]:
       indices: of examples, in the split's order.
       size: side of the enlarged crops in pixels.
     """
-    model = predictor.config.model.model_copy(update={"image_size": size})
-    config = predictor.config.model_copy(update={"model": model})
-    found, start = {}, 0
-    for batch in inputs.readable(inputs.evaluation_batches(split, config), split):
-        count = len(batch["image"])
-        for index in sorted({int(i) for i in indices} & set(range(start, start + count))):
-            row = {name: value[index - start] for name, value in batch.items()}
-            landmarks = tf.constant(predictions.landmarks[index])
-            jacobian = geometry.jacobian(row["to_network"], landmarks)
-            covariance = geometry.push_covariance(jacobian, predictions.covariance[index])
-            truth = tf.where(row["weights"][:, None] > 0, row["landmarks"], np.nan)
-            found[index] = Crop(
-                tf.cast(tf.clip_by_value(row["image"], 0, 255), tf.uint8).numpy(),
-                geometry.apply_map(row["to_network"], landmarks).numpy(),
-                covariance.numpy(),
-                truth.numpy(),
-            )
-        start += count
-    return found
+    return {
+        index: view.crop(predictions.landmarks[index], predictions.covariance[index])
+        for index, view in views(split, predictor.config, indices, size).items()
+    }
+
+
+def draw(predictor, crop: Crop) -> Image.Image:
+    """A picture of the crop, of its size, with the 90 % ellipses that a model predicts.
+
+    Args:
+      predictor: `inference.Predictor`.
+      crop: of an example.
+    """
+    return overlay.draw_overlay(
+        Image.fromarray(crop.image),
+        crop.landmarks,
+        crop.covariance,
+        edges=predictor.landmark_set.edges,
+        family=predictor.config.model.family,
+        delta=predictor.config.model.delta,
+        min_side=len(crop.image),
+        max_side=len(crop.image),
+        legend=False,
+    )
 
 
 def best_median_worst(predictor, split, predictions) -> Image.Image:
@@ -79,17 +127,7 @@ def best_median_worst(predictor, split, predictions) -> Image.Image:
     }
     wanted = np.concatenate(list(picks.values()))
     pictures = {
-        index: overlay.draw_overlay(
-            Image.fromarray(crop.image),
-            crop.landmarks,
-            crop.covariance,
-            edges=predictor.landmark_set.edges,
-            family=predictor.config.model.family,
-            delta=predictor.config.model.delta,
-            min_side=360,
-            max_side=360,
-            legend=False,
-        )
+        index: draw(predictor, crop)
         for index, crop in crops(predictor, split, predictions, wanted, size=360).items()
     }
     rows = {
@@ -97,3 +135,14 @@ def best_median_worst(predictor, split, predictions) -> Image.Image:
         for name, chosen in picks.items()
     }
     return overlay.evaluation_sheet(rows, title=f"{split.name}: mean error, 90 % ellipses")
+
+
+def _rows(batch: dict) -> list[dict]:
+    """One dict an example."""
+    arrays = {name: value.numpy() for name, value in batch.items()}
+    return [{name: array[i] for name, array in arrays.items()} for i in range(len(arrays["image"]))]
+
+
+def _view(row: dict) -> View:
+    truth = np.where(row["weights"][:, None] > 0, row["landmarks"], np.nan)
+    return View(row["image"].clip(0, 255).astype(np.uint8), row["to_network"], truth)

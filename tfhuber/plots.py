@@ -3,11 +3,13 @@
 Without TensorFlow; what they show is computed elsewhere (`figures`, `evaluate`).
 """
 
+import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from tfhuber.overlay import ellipse_points
 from tfhuber.uncertainty import CalibrationCurve
@@ -19,12 +21,16 @@ __all__ = [
     "check_name",
     "contour_figure",
     "example_figure",
+    "landmark_figure",
+    "rendered",
     "save_figure",
 ]
 
 SUFFIXES = (".pdf", ".png", ".svg")
 INK, FAINT = "#1d2733", "#aab4bf"
 BLUE, RED, GREEN = "#1f5fd0", "#e02b2b", "#2be04c"
+# More names than this under an axis can't be read.
+MOST_NAMES = 30
 # From the least dense ring to the densest.
 SHADES = ("#e9f3f4", "#9fcdd2", "#3f97a6", "#13566b", "#072838")
 
@@ -149,6 +155,37 @@ def example_figure(examples: Sequence[Example], edges: Iterable[tuple[int, int]]
         axes.set_xlabel(example.caption, labelpad=8, fontsize=9)
         axes.spines[:].set_visible(False)
     return figure
+
+
+def landmark_figure(names: Sequence[str], expected: np.ndarray, actual: np.ndarray, unit: str):
+    """The mean error of each landmark as a bar, and as a cross the one that the distributions expect.
+
+    Args:
+      names: of the landmarks; left out where there are too many to read.
+      expected: [K] mean expected errors; NaN where there is none.
+      actual: [K] mean actual errors, in the same unit.
+      unit: of the errors.
+    """
+    figure, (axes,) = _panels(1, width=9, height=3.4)
+    numbers = np.arange(len(actual))
+    axes.bar(numbers, actual, 0.8, color=FAINT, label="empirical")
+    axes.scatter(numbers, expected, 22, BLUE, marker="x", linewidths=1.2, label="expected")
+    axes.set(xlim=(-1, len(actual)), ylabel="mean error")
+    axes.set_title(unit, color=INK, fontsize=10)
+    if len(names) <= MOST_NAMES:
+        axes.set_xticks(numbers, names, rotation=30, ha="right")
+    else:
+        axes.set_xlabel("landmark")
+    axes.legend(frameon=False, fontsize=8, labelcolor=INK, ncols=2)
+    return figure
+
+
+def rendered(figure, dpi: int = 100) -> np.ndarray:
+    """A figure's pixels, [H, W, 3] uint8."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=dpi, bbox_inches="tight", pad_inches=0.1)
+    with Image.open(file) as image:
+        return np.asarray(image.convert("RGB"))
 
 
 def check_name(path: str | Path) -> None:

@@ -1,0 +1,149 @@
+"""The same training with several seeds: `python -m tfhuber.seeds --config C --seeds 0 1 2 [--run DIR]`.
+
+Trains DIR/seed-0, DIR/seed-1 and so on, one after the other, then prints the mean and standard deviation
+of every metric and writes them to DIR/seeds.json. The same command started again continues where it stands.
+"""
+
+import argparse
+import math
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from tfhuber import config as configuration
+from tfhuber.cli import run_main
+from tfhuber.config_reference import flatten
+from tfhuber.files import read_json, write_json
+
+__all__ = ["Spread", "main", "mean_and_deviation", "spread", "summarise", "table"]
+
+# A metric over the seeds: its `mean`, its standard deviation `std`, and its `values` in their order.
+Spread = dict[str, float | list[float] | None]
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Mean and standard deviation (of the sample, n - 1) of a metric; no deviation of a single value.
+
+    Example:
+      >>> spread([4.0, 5.0, 6.0])
+      {'mean': 5.0, 'std': 1.0, 'values': [4.0, 5.0, 6.0]}
+    """
+    with np.errstate(invalid="ignore"):  # a slope may be infinite
+        std = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return {"mean": float(np.mean(values)), "std": std, "values": list(values)}
+
+
+def summarise(results: Sequence[Mapping]) -> dict[str, Spread]:
+    """Each measured metric over several runs, by dotted keys; counts and texts are left out.
+
+    Args:
+      results: what `metrics.json` holds, a run each. A metric that one of them lacks is left out.
+    """
+    flat = [flatten(each) for each in results]
+    return {
+        name: spread([each[name] for each in flat])
+        for name in flat[0]
+        if all(isinstance(each.get(name), float) for each in flat)
+    }
+
+
+def table(summary: Mapping[str, Spread]) -> str:
+    """A summary as aligned text, a line each metric: mean, deviation, and the values in parentheses."""
+    texts = {name: mean_and_deviation(each) for name, each in summary.items()}
+    name_width, width = (max(map(len, column)) for column in (texts, texts.values()))
+    return "\n".join(
+        f"{name:<{name_width}}  {texts[name]:<{width}}  "
+        f"({', '.join(f'{value:.5g}' for value in each['values'])})"
+        for name, each in summary.items()
+    )
+
+
+def mean_and_deviation(each: Spread) -> str:
+    """Both as text, with as many decimals as two digits of the deviation need.
+
+    Example:
+      >>> mean_and_deviation(spread([4.512, 4.498, 4.551]))
+      '4.520 +- 0.027'
+    """
+    mean, std = each["mean"], each["std"]
+    if not std or not math.isfinite(std):
+        return f"{mean:.5g}" if std is None else f"{mean:.5g} +- {std:g}"
+    decimals = max(0, 1 - math.floor(math.log10(std)))
+    return f"{mean:.{decimals}f} +- {std:.{decimals}f}"
+
+
+def _train(command: list[str]) -> int:
+    """Runs a training in a process of its own, passes SIGTERM on to it, and returns its exit status.
+
+    A process each, because TensorFlow never gives up the graphs, memory and random state of a training.
+
+    Raises:
+      KeyboardInterrupt: once the training has saved what it must, if it or we were asked to end.
+    """
+    received = []
+
+    def note(number, _):
+        received.append(number)
+        if (
+            number == signal.SIGTERM
+        ):  # a terminal's interrupt goes to both of us, and a second one kills
+            process.terminate()
+
+    process = subprocess.Popen(command)
+    before = {n: signal.signal(n, note) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        status = process.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if received:
+        raise KeyboardInterrupt
+    return status
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m tfhuber.seeds", description=__doc__)
+    parser.add_argument("--config", required=True, help="a JSON file such as configs/wflw.json")
+    parser.add_argument("--seeds", type=int, nargs="+", required=True, help="such as 0 1 2")
+    parser.add_argument("--data", help="the converted data set; replaces data.directory")
+    parser.add_argument("--run", help="a directory for the runs (default: runs/NAME-seeds)")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY.PATH=VALUE", help="as tfhuber.train's"
+    )
+    arguments = parser.parse_args()
+    if len(set(arguments.seeds)) < len(arguments.seeds):
+        raise ValueError(f"--seeds must differ, got {' '.join(map(str, arguments.seeds))}")
+    for seed in arguments.seeds:  # before the first one has trained for hours
+        overrides = [*arguments.set, f"train.seed={seed}"]
+        config = configuration.load(arguments.config, overrides, data=arguments.data)
+    if config.train.distribution == "multi_worker":
+        raise ValueError(
+            "several workers train one seed at a time: start tfhuber.launch with tfhuber.train and "
+            "--set train.seed=N for each, then compare the runs with tfhuber.compare"
+        )
+    directory = Path(arguments.run or Path("runs") / f"{Path(arguments.config).stem}-seeds")
+    if (directory / "run.json").exists():
+        raise ValueError(f"{directory} is itself a training run; choose another --run")
+
+    runs = [directory / f"seed-{seed}" for seed in arguments.seeds]
+    for seed, run in zip(arguments.seeds, runs, strict=True):
+        command = [sys.executable, "-m", "tfhuber.train", "--config", arguments.config]
+        command += ["--data", arguments.data] if arguments.data is not None else []
+        for override in (*arguments.set, f"train.seed={seed}"):
+            command += ["--set", override]
+        if status := _train([*command, "--run", str(run)]):
+            return status if status > 0 else 128 - status
+    summary = summarise([read_json(run / "metrics.json") for run in runs])
+    write_json(directory / "seeds.json", {"seeds": arguments.seeds, "metrics": summary})
+    print(table(summary))
+    print(f"{directory / 'seeds.json'}: {len(runs)} seeds")
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main)
