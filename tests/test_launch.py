@@ -64,9 +64,9 @@ elif rounds < 2:
     assert capfd.readouterr().out.count("starting all again") == 2
 
 
-@pytest.mark.parametrize(("status", "rounds"), [(1, 3), (2, 1)])
+@pytest.mark.parametrize(("status", "rounds"), [(1, 3), (2, 1), (130, 1), (143, 1)])
 def test_it_gives_up(tmp_path, status, rounds):
-    """After the last restart; and at once, when the command itself is wrong."""
+    """After the last restart; and at once, when the command itself is wrong or was asked to end."""
     script = f"open({str(tmp_path)!r} + f'/{{time.time_ns()}}', 'w'); sys.exit({status})"
     assert launch.launch(_command(script), 1, 2) == status
     assert len(list(tmp_path.iterdir())) == rounds
@@ -102,8 +102,10 @@ def test_wrong_numbers_are_one_line():
 
 
 @pytest.mark.slow
-def test_a_training_that_loses_a_worker_ends_with_the_same_weights(tiny_config, tmp_path):
-    """Killed after step 7 of 15, all weights and moments are those of an undisturbed run."""
+def test_a_training_whose_workers_are_ended_and_lost_ends_with_the_same_weights(
+    tiny_config, tmp_path
+):
+    """Worker 1 is asked to end and, the second time, killed: all is that of an undisturbed run."""
     values = tiny_config.model_dump(mode="json")
     values["train"] |= {
         "batch_size": 7,
@@ -114,24 +116,40 @@ def test_a_training_that_loses_a_worker_ends_with_the_same_weights(tiny_config, 
     }
     path = tmp_path / "c.json"
     path.write_text(json.dumps(values))
-    final = []
-    for name in ("quiet", "lost"):
+
+    def newest(name):
+        steps = [int(p.stem[5:]) for p in (tmp_path / name).glob("latest/ckpt-*.index")]
+        return max(steps, default=0)
+
+    def run(name, blow=None, after=0):
         command = [sys.executable, "-m", "tfhuber.launch", "--workers", "2", "--", "tfhuber.train"]
         command += ["--config", str(path), "--run", str(tmp_path / name)]
         launcher = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-        latest = tmp_path / name / "latest"
-        while name == "lost" and not (latest / "ckpt-7.index").exists():
+        while blow and newest(name) <= after:
             assert launcher.poll() is None
             time.sleep(0.01)
-        if name == "lost":
-            children = (
-                Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
-            )
-            os.kill(int(children[-1]), signal.SIGKILL)
+        if blow:
+            children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text()
+            os.kill(int(children.split()[-1]), blow)
         printed = launcher.communicate(timeout=300)[0]
-        assert launcher.returncode == 0
-        assert printed.count("starting all again") == (name == "lost")
-        reader = tf.train.load_checkpoint(tf.train.latest_checkpoint(latest))
+        return launcher.returncode, printed
+
+    status, printed = run("disturbed", signal.SIGTERM, after=2)
+    stopped = newest("disturbed")
+    # The chief, which was not asked, stops after the same step and saves it.
+    for worker in range(2):
+        assert (
+            f"[{worker}] interrupted; step {stopped} is saved in {tmp_path}/disturbed;" in printed
+        )
+    assert status == 143 and "starting all again" not in printed and stopped < 18
+    status, printed = run("disturbed", signal.SIGKILL, after=stopped)
+    assert status == 0 and printed.count("starting all again") == 1
+    status, printed = run("quiet")
+    assert status == 0 and "starting all again" not in printed
+
+    final = []
+    for name in ("quiet", "disturbed"):
+        reader = tf.train.load_checkpoint(tf.train.latest_checkpoint(tmp_path / name / "latest"))
         keys = [k for k in reader.get_variable_to_shape_map() if "OBJECT_GRAPH" not in k]
         final.append({k: reader.get_tensor(k) for k in keys if not k.startswith("save_counter")})
     assert set(final[0]) == set(final[1]) and len(final[0]) > 100

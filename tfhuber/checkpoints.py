@@ -1,7 +1,10 @@
 """Checkpoint files: the last good one stays, and is found if a newer one cannot be read."""
 
+import contextlib
 import logging
+import math
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +15,7 @@ from tfhuber.files import read_json, reason, write_json
 if TYPE_CHECKING:
     from tfhuber.loop import State
 
-__all__ = ["Checkpoints", "restore_newest"]
+__all__ = ["Checkpoints", "restore_newest", "tidy", "writing"]
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -21,10 +24,14 @@ class Checkpoints:
     """The latest and the best checkpoint of a run.
 
     `latest/` holds model and optimiser; `best/` the model of the best evaluation so far, with its
-    score beside it in `best.json`.
+    step and score beside it in `best.json`.
+
+    Attributes:
+      best_step: after which the best evaluation was made, or None.
 
     Raises:
-      ValueError: if TensorFlow's or our own record of what is there is damaged.
+      ValueError: if our record of the best is damaged.
+      OSError: if the directories cannot be made.
     """
 
     def __init__(self, run: Path, state: "State"):
@@ -32,7 +39,7 @@ class Checkpoints:
         self._latest = _manager(everything, run / "latest", max_to_keep=2)
         self._best = _manager(tf.train.Checkpoint(model=state.model), run / "best", max_to_keep=1)
         self._record = run / "best.json"
-        self._best_score = _read_score(self._record)
+        self.best_step, self._best_score = _read_record(self._record)
 
     def restore(self) -> bool:
         """Puts the latest checkpoint's values into the state; false if there is none.
@@ -47,16 +54,45 @@ class Checkpoints:
         _save(self._latest, step)
 
     def keep_best(self, step: int, score: float) -> None:
-        """Writes the best checkpoint if this score is higher than the one on record.
+        """Writes the best checkpoint if it is the first, or its score higher than the one on record.
 
         Raises:
           OSError: if that fails.
         """
-        if self._best_score >= score:
+        score = -math.inf if math.isnan(score) else score
+        if self.best_step is not None and self._best_score >= score:
             return
         _save(self._best, step)
         write_json(self._record, {"step": step, "score": score})
-        self._best_score = score
+        self.best_step, self._best_score = step, score
+
+
+def tidy(run: Path) -> None:
+    """Clears away what a killed process left of checkpoints, and lists anew those that are whole.
+
+    Only one process may do so, before any makes `Checkpoints`.
+
+    Raises:
+      OSError: if a file cannot be removed or written.
+    """
+    for directory in (run / "latest", run / "best"):
+        if not directory.is_dir():
+            continue
+        for unfinished in directory.glob("ckpt-*_temp"):
+            shutil.rmtree(unfinished)
+        whole = {str(index.with_suffix("")): index.stat().st_mtime for index in _indices(directory)}
+        for data in directory.glob("ckpt-*.data-*"):
+            if str(data.with_suffix("")) not in whole:
+                data.unlink()
+        # TensorFlow deletes only those that its list names with a time, and cannot read a damaged list.
+        if whole:
+            paths, times = list(whole), list(whole.values())
+            with writing(f"the list of checkpoints in {directory}"):
+                tf.compat.v1.train.update_checkpoint_state(
+                    str(directory), paths[-1], paths, all_model_checkpoint_timestamps=times
+                )
+        else:
+            (directory / "checkpoint").unlink(missing_ok=True)
 
 
 def restore_newest(checkpoint: tf.train.Checkpoint, directory: str | Path) -> bool:
@@ -67,10 +103,8 @@ def restore_newest(checkpoint: tf.train.Checkpoint, directory: str | Path) -> bo
     Raises:
       ValueError: if none can be read: all are damaged, or of another model.
     """
-    # TensorFlow writes the index last and deletes it first, so one that is there is whole.
-    indices = [p for p in Path(directory).glob("ckpt-*.index") if p.stem[5:].isdecimal()]
     faults = []
-    for index in sorted(indices, key=lambda p: int(p.stem[5:]), reverse=True):
+    for index in reversed(_indices(Path(directory))):
         prefix = index.with_suffix("")
         try:
             status = checkpoint.restore(str(prefix))
@@ -87,32 +121,45 @@ def restore_newest(checkpoint: tf.train.Checkpoint, directory: str | Path) -> bo
     return False
 
 
-def _manager(checkpoint, directory: Path, max_to_keep: int) -> tf.train.CheckpointManager:
-    for unfinished in directory.glob("ckpt-*_temp"):
-        shutil.rmtree(unfinished)
+@contextlib.contextmanager
+def writing(what: str) -> Iterator[None]:
+    """Raises OSError, in one line, where TensorFlow cannot write a file."""
     try:
-        return tf.train.CheckpointManager(checkpoint, str(directory), max_to_keep)
-    except ValueError as error:
-        raise ValueError(
-            f"{directory / 'checkpoint'} is damaged; delete it, and the checkpoints beside it will be found"
+        yield
+    except tf.errors.OpError as error:
+        raise OSError(
+            f"cannot write {what} ({reason(error)}); once that is mended, the same command goes on "
+            "from the last checkpoint"
         ) from error
+
+
+def _indices(directory: Path) -> list[Path]:
+    """The index files of the checkpoints in a directory, in the order of their steps."""
+    # TensorFlow writes the index last and deletes it first, so one that is there is whole.
+    indices = [p for p in directory.glob("ckpt-*.index") if p.stem[5:].isdecimal()]
+    return sorted(indices, key=lambda p: int(p.stem[5:]))
+
+
+def _manager(checkpoint, directory: Path, max_to_keep: int) -> tf.train.CheckpointManager:
+    directory.mkdir(parents=True, exist_ok=True)
+    with writing(f"checkpoints to {directory}"):
+        return tf.train.CheckpointManager(checkpoint, str(directory), max_to_keep)
 
 
 def _save(manager: tf.train.CheckpointManager, step: int) -> None:
-    try:
+    directory = Path(manager.directory)
+    if not directory.is_dir():  # TensorFlow would make it again, and nothing else of the run
+        raise OSError(f"{directory} is gone: somebody deleted the run while it was training")
+    with writing(f"the checkpoint of step {step} to {directory}"):
         manager.save(checkpoint_number=step)
-    except tf.errors.OpError as error:
-        raise OSError(
-            f"cannot write the checkpoint of step {step} to {manager.directory} "
-            f"({reason(error)}); once that is mended, the same command goes on from the last one"
-        ) from error
 
 
-def _read_score(path: Path) -> float:
-    """The score in `best.json`, minus infinity if there is no such file."""
+def _read_record(path: Path) -> tuple[int | None, float]:
+    """Step and score in `best.json`; no step and minus infinity if there is no such file."""
     if not path.is_file():
-        return -float("inf")
+        return None, -math.inf
     try:
-        return float(read_json(path)["score"])
-    except (KeyError, TypeError, ValueError) as error:
+        values = read_json(path)
+        return int(values["step"]), float(values["score"])
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{path} is damaged; delete it, and the next best is kept") from error

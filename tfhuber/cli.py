@@ -28,7 +28,7 @@ def run_main(main: Callable[[], int | None]) -> NoReturn:
         sys.exit(2)
     except KeyboardInterrupt as interrupt:
         print("; ".join(["interrupted", *getattr(interrupt, "__notes__", [])]), file=sys.stderr)
-        sys.exit(130)
+        sys.exit(getattr(interrupt, "status", 130))
 
 
 def _one_line(error: Exception) -> str:

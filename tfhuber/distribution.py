@@ -5,14 +5,28 @@ normalisation takes its statistics over all replicas, and gradients are sums ove
 """
 
 import contextlib
+import functools
 import json
 import os
+import time
 from collections.abc import Callable, Iterator
 
 import keras
 import tensorflow as tf
 
-__all__ = ["agree", "distribute", "is_chief", "lost_workers_named", "strategy_for", "synchronise"]
+__all__ = [
+    "Votes",
+    "agree",
+    "any_of",
+    "distribute",
+    "is_chief",
+    "lost_workers_named",
+    "strategy_for",
+    "synchronise",
+]
+
+# A preempted machine has 30 seconds as a rule; a vote costs about a millisecond.
+_VOTE_SECONDS = 1.0
 
 
 def strategy_for(distribution: str) -> tf.distribute.Strategy:
@@ -89,17 +103,40 @@ def distribute(
 
 def agree(value: int, strategy: tf.distribute.Strategy) -> int:
     """The chief's value, in every process; returns once all processes have come here."""
-
-    def of_replica():
-        context = tf.distribute.get_replica_context()
-        first = tf.cast(context.replica_id_in_sync_group == 0, tf.int64)
-        return context.all_reduce(tf.distribute.ReduceOp.SUM, first * value)
-
-    if strategy.num_replicas_in_sync == 1:
+    if _processes(strategy) == 1:
         return value
-    with lost_workers_named():
-        result = tf.function(lambda: strategy.run(of_replica))()
-    return int(strategy.experimental_local_results(result)[0])
+    return _totals([value], strategy, of_first=True)[0]
+
+
+def any_of(flags: list[bool], strategy: tf.distribute.Strategy) -> list[bool]:
+    """For each flag, whether some process has it set; returns once all processes have come here."""
+    if _processes(strategy) == 1:
+        return flags
+    return [total > 0 for total in _totals(flags, strategy, of_first=False)]
+
+
+class Votes:
+    """What some process wants after a step, made known to all of them after the same one.
+
+    That takes a collective, so they exchange it about once a second, after a number of steps that the
+    chief finds by its clock; a single process knows at once.
+    """
+
+    def __init__(self, strategy: tf.distribute.Strategy, step: int):
+        self._strategy = strategy
+        self._last, self._next, self._time = step, step + 1, time.monotonic()
+
+    def __call__(self, step: int, flags: list[bool]) -> list[bool]:
+        """For each flag, whether some process sets it now; all False where it is no time to ask."""
+        if _processes(self._strategy) == 1:
+            return flags
+        if step < self._next:
+            return [False] * len(flags)
+        now = time.monotonic()
+        steps = int(_VOTE_SECONDS * (step - self._last) / (now - self._time))
+        self._last, self._time = step, now
+        self._next = step + agree(max(1, steps), self._strategy)
+        return any_of(flags, self._strategy)
 
 
 @contextlib.contextmanager
@@ -116,6 +153,30 @@ def lost_workers_named() -> Iterator[None]:
             "another worker of this training was lost; start all of them again with the same command, "
             "and they go on from the last checkpoint"
         ) from error
+
+
+def _processes(strategy: tf.distribute.Strategy) -> int:
+    resolver = strategy.cluster_resolver
+    if resolver is None or not resolver.task_type:
+        return 1
+    return sum(len(addresses) for addresses in resolver.cluster_spec().as_dict().values())
+
+
+def _totals(values: list[int], strategy: tf.distribute.Strategy, of_first: bool) -> list[int]:
+    """The sums of values over all replicas, or those of the first replica."""
+    with lost_workers_named():
+        result = _summing(strategy, of_first)(tf.constant(values, tf.int64))
+    return strategy.experimental_local_results(result)[0].numpy().tolist()
+
+
+@functools.lru_cache(maxsize=2)  # tracing takes longer than the sum itself
+def _summing(strategy: tf.distribute.Strategy, of_first: bool):
+    def of_replica(values):
+        context = tf.distribute.get_replica_context()
+        counts = context.replica_id_in_sync_group == 0 if of_first else True
+        return context.all_reduce(tf.distribute.ReduceOp.SUM, values * tf.cast(counts, tf.int64))
+
+    return tf.function(lambda values: strategy.run(of_replica, args=(values,)))
 
 
 def _check_tf_config(text: str | None) -> None:

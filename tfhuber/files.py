@@ -60,6 +60,7 @@ def write_json(path: str | Path, values: Any, *, indent: int | None = 2) -> None
             file.flush()
             os.fsync(file.fileno())
         aside.replace(path)
-    except OSError:
+    except OSError as error:
         aside.unlink(missing_ok=True)
+        error.filename = str(path)  # which a full disk leaves out
         raise

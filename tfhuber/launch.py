@@ -2,8 +2,9 @@
 
 Starts the module behind `--` in so many processes, each with the TF_CONFIG that lets it find the others, so
 that its configuration should say `train.distribution=multi_worker`. When one of them fails, all are
-stopped and started again, and go on from the last checkpoint. With GPUs, worker i gets every GPU whose
-number is i modulo the workers, of those in CUDA_VISIBLE_DEVICES.
+stopped and started again, and go on from the last checkpoint. SIGTERM and interrupts are passed on, and
+all end; so they do when one of them was asked to. With GPUs, worker i gets every GPU whose number is i
+modulo the workers, of those in CUDA_VISIBLE_DEVICES.
 """
 
 import argparse
@@ -24,6 +25,8 @@ __all__ = ["launch", "main", "worker_environments"]
 _PATIENCE_SECONDS = 60.0
 # A wrong command line or configuration: the same again would fail again.
 _USAGE = 2
+# Somebody asked a worker to end, and has their reason.
+_ASKED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 
 
 def worker_environments(count: int) -> list[dict[str, str]]:
@@ -63,7 +66,7 @@ def launch(command: list[str], workers: int, restarts: int) -> int:
     try:
         for left in range(restarts, -1, -1):
             status = _run_once(command, workers, stop, received)
-            if status == 0 or stop.is_set() or status == _USAGE or left == 0:
+            if stop.is_set() or status in (0, _USAGE, *_ASKED) or left == 0:
                 break
             _say(f"a worker ended with status {status}; starting all again, {left - 1} more times")
     finally:
@@ -93,7 +96,7 @@ def _run_once(command, workers, stop, received) -> int:
     while status == 0 and not stop.is_set() and any(p.poll() is None for p in processes):
         stop.wait(0.1)
         status = _status(processes)
-    _end(processes, received[0] if received else signal.SIGTERM)
+    _end(processes, received)
     for printer in printers:
         printer.join()
     return status or _status(processes)
@@ -105,18 +108,22 @@ def _status(processes) -> int:
     return next((status for status in failed if status != _USAGE), failed[0] if failed else 0)
 
 
-def _end(processes, number: int) -> None:
-    """Sends a signal to those that still run, and kills those that do not heed it."""
-    for process in processes:
-        if process.poll() is None:
-            process.send_signal(number)
+def _end(processes, received: list[int]) -> None:
+    """Passes the signals on to those that still run, SIGTERM if there was none; kills who does not heed.
+
+    A second interrupt is passed on as well, and ends them without further ado.
+    """
     deadline = time.monotonic() + _PATIENCE_SECONDS
-    for process in processes:
-        try:
-            process.wait(max(0.0, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+    sent = 0
+    while running := [process for process in processes if process.poll() is None]:
+        for number in (received or [signal.SIGTERM])[sent:]:
+            sent += 1
+            for process in running:
+                process.send_signal(number)
+        if time.monotonic() > deadline:
+            for process in running:
+                process.kill()
+        time.sleep(0.02)
 
 
 def _print_prefixed(stream, index: int) -> None:

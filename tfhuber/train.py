@@ -1,20 +1,21 @@
 """Trains a model: `python -m tfhuber.train --config configs/wflw.json --data DIR --run DIR`.
 
 The same command started again continues where the last checkpoint stands, and ends with the same
-weights as an undisturbed run.
+weights as an undisturbed run. SIGTERM and an interrupt (Ctrl-C) save the step that is under way first.
 """
 
 import argparse
-import math
+import contextlib
 import time
 from pathlib import Path
 
 from tfhuber import config as configuration
-from tfhuber import provenance
 from tfhuber.cli import import_tensorflow, progress, run_main
 from tfhuber.config import Config
-from tfhuber.files import read_json, write_json
-from tfhuber.landmarks import LandmarkSet, describe
+from tfhuber.files import write_json
+from tfhuber.interruption import Interrupted, Watch
+from tfhuber.landmarks import LandmarkSet
+from tfhuber.run_directory import claim, fit_whitening
 
 __all__ = ["main", "train"]
 
@@ -32,30 +33,45 @@ def train(config: Config, run_directory: str | Path, *, quiet: bool = False) -> 
       The metrics of the final weights, as in `metrics.json`; none in a worker that is not the chief.
 
     Raises:
-      ValueError: if the data set is unusable, the directory holds a run of another configuration, or
-        the loss stops being finite.
+      ValueError: if the data set is unusable, the directory holds a run of another configuration or
+        data set, or numbers stop being finite; their batch is then in `not_finite/`.
+      OSError: if something cannot be written; the checkpoints there stay good.
       ConnectionError: if another worker of a distributed training is lost.
+      Interrupted: a KeyboardInterrupt, after SIGTERM or SIGINT to this or another of its processes.
     """
+    with Watch() as watch:
+        try:
+            return _train(config, Path(run_directory), quiet, watch)
+        except ConnectionError as error:
+            if watch.received is None:
+                raise
+            raise watch.interrupted() from error
+
+
+def _train(config: Config, run: Path, quiet: bool, watch: Watch) -> dict:
     import keras
     import tensorflow as tf
 
-    from tfhuber import distribution, evaluate, inputs, loop
-    from tfhuber.checkpoints import Checkpoints
+    from tfhuber import distribution, evaluate, inputs, loop, seeing
+    from tfhuber.checkpoints import Checkpoints, tidy, writing
     from tfhuber.inference import Predictor, load_run
+    from tfhuber.not_finite import Guard
+    from tfhuber.run_file import RunFile
     from tfhuber.whitening import Whitening
 
     strategy = distribution.strategy_for(config.train.distribution)
+    watch.listen()  # that of several workers takes SIGTERM for itself
     chief = distribution.is_chief(strategy)
     tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(config.train.seed)
-    run = Path(run_directory)
     split = inputs.open_split(config.data.directory, config.data.train_split)
     held_out = inputs.open_split(config.data.directory, config.data.evaluation_split)
     steps = inputs.steps_per_epoch(split, config)
     _check_metric(config, held_out.landmark_set)
     if chief:
-        _claim(run, config, split.landmark_set)
-        _fit_whitening(run, config, split)
+        claim(run, config, split.landmark_set)
+        tidy(run)
+        fit_whitening(run, config, split)
     distribution.agree(0, strategy)  # that the others read what the chief has written
     whitening = Whitening.load(run / "whitening.json", split.landmark_set.count)
 
@@ -70,81 +86,88 @@ def train(config: Config, run_directory: str | Path, *, quiet: bool = False) -> 
         raise ValueError(f"{run} holds other checkpoints here than for the first worker; share it")
     between = steps * config.train.evaluation_epochs
     patience = steps * (config.train.early_stop_epochs or config.train.epochs)
-    logs = str(run / "logs")
-    summaries = tf.summary.create_file_writer(logs) if chief else tf.summary.create_noop_writer()
+    # An evaluation follows its checkpoint, so it may have been what the run ended in.
+    again = first > 0 and (first % between == 0 or first == last)
+    if chief:
+        run_file = RunFile(run, config.train.batch_size)
+        with writing(f"TensorBoard's files to {run / 'logs'}"):
+            summaries = seeing.Summaries(run / "logs", first + (not again), predictor, held_out)
+
+    def saved_at(step):
+        return watch.interrupted(
+            f"step {step} is saved in {run}; the same command goes on from there"
+        )
 
     def evaluate_and_keep(step):
         """The metrics, in the chief, and whether training ends here for want of better ones."""
         metrics, over = {}, False
         if chief:
-            metrics = evaluate.evaluate(predictor, held_out)
+            # A signal waits for nothing here: the step is saved. The others are told below.
+            with contextlib.suppress(Interrupted), watch.at_once(), run_file.evaluating(step):
+                predictions = evaluate.collect(predictor, held_out)
+                metrics = evaluate.evaluate(predictor, held_out, "none", predictions)
+                with writing("TensorBoard's files"):
+                    summaries.evaluation(step, metrics, predictions)
+        if metrics:
             checkpoints.keep_best(step, _score(metrics, config.train.best_metric))
-            _summarise(summaries, step, metrics)
-            over = step - read_json(run / "best.json")["step"] >= patience
+            run_file.save(step, metrics, checkpoints.best_step == step)
+            over = step - checkpoints.best_step >= patience
             bar.set_postfix_str(evaluate.headline(metrics), refresh=False)
-        return metrics, bool(distribution.agree(int(over), strategy))
+        stop, over = distribution.any_of([watch.received is not None, over], strategy)
+        if stop:
+            raise saved_at(step)
+        return metrics, over
 
     step_fn = loop.training_step(state, whitening, config, strategy)
+    guard = Guard(run, state, split, config, strategy)
+    votes = distribution.Votes(strategy, first)
     batch_size = config.train.batch_size
     bar = progress(total=last * batch_size, desc="training", unit="img", initial=first * batch_size)
     bar.disable = quiet or not chief
     metrics, over = {}, False
-    # An evaluation follows its checkpoint, so it may have been what the run ended in.
-    if first > 0 and (first % between == 0 or first == last):
-        metrics, over = evaluate_and_keep(first)
-    batches = distribution.distribute(
-        lambda part: inputs.training_batches(split, config, start_step=first, part=part),
-        batch_size,
-        strategy,
-    )
-    saved = time.monotonic()
-    for step, batch in enumerate(() if over else inputs.readable(batches, split), first + 1):
-        with distribution.lost_workers_named():
-            report = step_fn(batch)
-        bar.update(batch_size)
-        due = chief and time.monotonic() - saved > 60 * config.train.checkpoint_minutes
-        evaluated = step % between == 0 or step == last
-        if step % 20 == 0 or due or evaluated:
-            _report(step, report, state, summaries, bar, run)
-        if chief and (due or evaluated):
-            checkpoints.save(step)
-            saved = time.monotonic()
-        if evaluated:
-            metrics, over = evaluate_and_keep(step)
-            if over:
-                break
-    bar.close()
+    watch.defer()
+    with bar:
+        if again:
+            metrics, over = evaluate_and_keep(first)
+        batches = distribution.distribute(
+            lambda part: inputs.training_batches(split, config, start_step=first, part=part),
+            batch_size,
+            strategy,
+        )
+        saved = time.monotonic()
+        for step, batch in enumerate(() if over else inputs.readable(batches, split), first + 1):
+            with distribution.lost_workers_named():
+                report = step_fn(batch)
+            guard.hold(step, report)
+            bar.update(batch_size)
+            due = chief and time.monotonic() - saved > 60 * config.train.checkpoint_minutes
+            stop, due = votes(step, [watch.received is not None, due])
+            evaluated = step % between == 0 or step == last
+            keep = stop or due or evaluated
+            if step % 20 == 0 or keep:
+                guard.check(weights=keep)
+                values = {name: float(report[name]) for name in ("loss", "gradient_norm")}
+                bar.set_description(f"training, loss {values['loss']:.1f}", refresh=False)
+                if chief:
+                    values["learning_rate"] = float(state.optimizer.learning_rate)
+                    factor = report["outputs"]["precision_factor"]
+                    own = strategy.experimental_local_results(factor)[0]
+                    with writing("TensorBoard's files"):
+                        summaries.training(step, values, own)
+            if chief and keep:
+                checkpoints.save(step)
+                run_file.save(step)
+                saved = time.monotonic()
+            if stop:
+                distribution.agree(0, strategy)  # that nobody ends before it is saved
+                raise saved_at(step)
+            if evaluated:
+                metrics, over = evaluate_and_keep(step)
+                if over:
+                    break
     if chief:
         write_json(run / "metrics.json", metrics)
     return metrics
-
-
-def _claim(run: Path, config: Config, landmark_set: LandmarkSet) -> None:
-    """Writes `run.json`, or checks that the run that is there has this configuration."""
-    path = run / "run.json"
-    if path.is_file():
-        try:
-            there = configuration.parse(read_json(path)["config"], str(path))
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(
-                f"{path} is damaged ({error}); delete {run} or choose another --run"
-            ) from error
-        changed = configuration.differences(there, config)
-        if changed:
-            raise ValueError(
-                f"{run} holds a run of another configuration (there, here): {'; '.join(changed)}; "
-                "choose another --run or delete it"
-            )
-        return
-    if run.exists() and (not run.is_dir() or any(run.iterdir())):
-        raise ValueError(f"{run} exists and is no training run; choose another --run")
-    run.mkdir(parents=True, exist_ok=True)
-    values = {
-        "config": config.model_dump(mode="json"),
-        "landmark_set": describe(landmark_set),
-        "provenance": provenance.describe(config.data.directory),
-    }
-    write_json(path, values)
 
 
 def _check_metric(config: Config, landmark_set: LandmarkSet) -> None:
@@ -163,41 +186,6 @@ def _score(metrics: dict, name: str | None) -> float:
     return metrics[name] if name.startswith(("auc", "pckh")) else -metrics[name]
 
 
-def _fit_whitening(run: Path, config: Config, split) -> None:
-    from tfhuber import inputs, whitening
-
-    path = run / "whitening.json"
-    if not path.is_file():
-        labels = inputs.augmented_labels(split, config)
-        count, size = split.landmark_set.count, config.model.image_size
-        whitening.fit(inputs.readable(labels, split), count, size).save(path)
-
-
-def _report(step, report, state, summaries, bar, run):
-    loss = float(report["loss"])
-    gradient_norm = float(report["gradient_norm"])
-    if not (math.isfinite(loss) and math.isfinite(gradient_norm)):
-        raise ValueError(
-            f"the loss is {loss} and its gradient {gradient_norm} at step {step}; the last good "
-            f"checkpoint is in {run / 'latest'}; lower train.learning_rate or look at the labels"
-        )
-    values = {"loss": loss, "learning_rate": float(state.optimizer.learning_rate)}
-    values["gradient_norm"] = gradient_norm
-    if bar.format_dict["rate"]:
-        values["images_per_second"] = bar.format_dict["rate"]
-    _summarise(summaries, step, values)
-    bar.set_description(f"training, loss {loss:.1f}", refresh=False)
-
-
-def _summarise(summaries, step, values):
-    import tensorflow as tf
-
-    with summaries.as_default(step=step):
-        for name, value in values.items():
-            if isinstance(value, int | float):
-                tf.summary.scalar(name, value)
-
-
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m tfhuber.train", description=__doc__)
@@ -214,7 +202,11 @@ def main() -> int:
     arguments = parser.parse_args()
     config = configuration.load(arguments.config, arguments.set, data=arguments.data)
     run = Path(arguments.run or Path("runs") / Path(arguments.config).stem)
-    import_tensorflow()
+    with Watch() as watch:
+        watch.defer()  # libraries that are interrupted while they are imported fail in their own ways
+        import_tensorflow()
+    if watch.received is not None:
+        raise watch.interrupted()
     metrics = train(config, run)
 
     from tfhuber import evaluate
