@@ -7,7 +7,8 @@ For each backbone, images a second of
 - the full step on TFRecords, with the recipe's whole augmentation,
 
 in turns; and of the input alone, with stored crops decoded once and kept in memory, as `tfhuber.train`
-does where they fit, and decoded each time. Without `--data`, the TFRecords are made of drawn faces of
+does where they fit, and decoded each time. What the warp costs as one batched operation on the device,
+which tf.data spares it, stands beside these. Without `--data`, the TFRecords are made of drawn faces of
 1,024 pixels, as large as WFLW's photographs.
 
 The exit status is 1 if the full step on TFRecords has less than 0.95 of the rate of the backbone's step,
@@ -121,7 +122,47 @@ def report_input(config: configuration.Config, turns: int) -> bool:
         print(
             f"{name:32}{rate:9.1f} images/s (fastest {max(rates):.1f}; >= {LEAST_INPUT} is required)"
         )
+    rates = warp_rates(config, turns)
+    print(f"{'the warp, batched on the device':32}{statistics.median(rates):9.1f} images/s")
     return good
+
+
+def warp_rates(config: configuration.Config, turns: int) -> list[float]:
+    """Images a second of the augmenting warp as one operation for a batch of padded uint8 crops."""
+    import numpy as np
+    import tensorflow as tf
+
+    from tfhuber import augment, geometry, inputs, records
+
+    split = inputs.open_split(config.data.directory, config.data.train_split)
+    count, size = config.train.batch_size, config.model.image_size
+    crops, maps = [], []
+    for i, record in enumerate(tf.data.TFRecordDataset(split.paths).take(count)):
+        example = records.parse(record, split.landmark_set)
+        crops.append(tf.io.decode_jpeg(example["image"], channels=3).numpy())
+        plain = geometry.box_to_crop(example["box"], size, split.landmark_set.square)
+        random, _ = augment.random_map(tf.constant([i, 0], tf.int64), size, config.augmentation)
+        h = geometry.compose(random, geometry.compose(plain, example["crop_to_original"]))
+        to_crop = geometry.invert(h)
+        maps.append(tf.reshape(to_crop / to_crop[2, 2], [9])[:8])
+    rows, columns = (max(crop.shape[axis] for crop in crops) for axis in (0, 1))
+    padding = [[(0, rows - crop.shape[0]), (0, columns - crop.shape[1]), (0, 0)] for crop in crops]
+    images = tf.constant([np.pad(*each, mode="edge") for each in zip(crops, padding, strict=True)])
+    maps = tf.stack(maps)
+
+    @tf.function
+    def warp():
+        return tf.raw_ops.ImageProjectiveTransformV3(
+            images=tf.cast(images, tf.float32),
+            transforms=maps,
+            output_shape=tf.constant([size, size], tf.int32),
+            fill_value=0.0,
+            interpolation="BILINEAR",
+            fill_mode="NEAREST",
+        )[:, 0, 0, 0]
+
+    milliseconds = timed(lambda: warp().numpy(), 3 * turns)
+    return [1000 * len(crops) / each for each in milliseconds]
 
 
 def input_rates(config: configuration.Config, turns: int, images: int = 1600) -> list[float]:

@@ -53,6 +53,45 @@ def test_the_derivative_of_eigh_fails_at_equal_eigenvalues_and_the_closed_form_d
     assert not np.isfinite(loss.torch_steps(y, nu, vector)["PyTorch"]()[2]).all()
 
 
+def test_the_training_benchmark_names_every_rate_and_its_verdict(face_records):
+    """A batch of 4 at 32 pixels; what the rates are is another question."""
+    small = [
+        "--backbones",
+        "resnet18",
+        "--image-size",
+        "32",
+        "--batch",
+        "4",
+        "--turns",
+        "1",
+        "--steps",
+        "1",
+    ]
+    command = [sys.executable, "-m", "benchmarks.training", "--data", str(face_records), *small]
+    result = subprocess.run(command, capture_output=True, text=True)
+    lines = result.stdout.splitlines()
+    rates = {}
+    for line in lines:
+        name, found, rest = line.rpartition(" images/s")
+        if found:
+            name, rate = name.rsplit(maxsplit=1)
+            rates[name.strip()] = float(rate), "is required" in rest
+    assert list(rates) == [
+        "input, crops kept decoded",
+        "input, crops decoded each time",
+        "the warp, batched on the device",
+        "backbone, no update",
+        "backbone, step",
+        "full step, random",
+        "full step, TFRecords",
+    ]
+    ratio = float(lines[-2].split("): ")[-1].split(": ")[1].split()[0])
+    expected = rates["full step, TFRecords"][0] / rates["backbone, step"][0]
+    assert abs(ratio - expected) < 0.01 * expected
+    kept = ratio >= 0.95 and all(rate >= 600 for rate, bound in rates.values() if bound)
+    assert result.returncode == (0 if kept else 1), result.stderr
+
+
 def test_a_difference_that_is_nan_is_no_agreement(capsys):
     one, nan = [np.ones(3)], [np.full(3, np.nan)]
     assert loss.difference(one, one) == 0 and np.isnan(loss.difference(nan, one))
