@@ -60,7 +60,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--few", type=int, default=500, help="images of the small data set")
     parser.add_argument("--many", type=int, default=5000, help="images of the large one")
-    parser.add_argument("--rounds", type=int, default=2, help="how often each is timed")
+    parser.add_argument("--rounds", type=int, default=3, help="how often each is timed")
     parser.add_argument("--plain", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--source", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--output", type=Path, help=argparse.SUPPRESS)
