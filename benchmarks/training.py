@@ -204,14 +204,10 @@ def make_steps(config: configuration.Config) -> dict[str, Callable[[], object]]:
     first = next(batches)
     images = tf.random.stateless_uniform(first["image"].shape, [0, 0], maxval=255.0)
     backbone = state.model.get_layer("backbone")
-    # As fast as the full step may be compiled, the backbone is as well.
-    jit_compile = config.train.xla == "step"
-
     variables = backbone.trainable_variables
     optimizer = loop.Adam(1e-3)
     optimizer.build(variables)
 
-    @tf.function(jit_compile=jit_compile)
     def gradients(images):
         with tf.GradientTape() as tape:
             features = backbone(images, training=True)

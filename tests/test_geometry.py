@@ -143,7 +143,7 @@ def test_shrinking_does_not_alias():
     np.testing.assert_allclose(warped, 127.5, atol=1.0)
 
 
-@pytest.mark.parametrize("size", [16, 48, 96])
+@pytest.mark.parametrize("size", [96, 160])
 def test_the_visible_part_gives_what_the_whole_image_gives(size):
     image = tf.random.stateless_uniform([157, 203, 3], [1, 2]) * 255
     smaller = 0

@@ -69,7 +69,9 @@ def test_what_is_no_whole_image_is_said_so(data):
 
 
 def _crop(box, size=32, rule="longest"):
-    image = tf.random.stateless_uniform([60, 80, 3], [3, 4]) * 255
+    # Smooth, because shrinking averages whole blocks, which the cut may place otherwise.
+    noise = tf.random.stateless_uniform([5, 6, 3], [3, 4]) * 255
+    image = tf.image.resize(noise, [60, 80], method="bicubic")
     return image, *images.network_crop(image, tf.constant(box, tf.float32), size, rule)
 
 
@@ -78,7 +80,7 @@ def _crop(box, size=32, rule="longest"):
 def test_the_crop_is_the_warp_of_the_whole_image(box, rule):
     image, crop, h, usable = _crop(box, rule=rule)
     assert bool(usable)
-    np.testing.assert_allclose(crop, geometry.warp(image, h, 32), atol=0.05)
+    np.testing.assert_allclose(crop, geometry.warp(image, h, 32), atol=4)
 
 
 def test_all_zeros_is_the_whole_image():

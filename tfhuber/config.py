@@ -169,10 +169,8 @@ class Train(_Section):
         description="What the layers before the head compute in; weights, statistics, the head, the loss "
         "and evaluations are float32. float16, for GPUs that have no bfloat16, scales the loss.",
     )
-    xla: Literal["none", "loss", "step"] = Field(
-        "loss",
-        description="What XLA compiles: the loss with the SPD map, or the whole step up to the gradients "
-        "(of one device only).",
+    xla: Literal["none", "loss"] = Field(
+        "loss", description="What XLA compiles: the loss with the SPD map, or nothing."
     )
     gradient_clip: Positive | None = Field(
         None,

@@ -166,7 +166,7 @@ def warp(image: tf.Tensor, h: tf.Tensor, size: int) -> tf.Tensor:
 def visible_part(shape: tf.Tensor, h: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
     """The part of an image that `warp` reads, [4] int32 y0, x0, height, width, and the map from it.
 
-    Warped with that map, it gives what the whole image gives.
+    Warped with that map, it gives what the whole image gives; where blocks are averaged, nearly so.
 
     Args:
       shape: [2] or more integers, the image's height, width, ...
@@ -204,13 +204,11 @@ def _prefilter(image, to_image, size):
 
     def shrink():
         shape = tf.shape(image)[:2]
-        small = (shape + block - 1) // block
-        # The last blocks may reach beyond the border, where the edge pixels continue.
-        rows, columns = (tf.minimum(tf.range(small[i] * block), shape[i] - 1) for i in (0, 1))
-        whole_blocks = tf.gather(tf.gather(image, rows), columns, axis=1)
-        scale = 1 / tf.cast(block, tf.float32)
-        resized = tf.image.resize(whole_blocks, small, method="area")
-        return resized, compose(scaling(scale, scale), to_image)
+        # Rounding up keeps every pixel; the exact ratio goes into the map.
+        small = tf.maximum((shape + block - 1) // block, 1)
+        ratio = tf.cast(small, tf.float32) / tf.cast(shape, tf.float32)
+        resized = tf.image.resize(image, small, method="area")
+        return resized, compose(scaling(ratio[1], ratio[0]), to_image)
 
     smaller, mapped = tf.cond(block > 1, shrink, lambda: (image, to_image))
     smaller.set_shape([None, None, image.shape[-1]])

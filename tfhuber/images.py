@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from tfhuber import geometry
+from tfhuber import boxes, geometry
 
 __all__ = ["MAX_PIXELS", "decode", "network_crop"]
 
@@ -80,11 +80,23 @@ def network_crop(
     box = tf.where(usable & ~asked_for_whole, box, whole)
     h = geometry.box_to_crop(box, size, rule)
 
-    # Only what is seen is turned into floats.
-    part, seen = geometry.visible_part(shape, h, size)
-    y0, x0, height, width = tf.unstack(part)
-    crop = geometry.warp(image[y0 : y0 + height, x0 : x0 + width], seen, size)
+    # Only the square's own pixels (and two around, for interpolation) are turned into floats.
+    cx, cy, half = boxes.square_around(box, rule)
+    x0, x1 = _span(cx - half, cx + half, shape[1])
+    y0, y1 = _span(cy - half, cy + half, shape[0])
+    offset = tf.cast(tf.stack([x0, y0]), tf.float32)
+    shift = tf.concat([tf.eye(2), offset[:, tf.newaxis]], axis=1)
+    shift = tf.concat([shift, [[0.0, 0.0, 1.0]]], axis=0)
+    crop = geometry.warp(image[y0:y1, x0:x1], geometry.compose(h, shift), size)
     return crop, h, usable | asked_for_whole
+
+
+def _span(low, high, length):
+    """First and past-the-last pixel of [low, high] with two pixels around it, in 0..length."""
+    limit = tf.cast(length, tf.float32)
+    first = tf.clip_by_value(tf.floor(low) - 2, 0.0, limit - 1)
+    last = tf.clip_by_value(tf.math.ceil(high) + 3, first + 1, limit)
+    return tf.cast(first, tf.int32), tf.cast(last, tf.int32)
 
 
 def _nothing():

@@ -214,16 +214,8 @@ def training_step(
       A function from a (distributed) batch to `loss` (eq. 6 alone) and `gradient_norm` (before
       clipping), scalars; `skipped`, whether float16 overflowed and the weights were left alone; and of
       each replica `example_loss` [B] and the model's `outputs`.
-
-    Raises:
-      ValueError: if XLA shall compile the whole step for several devices.
     """
     replicas = strategy.num_replicas_in_sync
-    if config.train.xla == "step" and replicas > 1:
-        raise ValueError(
-            f'train.xla = "step" is for one device, and here are {replicas}: batch normalisation speaks '
-            'to the others in the middle of a step; set it to "loss"'
-        )
     gradients_of = _gradients_of(state, whitening, config, replicas)
     variables = state.model.trainable_variables
     scale = state.loss_scale
@@ -262,8 +254,9 @@ def training_step(
 def _gradients_of(state: State, whitening: Whitening, config: Config, replicas: int):
     """A function from one replica's batch and a factor to gradients, loss, and what else is seen.
 
-    The factor multiplies the gradients. XLA compiles nothing, the loss with the SPD map, or all of it;
-    the loss as a function without variables, which every strategy can have compiled.
+    The factor multiplies the gradients. XLA may compile the loss with the SPD map: a function without
+    variables, which every strategy can have compiled. (Of all else, the gradient of max-pooling has no
+    deterministic implementation in XLA.)
     """
     model, head = state.model, state.model.get_layer("head")
     features = keras.Model(model.input, head.input)
@@ -284,7 +277,6 @@ def _gradients_of(state: State, whitening: Whitening, config: Config, replicas: 
         )
         return tf.reduce_sum(loss * weights, axis=1), outputs
 
-    @tf.function(jit_compile=config.train.xla == "step")
     def gradients_of(batch, factor):
         with tf.GradientTape() as tape:
             parameters = head.linear(features(batch["image"], training=True))
@@ -295,7 +287,7 @@ def _gradients_of(state: State, whitening: Whitening, config: Config, replicas: 
         gradients = tape.gradient(total, variables)
         return gradients, loss, {"example_loss": example_loss, "outputs": outputs}
 
-    return gradients_of if config.train.xla == "step" else gradients_of.python_function
+    return gradients_of
 
 
 def _average(state: State, decay: tf.Tensor) -> None:
