@@ -28,7 +28,7 @@ from multiprocessing.connection import Connection
 
 import numpy as np
 
-from benchmarks.turns import TIMED, Turn, print_table, ratio, time_in_turns, timed
+from benchmarks.turns import TIMED, Times, Turn, print_table, ratio, time_in_turns, timed
 from tfhuber.cli import import_tensorflow, run_main
 
 __all__ = ["main"]
@@ -290,9 +290,7 @@ def training_steps(batch: int) -> dict[str, Step]:
     }
 
 
-def report(
-    times: dict[str, list[float]], results: dict[str, list[np.ndarray]], no_torch: str | None
-) -> bool:
+def report(times: Times, results: dict[str, list[np.ndarray]], no_torch: str | None) -> bool:
     """Prints the table of the loss, the ratios, the bounds and whether the versions agree."""
     print_table(times)
     plain, compiled = "closed form", "closed form, XLA"

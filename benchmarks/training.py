@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from benchmarks.make_tfrecords import make_sources
-from benchmarks.turns import ratio, time_in_turns, timed
+from benchmarks.turns import Times, ratio, summary, time_in_turns, timed
 from tfhuber import config as configuration
 from tfhuber.cli import import_tensorflow, run_main
 
@@ -47,7 +47,7 @@ def main() -> int:
     parser.add_argument("--backbones", nargs="+", default=["resnet18", "resnet50"], metavar="NAME")
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--turns", type=int, default=5, help="of each kind of step")
+    parser.add_argument("--turns", type=int, default=7, help="of each kind of step")
     parser.add_argument("--steps", type=int, default=2, help="timed ones in a turn")
     parser.add_argument("--precision", default="float32", help="as train.precision")
     parser.add_argument("--xla", default="loss", help="as train.xla")
@@ -236,11 +236,11 @@ def make_steps(config: configuration.Config) -> dict[str, Callable[[], object]]:
     }
 
 
-def report_steps(name: str, times: dict[str, list[float]], batch: int) -> bool:
+def report_steps(name: str, times: Times, batch: int) -> bool:
     """Prints the rates of a backbone's steps and their ratio, and whether that is as required."""
     print(name)
-    for step, milliseconds in times.items():
-        median, fastest = (1000 * batch / f(milliseconds) for f in (statistics.median, min))
+    for step, rounds in times.items():
+        median, fastest = (1000 * batch / milliseconds for milliseconds in summary(rounds))
         print(f"  {step:24}{median:9.2f} images/s (fastest {fastest:.2f})")
     share = ratio(times, BACKBONE, RECORDS)
     print(f"  {RECORDS} over {BACKBONE}: {share:.3f} (>= {LEAST_OF_BACKBONE} is required)")

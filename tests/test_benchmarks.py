@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks import loss
+from benchmarks import loss, turns
 
 COMMAND = [sys.executable, "-m", "benchmarks.fusion"]
 
@@ -92,15 +92,21 @@ def test_the_training_benchmark_names_every_rate_and_its_verdict(face_records):
     assert result.returncode == (0 if kept else 1), result.stderr
 
 
+def test_a_machine_that_slows_down_leaves_ratios_alone():
+    times = {"a": [[1, 1, 9], [10, 10, 10], [3, 3, 3]], "b": [[2, 2, 2], [20, 20, 20], [2, 2, 2]]}
+    assert turns.ratio(times, "a", "b") == 0.5
+    assert turns.summary(times["a"]) == (3, 1)
+
+
 def test_a_difference_that_is_nan_is_no_agreement(capsys):
     one, nan = [np.ones(3)], [np.full(3, np.nan)]
     assert loss.difference(one, one) == 0 and np.isnan(loss.difference(nan, one))
-    times = {"closed form": [1.0], "closed form, XLA": [1.0], "eigh": [10.0]}
+    times = {"closed form": [[1.0]], "closed form, XLA": [[1.0]], "eigh": [[10.0]]}
     results = dict.fromkeys(times, one)
     assert loss.report(times, results, "PyTorch is not installed")
     assert "closed form, XLA over PyTorch: not measured: PyTorch is not" in capsys.readouterr().out
-    assert not loss.report(times | {"eigh": [9.9]}, results, "")
-    assert not loss.report(times | {"PyTorch": [9.9]}, results, None)
+    assert not loss.report(times | {"eigh": [[9.9]]}, results, "")
+    assert not loss.report(times | {"PyTorch": [[9.9]]}, results, None)
     assert not loss.report(times, results | {"eigh": nan}, "")
     assert capsys.readouterr().out.endswith("VERSIONS DIFFER\n")
 
