@@ -7,8 +7,8 @@ every junk one with the error that it deserves (a truncated JPEG is no junk: a 2
 the memory of the server is watched.
 
 Without --model_base_path, a ResNet-18 for 224 pixels is trained for a step on drawn faces and exported,
-which takes a minute. The exit status is 1 if the overhead is above 3 ms, an answer is wrong, or the mean
-memory in the last third of the time is above 1.1 times that in the first.
+which takes a minute or two. The exit status is 1 if the overhead is above 3 ms, an answer is wrong, or the
+mean memory in the last third of the time is above 1.1 times that in the first.
 """
 
 import argparse

@@ -14,6 +14,8 @@ from itertools import chain
 
 import numpy as np
 
+from serving.errors import RequestError
+
 __all__ = [
     "RequestError",
     "TensorSpec",
@@ -39,20 +41,6 @@ _KINDS = {
 _MAX_RANK = 32
 
 
-class RequestError(ValueError):
-    """A request that gets an error instead of an answer.
-
-    Attributes:
-      status: the HTTP status, 400 unless said otherwise.
-      message: what the client is told.
-    """
-
-    def __init__(self, message: str, status: int = 400):
-        super().__init__(message)
-        self.message = message
-        self.status = status
-
-
 @dataclass(frozen=True)
 class TensorSpec:
     """What a signature says of one of its tensors.
@@ -74,7 +62,7 @@ class TensorSpec:
         )
 
 
-def parse_body(body: bytes) -> dict:
+def parse_body(body: bytes | bytearray) -> dict:
     """Returns the JSON object in a request's body.
 
     Raises:

@@ -1,294 +1,207 @@
-"""A local stand-in for TensorFlow Serving's REST API, for development and tests.
+"""A local stand-in for TensorFlow Serving, for development and tests.
 
     python -m serving.local_server --model_name=wflw --model_base_path=DIR --rest_api_port=8501
 
 Flags have the names of tensorflow_model_server's; paths, answers and errors are those of its REST
-API for status, metadata and predict. `serving/README.md` has the command that starts TensorFlow
+API (and, with --port, its gRPC API) for status, metadata and predict. The demo page is at `/`, metrics
+are at `/monitoring/prometheus/metrics`. `serving/README.md` has the command that starts TensorFlow
 Serving itself on the same directory, and says what this server leaves out.
 """
 
 import argparse
-import asyncio
+import contextlib
 import errno
-import json
-import logging
 import os
-import re
+import signal
 import socket
-from collections.abc import AsyncIterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
-from urllib.parse import unquote
 
 import uvicorn
-from starlette.applications import Starlette
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
-from starlette.routing import Route
 
-from serving import codec
-from serving.codec import RequestError
+from serving import http_server, request_log
+from serving.application import create_app
+from serving.metrics import Metrics
+from serving.model_config import METRICS_PATH, ModelConfig, read_metrics_path, read_models
 from tfhuber.cli import import_tensorflow, run_main
 
-if TYPE_CHECKING:  # TensorFlow is imported when there is something to serve
-    from serving.runner import ModelVersions, SavedModel
-
-__all__ = ["RestApi", "create_app", "main"]
-
-logger = logging.getLogger(__name__)
-
-_VERSION = r"(?:/versions/(?P<version>[0-9]+)|/labels/(?P<label>[^/:]+))?"
-_POST = re.compile(rf"(?i)/v1/models/(?P<name>[^/:]+){_VERSION}:(?P<method>[a-z]+)")
-_GET = re.compile(rf"(?i)/v1/models(?:/(?P<name>[^/:]+))?{_VERSION}(?:/(?P<metadata>metadata))?")
-
-_SHUTDOWN_SECONDS = 10
-
-
-class RestApi:
-    """The ASGI application behind every path under `/v1/`.
-
-    Args:
-      models: what each model's name serves; anything with the interface of `ModelVersions`.
-      threads: how many requests are decoded and computed at the same time; others wait.
-      timeout_ms: how long a model may take for one request; 0 for no limit.
-      max_request_bytes: the largest body that is read.
-    """
-
-    def __init__(
-        self,
-        models: Mapping[str, "ModelVersions"],
-        *,
-        threads: int,
-        timeout_ms: int,
-        max_request_bytes: int,
-    ):
-        self._models = models
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="predict")
-        self._timeout_ms = timeout_ms
-        self._max_request_bytes = max_request_bytes
-
-    async def __call__(self, scope, receive, send) -> None:
-        try:
-            answer = await self._answer(Request(scope, receive))
-            response = Response(answer, media_type="application/json")
-        except RequestError as error:
-            response = _error(error.message, error.status)
-        except ClientDisconnect:
-            return
-        except Exception:
-            logger.exception("a request failed")
-            response = _error("Internal error; the server's log says more", 500)
-        await response(scope, receive, send)
-
-    async def _answer(self, request: Request) -> bytes:
-        target = request.scope["raw_path"].decode("latin-1")
-        if request.url.query:
-            raise RequestError(f"Malformed request: {request.method} {target}?{request.url.query}")
-        if request.method == "POST" and (match := _POST.fullmatch(target)):
-            method = match["method"]
-            if method == "predict":
-                body = await self._read_body(request)
-                loop = asyncio.get_running_loop()
-                return await loop.run_in_executor(self._threads, self._predict, match, body)
-            if method in ("classify", "regress"):
-                raise RequestError(f"{method} is not implemented by the local server", status=501)
-        if request.method == "GET" and (match := _GET.fullmatch(target)):
-            if match["name"] is None:
-                raise RequestError("Missing model name in request.")
-            return self._metadata(match) if match["metadata"] else self._status(match)
-        raise RequestError(f"Malformed request: {request.method} {target}")
-
-    async def _read_body(self, request: Request) -> bytes:
-        limit = self._max_request_bytes
-        too_large = RequestError(f"The request's body is larger than {limit} bytes", status=413)
-        if int(request.headers.get("content-length", 0)) > limit:
-            raise too_large
-        chunks, size = [], 0
-        async for chunk in request.stream():
-            size += len(chunk)
-            if size > limit:
-                raise too_large
-            chunks.append(chunk)
-        return b"".join(chunks)
-
-    def _predict(self, match: re.Match, body: bytes) -> bytes:
-        document = codec.parse_body(body)
-        signature = codec.signature_name(document)
-        _, model = self._servable(match)
-        inputs, rows = codec.decode_inputs(document, model.input_specs(signature))
-        outputs = model.run(signature, inputs, timeout_ms=self._timeout_ms)
-        return codec.encode_outputs(outputs, rows=rows)
-
-    def _metadata(self, match: re.Match) -> bytes:
-        number, model = self._servable(match)
-        spec = {"name": unquote(match["name"]), "signature_name": "", "version": str(number)}
-        signatures = {"signature_def": {"signature_def": model.describe_signatures()}}
-        return json.dumps({"model_spec": spec, "metadata": signatures}, indent=1).encode()
-
-    def _status(self, match: re.Match) -> bytes:
-        name, version = _name_and_version(match)
-        statuses = self._models[name].statuses() if name in self._models else []
-        if version is not None:
-            statuses = [status for status in statuses if status.version == version]
-        if not statuses:
-            which = "any versions" if version is None else f"version {version}"
-            raise RequestError(f"Could not find {which} of model {name}", status=404)
-        described = [
-            {
-                "version": str(status.version),
-                "state": status.state,
-                "status": {
-                    "error_code": status.error_code,
-                    "error_message": status.error_message,
-                },
-            }
-            for status in statuses
-        ]
-        return json.dumps({"model_version_status": described}, indent=1).encode()
-
-    def _servable(self, match: re.Match) -> tuple[int, "SavedModel"]:
-        """Returns the version that a path asks for, loaded, and its number."""
-        name, version = _name_and_version(match)
-        found = self._models[name].get(version) if name in self._models else None
-        if found is None:
-            asked = f"Latest({name})" if version is None else f"Specific({name}, {version})"
-            raise RequestError(f"Servable not found for request: {asked}", status=404)
-        return found
-
-
-def create_app(
-    models: Mapping[str, "ModelVersions"],
-    *,
-    poll_seconds: float = 1.0,
-    threads: int = 4,
-    timeout_ms: int = 30_000,
-    max_request_bytes: int = 64 * 2**20,
-    url: str = "",
-) -> Starlette:
-    """Returns the server as an ASGI application that polls its models while it runs.
-
-    Args:
-      models: as for `RestApi`; `poll` of each is called in a thread, again and again.
-      poll_seconds: the pause between two looks at the models' directories.
-      threads, timeout_ms, max_request_bytes: as for `RestApi`.
-      url: where the server listens, for the line printed when a version starts serving.
-    """
-
-    @asynccontextmanager
-    async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        tasks = [
-            asyncio.create_task(_follow(model, poll_seconds, url)) for model in models.values()
-        ]
-        yield
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    api = RestApi(
-        models, threads=threads, timeout_ms=timeout_ms, max_request_bytes=max_request_bytes
-    )
-    app = Starlette(routes=[Route("/v1/{rest:path}", api)], lifespan=lifespan)
-    app.router.redirect_slashes = False
-    return app
-
-
-async def _follow(model: "ModelVersions", seconds: float, url: str) -> None:
-    """Polls a model's directory for ever, and says which version serves when that changes."""
-    serving = None
-    while True:
-        await asyncio.to_thread(model.poll)
-        if model.serving != serving:
-            serving = model.serving
-            if serving is not None:
-                path = f"{url}/v1/models/{model.name}"
-                print(f"version {serving} of {model.name} serves at {path}:predict", flush=True)
-        await asyncio.sleep(seconds)
+__all__ = ["create_app", "main"]
 
 
 def main() -> None:
+    """The command line."""
     args = _parse_arguments()
-    _check_base_path(args.model_base_path)
+    configs, reread = _configuration(args)
+    metrics_path = METRICS_PATH
+    if args.monitoring_config_file is not None:
+        metrics_path = read_metrics_path(args.monitoring_config_file)
     listener = _listen(args.rest_api_host, args.rest_api_port)
     url = f"http://{args.rest_api_host}:{listener.getsockname()[1]}"
-    logging.basicConfig(format="%(levelname)s: %(message)s")
+    # uvicorn finishes what is running, and then lets the signal take its course: this one.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    request_log.configure(args.log_format)
+
+    import_tensorflow()
+    from serving.served_models import ServedModels
+
+    metrics = Metrics()
+    models = ServedModels(
+        configs,
+        reread=reread,
+        labels_may_wait=args.allow_version_labels_for_unavailable_models,
+        warm_up=args.enable_model_warmup,
+        metrics=metrics,
+    )
+    app = create_app(
+        models,
+        poll_seconds=args.file_system_poll_wait_seconds,
+        reload_seconds=args.model_config_file_poll_wait_seconds,
+        threads=args.rest_api_num_threads,
+        max_waiting=args.max_waiting_requests,
+        timeout_ms=args.rest_api_timeout_in_ms,
+        max_request_bytes=args.max_request_bytes,
+        metrics=metrics,
+        metrics_path=metrics_path,
+        cors=args.rest_api_enable_cors_support,
+        url=url,
+    )
     print(
         "This is a stand-in for TensorFlow Serving, for development and tests only; "
         "serving/README.md has the command for production.",
         flush=True,
     )
+    with contextlib.ExitStack() as stack:
+        if args.port:
+            from serving import grpc_api
 
-    import_tensorflow()
-    from serving.runner import ModelVersions
+            address = f"{args.rest_api_host}:{args.port}"
+            stack.enter_context(
+                grpc_api.serving(
+                    app.state.service, address, max_request_bytes=args.max_request_bytes
+                )
+            )
+            print(f"gRPC at {address}", flush=True)
+        uvicorn.Server(http_server.configure(app)).run(sockets=[listener])
 
-    app = create_app(
-        {args.model_name: ModelVersions(args.model_name, args.model_base_path)},
-        poll_seconds=args.file_system_poll_wait_seconds,
-        threads=args.rest_api_num_threads,
-        timeout_ms=args.rest_api_timeout_in_ms,
-        max_request_bytes=args.max_request_bytes,
-        url=url,
-    )
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
-    )
-    uvicorn.Server(config).run(sockets=[listener])
+
+def _configuration(
+    args: argparse.Namespace,
+) -> tuple[list[ModelConfig], Callable[[], Iterable[ModelConfig]] | None]:
+    """Returns what to serve, and what tells later whether that has changed."""
+    if args.model_config_file is None:
+        if args.model_base_path is None:
+            raise ValueError("say what to serve: --model_base_path DIR or --model_config_file FILE")
+        _check_base_path(args.model_base_path)
+        return [ModelConfig(args.model_name, args.model_base_path)], None
+    path = args.model_config_file
+    return read_models(path), lambda: read_models(path)
 
 
 def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m serving.local_server",
-        description="A stand-in for TensorFlow Serving's REST API, for development and tests.",
+        description="A stand-in for TensorFlow Serving, for development and tests.",
         allow_abbrev=False,
     )
-    parser.add_argument(
+    what = parser.add_argument_group("what is served")
+    what.add_argument(
         "--model_name", default="default", help="name in the URL (default: %(default)s)"
     )
-    parser.add_argument(
+    what.add_argument(
         "--model_base_path",
         type=Path,
-        required=True,
         help="directory whose numbered subdirectories are the model's versions",
     )
-    parser.add_argument(
-        "--rest_api_port",
+    what.add_argument(
+        "--model_config_file",
+        type=Path,
+        help="ModelServerConfig in text format instead: several models, versions, labels",
+    )
+    what.add_argument(
+        "--model_config_file_poll_wait_seconds",
         type=_non_negative,
-        default=8501,
-        help="port; 0 takes a free one and prints it (default: %(default)s)",
+        default=0,
+        help="pause between two looks at that file; 0 reads it once (default: %(default)s)",
     )
-    parser.add_argument(
-        "--rest_api_host",
-        default="localhost",
-        help="address to listen at; 0.0.0.0 lets other machines in (default: %(default)s)",
+    what.add_argument(
+        "--allow_version_labels_for_unavailable_models",
+        **_FLAG,
+        default=False,
+        help="let a new label name a version that is not loaded yet, as all are at the start",
     )
-    parser.add_argument(
-        "--rest_api_num_threads",
-        type=_positive,
-        default=4 * (os.cpu_count() or 1),
-        help="requests computed at the same time (default: four for each CPU, %(default)s)",
-    )
-    parser.add_argument(
-        "--rest_api_timeout_in_ms",
-        type=_non_negative,
-        default=30_000,
-        help="how long a model may take for a request; 0 for no limit (default: %(default)s)",
-    )
-    parser.add_argument(
+    what.add_argument(
         "--file_system_poll_wait_seconds",
         type=_positive,
         default=1,
         help="pause between two looks for new versions (default: %(default)s)",
     )
-    parser.add_argument(
+    what.add_argument(
+        "--enable_model_warmup",
+        **_FLAG,
+        default=True,
+        help="replay a version's warm-up requests before it serves (default: true)",
+    )
+    where = parser.add_argument_group("where")
+    where.add_argument(
+        "--rest_api_port",
+        type=_non_negative,
+        default=8501,
+        help="port; 0 takes a free one and prints it (default: %(default)s)",
+    )
+    where.add_argument(
+        "--rest_api_host",
+        default="localhost",
+        help="address to listen at; 0.0.0.0 lets other machines in (default: %(default)s)",
+    )
+    where.add_argument(
+        "--port",
+        type=_non_negative,
+        default=0,
+        help="port of the gRPC API; 0 for none (default: %(default)s)",
+    )
+    where.add_argument(
+        "--rest_api_enable_cors_support",
+        **_FLAG,
+        default=False,
+        help="let pages from elsewhere use the REST API",
+    )
+    bounds = parser.add_argument_group("bounds")
+    bounds.add_argument(
+        "--rest_api_num_threads",
+        type=_positive,
+        default=4 * (os.cpu_count() or 1),
+        help="requests computed at the same time (default: four for each CPU, %(default)s)",
+    )
+    bounds.add_argument(
+        "--max_waiting_requests",
+        type=_non_negative,
+        default=128,
+        help="requests that wait for that; more get a 503 at once (default: %(default)s)",
+    )
+    bounds.add_argument(
+        "--rest_api_timeout_in_ms",
+        type=_non_negative,
+        default=30_000,
+        help="how long a model may take for a request; 0 for no limit (default: %(default)s)",
+    )
+    bounds.add_argument(
         "--max_request_bytes",
         type=_positive,
         default=64 * 2**20,
         help="largest request body; larger ones get a 413 (default: %(default)s)",
+    )
+    watching = parser.add_argument_group("what can be seen")
+    watching.add_argument(
+        "--monitoring_config_file",
+        type=Path,
+        help=f"MonitoringConfig in text format: where metrics are (default: {METRICS_PATH})",
+    )
+    watching.add_argument(
+        "--log_format",
+        choices=request_log.FORMATS,
+        default="text",
+        help="what is written to stderr for every request (default: %(default)s)",
     )
     return parser.parse_args()
 
@@ -304,6 +217,16 @@ def _positive(text: str) -> int:
     if number == 0:
         raise argparse.ArgumentTypeError("must be at least 1")
     return number
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
+    return text.lower() == "true"
+
+
+# tensorflow_model_server takes --flag and --flag=false.
+_FLAG = {"type": _boolean, "nargs": "?", "const": True, "metavar": "BOOL"}
 
 
 def _check_base_path(path: Path) -> None:
@@ -333,19 +256,6 @@ def _listen(host: str, port: int) -> socket.socket:
     # Connections inherit it. Without, an answer waits 40 ms for the client to acknowledge its head.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
-
-
-def _name_and_version(match: re.Match) -> tuple[str, int | None]:
-    if match["label"] is not None:
-        raise RequestError(f"Unrecognized servable version label: {unquote(match['label'])}")
-    digits = match["version"]
-    if digits is not None and (len(digits) > 19 or int(digits) >= 2**63):
-        raise RequestError(f"Failed to convert version: {digits} to numeric.")
-    return unquote(match["name"]), None if digits is None else int(digits)
-
-
-def _error(message: str, status: int) -> Response:
-    return Response(json.dumps({"error": message}), status, media_type="application/json")
 
 
 if __name__ == "__main__":

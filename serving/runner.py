@@ -2,11 +2,13 @@
 
 `SavedModel` loads and runs a version as TensorFlow Serving's C++ does, through the v1 loader and a
 session, so that a model which loads here loads there. `ModelVersions` follows a directory
-`BASE/1`, `BASE/2`, ...: the highest number serves, and takes over only when it is ready.
+`BASE/1`, `BASE/2`, ...: the versions that its policy wants serve, and take over only when they are
+ready, their warm-up requests replayed.
 """
 
 import gc
 import logging
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,28 +18,15 @@ import tensorflow as tf
 from google.protobuf import json_format
 from tensorflow.core.protobuf import error_codes_pb2
 
-from serving.codec import RequestError, TensorSpec
+from serving.codec import TensorSpec
+from serving.errors import HTTP_STATUS, RequestError
+from serving.metrics import Metrics
+from serving.model_config import VersionPolicy
+from tfhuber import warmup
 
 __all__ = ["ModelVersions", "SavedModel", "VersionStatus"]
 
 logger = logging.getLogger(__name__)
-
-# HTTP statuses of TensorFlow's error codes; the others are 500.
-_HTTP_STATUS = {
-    "CANCELLED": 499,
-    "INVALID_ARGUMENT": 400,
-    "DEADLINE_EXCEEDED": 504,
-    "NOT_FOUND": 404,
-    "ALREADY_EXISTS": 409,
-    "PERMISSION_DENIED": 403,
-    "RESOURCE_EXHAUSTED": 429,
-    "FAILED_PRECONDITION": 400,
-    "ABORTED": 409,
-    "OUT_OF_RANGE": 400,
-    "UNIMPLEMENTED": 501,
-    "UNAVAILABLE": 503,
-    "UNAUTHENTICATED": 401,
-}
 
 
 class SavedModel:
@@ -93,7 +82,7 @@ class SavedModel:
             return self._session.run(fetches, feeds, options=options)
         except tf.errors.OpError as error:
             code, message = _explain(error)
-            raise RequestError(message, status=_HTTP_STATUS.get(code, 500)) from error
+            raise RequestError(message, HTTP_STATUS.get(code, 500), code) from error
 
     def describe_signatures(self) -> dict:
         """Returns all signatures as the JSON object of a `SignatureDefMap` message."""
@@ -125,21 +114,37 @@ class VersionStatus:
 
 
 class ModelVersions:
-    """The versions of a model under its base directory, the highest of which serves.
+    """The versions of a model under its base directory that serve; the highest is the latest.
 
     `poll` looks at the directory and loads what is new; call it again and again, from one thread at
     a time. Everything else answers at once, from any thread, while `poll` is loading. A version
-    that cannot be loaded shows in `statuses` and leaves the serving one in place; it is tried again
+    that cannot be loaded shows in `statuses` and leaves what serves in place; it is tried again
     when its files change.
 
     Args:
       name: the model's name, for messages.
       base_path: the directory whose numbered subdirectories are the versions.
+      warm_up: whether a version replays its warm-up requests before it serves.
+      metrics: what counts loads and warm-ups.
+
+    Attributes:
+      labels: versions by label.
     """
 
-    def __init__(self, name: str, base_path: Path | str):
+    def __init__(
+        self,
+        name: str,
+        base_path: Path | str,
+        *,
+        warm_up: bool = True,
+        metrics: Metrics | None = None,
+    ):
         self.name = name
         self.base_path = Path(base_path)
+        self.labels: Mapping[str, int] = {}
+        self._policy = VersionPolicy()
+        self._warm_up = warm_up
+        self._metrics = metrics or Metrics()
         # Both are replaced, never changed, so that other threads always see a whole one.
         self._loaded: dict[int, SavedModel] = {}
         self._statuses: dict[int, VersionStatus] = {}
@@ -150,6 +155,10 @@ class ModelVersions:
     def serving(self) -> int | None:
         """The version that answers requests for the latest one; None while there is none."""
         return max(self._loaded, default=None)
+
+    def configure(self, policy: VersionPolicy, labels: Mapping[str, int]) -> None:
+        """Sets which versions the next `poll` makes serve, and the labels from now on."""
+        self._policy, self.labels = policy, labels
 
     def get(self, version: int | None = None) -> tuple[int, SavedModel] | None:
         """Returns a version, by default the latest, with its number; None if it isn't loaded."""
@@ -163,39 +172,61 @@ class ModelVersions:
         return [statuses[number] for number in sorted(statuses, reverse=True)]
 
     def poll(self) -> None:
-        """Brings what serves in line with the directory: loads a newer version, drops the older."""
+        """Brings what serves in line with the directory: loads what is wanted, drops what is not."""
         found = self._find_versions()
-        if not found and not self._warned_empty:
+        wanted = self._policy.wanted(found)
+        if not wanted and not self._warned_empty:
             logger.warning(
-                "no version of %s in %s: waiting for a numbered directory such as %s",
+                "no version of %s to serve in %s: waiting for a numbered directory such as %s",
                 self.name,
                 self.base_path,
                 self.base_path / "1",
             )
-        self._warned_empty = not found
-        newest = max(found, default=None)
-        if newest is None or newest in self._loaded or self._load(newest, found[newest]):
-            self._keep_only(newest)
+        self._warned_empty = not wanted
+        for version in sorted(wanted - self._loaded.keys(), reverse=True):
+            self._load(version, found[version])
+        if not wanted or wanted & self._loaded.keys():
+            self._keep_only(wanted)
 
-    def _load(self, version: int, directory: Path) -> bool:
-        """Loads a version beside those that are loaded; returns whether it could."""
+    def _load(self, version: int, directory: Path) -> None:
+        """Loads a version beside those that are loaded, if it can be."""
         files = _fingerprint(directory)
         if self._failed.get(version) == files:
-            return False
+            return
         self._set_status(VersionStatus(version, "LOADING"))
+        started = time.perf_counter()
         try:
             model = SavedModel(directory)
-        except (
-            Exception
-        ) as error:  # a broken model may raise anything, and must not stop the server
+            if self._warm_up:
+                self._replay(model, directory)
+        # A broken model may raise anything, and must not stop the server.
+        except Exception as error:
             self._failed[version] = files
+            self._metrics.load_attempt_count.labels(str(directory), "fail").inc()
             code, message = _explain(error)
             self._set_status(VersionStatus(version, "END", code, message))
             logger.error("version %d of %s cannot be loaded: %s", version, self.name, message)
-            return False
+            return
+        self._metrics.load_attempt_count.labels(str(directory), "success").inc()
+        self._metrics.load_latency.labels(str(directory)).inc(_microseconds(started))
         self._loaded = {**self._loaded, version: model}
         self._set_status(VersionStatus(version, "AVAILABLE"))
-        return True
+
+    def _replay(self, model: SavedModel, directory: Path) -> None:
+        """Runs a version's warm-up requests; as in TensorFlow Serving, one that fails is fatal."""
+        started, replayed = time.perf_counter(), False
+        for signature, inputs in warmup.requests(directory):
+            specs = model.input_specs(signature)
+            if inputs.keys() != specs.keys():
+                raise RequestError(
+                    f"a warm-up request for {signature} has the inputs {', '.join(sorted(inputs))}, "
+                    f"not {', '.join(specs)}"
+                )
+            model.run(signature, inputs)
+            replayed = True
+        if replayed:
+            latency = self._metrics.warmup_latency.labels(str(directory), "OK")
+            latency.observe(_microseconds(started))
 
     def _find_versions(self) -> dict[int, Path]:
         try:
@@ -208,11 +239,11 @@ class ModelVersions:
             if child.name.isascii() and child.name.isdecimal() and child.is_dir()
         }
 
-    def _keep_only(self, version: int | None) -> None:
-        dropped = self._loaded.keys() - {version}
+    def _keep_only(self, versions: set[int]) -> None:
+        dropped = self._loaded.keys() - versions
         if not dropped:
             return
-        self._loaded = {number: self._loaded[number] for number in self._loaded.keys() & {version}}
+        self._loaded = {n: model for n, model in self._loaded.items() if n in versions}
         for number in dropped:
             self._set_status(VersionStatus(number, "END"))
         gc.collect()  # graphs hold reference cycles
@@ -242,5 +273,11 @@ def _explain(error: Exception) -> tuple[str, str]:
         # Python's session puts a heading before the runtime's message and a traceback after it.
         message = error.message.removeprefix("Graph execution error:").strip().split("\n")[0]
         return error_codes_pb2.Code.Name(error.error_code), message
+    if isinstance(error, RequestError):
+        return error.code, error.message
     code = "NOT_FOUND" if isinstance(error, OSError) else "UNKNOWN"
     return code, " ".join(str(error).split()) or type(error).__name__
+
+
+def _microseconds(since: float) -> float:
+    return 1e6 * (time.perf_counter() - since)

@@ -11,6 +11,7 @@ import httpx
 import numpy as np
 import uvicorn
 
+from serving import http_server
 from serving.codec import RequestError, TensorSpec
 
 COUNT = 98
@@ -124,6 +125,7 @@ class FakeVersions:
     name: str = "wflw"
     model: FakeModel = field(default_factory=FakeModel)
     serving: int = 3
+    labels: dict[str, int] = field(default_factory=lambda: {"stable": 3, "gone": 2})
 
     def get(self, version=None):
         return (3, self.model) if version in (None, 3) else None
@@ -139,8 +141,7 @@ class FakeVersions:
 @contextlib.contextmanager
 def running(app):
     """Serves an application on a free port of this machine; yields a client with its base URL."""
-    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, lifespan="on")
-    server = uvicorn.Server(config)
+    server = uvicorn.Server(http_server.configure(app))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     try:

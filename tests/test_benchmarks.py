@@ -6,8 +6,9 @@ import sys
 
 import numpy as np
 import pytest
+from serving_toys import save_toy
 
-from benchmarks import loss, turns
+from benchmarks import loss, serving, turns
 
 COMMAND = [sys.executable, "-m", "benchmarks.fusion"]
 
@@ -145,3 +146,32 @@ def test_the_conversion_is_the_same_in_all_ways_and_its_verdict_is_an_exit_statu
 def _is_kept(ratio, relation, bound):
     bound = float(bound)
     return float(ratio) >= bound if relation == "(>=" else float(ratio) <= bound
+
+
+@pytest.mark.slow
+def test_the_servers_answers_are_right_under_load_and_the_verdict_is_an_exit_status(tmp_path):
+    """A toy in place of a network, for seconds: its times and memory may be either, its answers not."""
+    save_toy(tmp_path / "wflw" / "1")
+    small = ["--requests", "40", "--clients", "8", "--seconds", "3"]
+    command = [sys.executable, "-m", "benchmarks.serving", "--model_base_path"]
+    result = subprocess.run(
+        [*command, str(tmp_path / "wflw"), *small], capture_output=True, text=True
+    )
+    assert "wrong answers: 0 (0 is required)" in result.stdout, result.stdout + result.stderr
+    verdicts = [line for line in result.stdout.splitlines() if "(<= " in line]
+    assert len(verdicts) == 2
+    kept = [
+        float(line.rpartition(": ")[2].split()[0]) <= float(line.partition("(<= ")[2].split()[0])
+        for line in verdicts
+    ]
+    assert result.returncode == (0 if all(kept) else 1)
+
+
+def test_an_answer_with_other_numbers_is_noticed():
+    outputs = {"landmarks": np.ones([1, 98, 2]), "valid": np.array([True])}
+    answer = {name: array.tolist() for name, array in outputs.items()}
+    assert serving.agrees(answer, outputs)
+    assert not serving.agrees(answer | {"valid": [False]}, outputs)
+    assert not serving.agrees(answer | {"landmarks": np.full([1, 98, 2], 1.01).tolist()}, outputs)
+    assert not serving.agrees({"valid": [True]}, outputs)
+    assert not serving.agrees(answer | {"landmarks": [[[1, 1]]]}, outputs)

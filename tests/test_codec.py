@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
 
 from serving.codec import (
     RequestError,
@@ -424,3 +425,35 @@ def test_any_json_is_decoded_or_refused(document, specs):
     else:
         assert inputs.keys() == specs.keys()
         assert all(specs[name].admits(array.shape) for name, array in inputs.items())
+
+
+@given(st.binary(max_size=40) | st.text(max_size=40).map(str.encode))
+def test_any_bytes_are_a_document_or_refused(body):
+    try:
+        document = parse_body(body)
+    except RequestError as error:
+        assert error.status == 400 and len(error.message) < 400
+    else:
+        assert isinstance(document, dict)
+
+
+@given(st.data())
+def test_what_is_encoded_by_columns_decodes_to_the_same(data):
+    """Every type and shape that has a form in JSON, through a client's own request."""
+    dtype = data.draw(st.sampled_from(["float32", "float64", "int8", "int64", "uint8", "bool"]))
+    shape = data.draw(arrays.array_shapes(min_dims=1, max_dims=3, min_side=1, max_side=3))
+    array = data.draw(arrays.arrays(dtype, shape))
+    outputs = json.loads(encode_outputs({"x": array}, rows=False))["outputs"]
+    specs = {"x": TensorSpec(dtype, (None, *shape[1:]))}
+    inputs, _ = decode_inputs(parse_body(json.dumps({"inputs": outputs}).encode()), specs)
+    np.testing.assert_array_equal(inputs["x"], array, strict=True)
+
+
+@given(st.lists(st.binary(max_size=20), min_size=1, max_size=4))
+def test_bytes_that_are_encoded_by_rows_decode_to_the_same(values):
+    array = np.empty(len(values), object)
+    array[:] = values
+    rows = json.loads(encode_outputs({"x_bytes": array}, rows=True))["predictions"]
+    document = parse_body(json.dumps({"instances": rows}).encode())
+    inputs, _ = decode_inputs(document, {"x_bytes": TensorSpec("string", (None,))})
+    assert inputs["x_bytes"].tolist() == values

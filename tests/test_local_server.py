@@ -21,6 +21,7 @@ import pytest
 from PIL import Image
 from serving_toys import COUNT, FakeModel, FakeVersions, running, save_toy
 
+from serving import page
 from serving.local_server import create_app
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -64,7 +65,14 @@ def test_predict_by_rows_and_by_columns(http):
 
 
 @pytest.mark.parametrize(
-    "path", [PREDICT, "/v1/models/wflw/versions/3:predict", "/v1/models/w%66lw:predict"]
+    "path",
+    [
+        PREDICT,
+        "/v1/models/wflw/versions/3:predict",
+        "/v1/models/wflw/labels/stable:predict",
+        "/v1/models/w%66lw/labels/%73table:predict",
+        "/V1/MODELS/wflw:PREDICT",
+    ],
 )
 def test_ways_to_the_same_version(http, path):
     assert http.post(path, json={"instances": [row()]}).status_code == 200
@@ -88,6 +96,7 @@ def test_status(http):
     }
     assert http.get("/v1/models/wflw").json() == expected
     assert http.get("/v1/models/wflw/versions/3").json() == expected
+    assert http.get("/v1/models/wflw/labels/stable").json() == expected
 
 
 def test_metadata(http):
@@ -96,6 +105,7 @@ def test_metadata(http):
     signatures = answer["metadata"]["signature_def"]["signature_def"]
     assert signatures["serving_default"]["method_name"] == "tensorflow/serving/predict"
     assert http.get("/v1/models/wflw/versions/3/metadata").json() == answer
+    assert http.get("/v1/models/wflw/labels/stable/metadata").json() == answer
 
 
 @pytest.mark.parametrize(
@@ -122,11 +132,20 @@ def test_metadata(http):
             ("POST", f"/v1/models/wflw/versions/{n}:predict", 400, f"convert version: {n} ")
             for n in (2**63, "9" * 5000)
         ),
+        *(
+            (method, path, 400, f"Unrecognized servable version label: {label}")
+            for method, path, label in [
+                ("POST", "/v1/models/wflw/labels/newest:predict", "newest"),
+                ("GET", "/v1/models/wflw/labels/newest/metadata", "newest"),
+                ("GET", "/v1/models/wflw/labels/newest", "newest"),
+                ("POST", "/v1/models/x/labels/stable:predict", "stable"),
+            ]
+        ),
         (
             "POST",
-            "/v1/models/wflw/labels/stable:predict",
-            400,
-            "Unrecognized servable version label: stable",
+            "/v1/models/wflw/labels/gone:predict",
+            404,
+            "Servable not found for request: Specific(wflw, 2)",
         ),
         ("POST", "/v1/models/wflw:classify", 501, "classify is not implemented"),
         ("POST", "/v1/models/wflw:regress", 501, "regress is not implemented"),
@@ -160,9 +179,70 @@ def test_errors_of_paths_and_methods(http, method, path, status, message):
     assert message in answer.json()["error"]
 
 
-@pytest.mark.parametrize("path", ["/", "/v1", "/v2/models/wflw", "/healthz"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1",
+        "/v2/models/wflw",
+        "/healthz",
+        "/a%0Ab",
+        "/../serving/local_server.py",
+        "/%2e%2e/local_server.py",
+        "/demo/index.html",
+    ],
+)
 def test_elsewhere_is_nothing(http, path):
-    assert http.get(path).status_code == 404
+    answer = http.get(path)
+    assert answer.status_code == 404 and answer.json() == {"error": "Not Found"}
+
+
+def test_the_demo_page_is_at_the_root(http):
+    """Whatever files the page has, each with its type; nothing but reading."""
+    directory = ROOT / "serving" / "demo"
+    assert (directory / "index.html").is_file()
+    page = http.get("/?model=wflw")
+    assert page.content == (directory / "index.html").read_bytes()
+    types = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
+    for file in directory.glob("*"):
+        answer = http.get(f"/{file.name}")
+        assert answer.content == file.read_bytes()
+        assert answer.headers["content-type"].startswith(types.get(file.suffix, "image/"))
+        assert answer.headers["x-content-type-options"] == "nosniff"
+    assert http.head("/").headers["content-length"] == str(len(page.content))
+    refused = http.post("/", content=b"x")
+    assert refused.status_code == 405 and refused.headers["allow"] == "GET, HEAD"
+
+
+def test_a_page_is_what_its_directory_held_and_no_more(tmp_path):
+    (tmp_path / "secret.txt").write_text("no page's")
+    (tmp_path / ".hidden.html").touch()
+    (tmp_path / "index.html").write_text("<p>")
+    (tmp_path / "link.html").symlink_to(tmp_path / "secret.txt")
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "a.js").touch()
+    assert set(page.read_page(tmp_path)) == {"/", "/index.html", "/parts/a.js"}
+    assert page.read_page(tmp_path / "nowhere") == {}
+
+
+def test_pages_from_elsewhere_may_ask_if_they_are_let(http):
+    assert "access-control-allow-origin" not in http.get("/v1/models/wflw").headers
+    with running(create_app({"wflw": FakeVersions()}, cors=True)) as open_http:
+        preflight = open_http.options(PREDICT)
+        assert preflight.status_code == 200
+        assert preflight.headers["access-control-allow-headers"] == "Content-Type"
+        assert "POST" in preflight.headers["access-control-allow-methods"]
+        for answer in (open_http.get("/v1/models/wflw"), open_http.get("/v1/models/x")):
+            assert answer.headers["access-control-allow-origin"] == "*"
+
+
+def test_a_request_has_an_id(http):
+    given = http.get("/v1/models/x", headers={"x-request-id": "abc-1"})
+    assert given.headers["x-request-id"] == "abc-1"
+    ids = {
+        http.get("/v1/models/wflw", headers={"x-request-id": bad}).headers["x-request-id"]
+        for bad in ("", "two words", "x" * 65)
+    }
+    assert len(ids) == 3 and all(len(id_) == 16 for id_ in ids)
 
 
 @pytest.mark.parametrize(
@@ -330,10 +410,86 @@ def test_a_directory_is_served_version_after_version(tmp_path):
             assert min(http.get(model).elapsed.total_seconds() for _ in range(20)) < 0.03
 
         process.send_signal(signal.SIGTERM)
-        process.wait(timeout=20)
+        assert process.wait(timeout=20) == 0
         assert not any("Traceback" in line for line in lines), lines
     with pytest.raises(httpx.ConnectError):
         httpx.get(model)
+
+
+def free_port():
+    with socket.create_server(("localhost", 0)) as listener:
+        return listener.getsockname()[1]
+
+
+def test_a_configuration_file_with_labels_and_both_apis(tmp_path):
+    """Two versions, by label, over REST and gRPC; then a canary becomes stable, and one goes."""
+    import grpc
+    import tensorflow as tf
+    from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+
+    def configure(versions, **labels):
+        listed = " ".join(f"versions: {version}" for version in versions)
+        labelled = " ".join(
+            f'version_labels {{ key: "{label}" value: {version} }}'
+            for label, version in labels.items()
+        )
+        (tmp_path / "new.config").write_text(
+            f'model_config_list {{ config {{ name: "wflw" base_path: "{tmp_path / "toy"}" '
+            f'model_platform: "tensorflow" model_version_policy {{ specific {{ {listed} }} }} '
+            f"{labelled} }} }}"
+        )
+        (tmp_path / "new.config").rename(tmp_path / "models.config")
+
+    for version in (1, 2):
+        save_toy(tmp_path / "toy" / str(version), shift=10.0 * version)
+    (tmp_path / "monitoring.config").write_text('prometheus_config { enable: true path: "/m" }')
+    configure([1, 2], stable=1, canary=2)
+    port = free_port()
+    flags = [
+        f"--model_config_file={tmp_path / 'models.config'}",
+        "--model_config_file_poll_wait_seconds=1",
+        "--allow_version_labels_for_unavailable_models",
+        f"--monitoring_config_file={tmp_path / 'monitoring.config'}",
+        "--log_format=json",
+        "--rest_api_port=0",
+        f"--port={port}",
+    ]
+    with command(*flags) as (process, lines):
+        served = "version 2 of wflw serves at "
+        (ready,) = wait_for(lambda: [line for line in lines if line.startswith(served)])
+        model = ready.removeprefix(served).strip().removesuffix(":predict")
+
+        def shift(label):
+            body = {"instances": [row((0, 0, 40, 40))]}
+            answer = httpx.post(f"{model}/labels/{label}:predict", json=body)
+            return np.mean(answer.json()["predictions"][0]["landmarks"], 0)[0] - 20
+
+        assert shift("stable") == pytest.approx(10) and shift("canary") == pytest.approx(20)
+
+        request = predict_pb2.PredictRequest()
+        request.model_spec.name, request.model_spec.version_label = "wflw", "canary"
+        request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto([b"x"]))
+        request.inputs["box"].CopyFrom(tf.make_tensor_proto([[0.0, 0, 40, 40]]))
+        with grpc.insecure_channel(f"localhost:{port}") as channel:
+            stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+            response = stub.Predict(request, timeout=20)
+        assert tf.make_ndarray(response.outputs["landmarks"]).mean(1)[0, 0] == pytest.approx(40)
+        url = model.partition("/v1/")[0]
+        assert 'entrypoint="GRPC",model_name="wflw"} 1.0' in httpx.get(f"{url}/m").text
+
+        configure([1, 2], stable=2)
+        wait_for(lambda: shift("stable") == pytest.approx(20))
+        assert httpx.get(f"{model}/labels/canary").status_code == 400
+        (tmp_path / "models.config").write_text("model_config_list {")
+        wait_for(lambda: any("the configuration stays as it was" in line for line in lines))
+        assert shift("stable") == pytest.approx(20)
+        configure([2], stable=2)
+        wait_for(lambda: httpx.get(f"{model}/versions/1/metadata").status_code == 404)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=20) == 0
+    logged = [json.loads(line) for line in lines if line.startswith("{")]
+    assert {"info", "error"} == {entry["level"] for entry in logged}
+    assert any(entry.get("version") == 2 and entry["status"] == 200 for entry in logged)
 
 
 def run_command(*flags):
@@ -352,7 +508,13 @@ def test_what_cannot_be_served_gets_one_line(tmp_path):
     with socket.create_server(("localhost", 0)) as taken:
         port = taken.getsockname()[1]
         for flags, message in [
+            ([], "say what to serve: --model_base_path DIR or --model_config_file FILE"),
             (["--model_base_path=nowhere"], "--model_base_path nowhere is no directory"),
+            (["--model_config_file=nowhere"], "No such file or directory: 'nowhere'"),
+            (
+                [f"--model_config_file={tmp_path / '1' / 'saved_model.pb'}"],
+                "holds no model_config_list",
+            ),
             ([f"--model_base_path={tmp_path / '1'}"], "is a single version; give the directory"),
             (
                 [f"--model_base_path={tmp_path}", f"--rest_api_port={port}"],
@@ -376,7 +538,7 @@ def test_what_cannot_be_served_gets_one_line(tmp_path):
 @pytest.mark.parametrize(
     "flags",
     [
-        [],
+        ["--model_base_path=.", "--enable_model_warmup=maybe"],
         ["--model_base_path=.", "--rest_api_port=x"],
         ["--model_base_path=.", "--rest_api_num_threads=0"],
         ["--model_base_path=.", "--model_nam=x"],

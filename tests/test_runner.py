@@ -168,7 +168,7 @@ def test_an_empty_directory_is_reported_once_and_watched(toy, tmp_path, caplog):
     for _ in range(3):
         versions.poll()
     (record,) = caplog.records
-    assert "no version of toy in" in record.message and "later/1" in record.message
+    assert "no version of toy to serve in" in record.message and "later/1" in record.message
 
     (tmp_path / "later").mkdir()
     publish(toy, tmp_path / "later", "1")
