@@ -115,3 +115,19 @@ def tiny_run(tiny_config, tmp_path_factory) -> Path:
     run = tmp_path_factory.mktemp("runs") / "tiny"
     train(tiny_config, run, quiet=True)
     return run
+
+
+@pytest.fixture(scope="session")
+def exported(tiny_run, tmp_path_factory) -> Path:
+    """The base path of the model of `tiny_run`, exported as version 1; not to be changed."""
+    from tfhuber.export import export
+
+    base = tmp_path_factory.mktemp("models") / "wflw"
+    assert export(tiny_run, base) == base / "1"
+    return base
+
+
+@pytest.fixture(scope="session")
+def picture(faces) -> bytes:
+    """A JPEG file of one of the drawn faces."""
+    return next(iter(sorted((faces / "WFLW_images").rglob("*.jpg")))).read_bytes()

@@ -304,13 +304,17 @@ def test_what_is_no_picture_is_refused(refused, path):
     assert path in refused("tfhuber.predict", path, "--model", "nowhere", "--json", "out.json")
 
 
+def _facts(edges):
+    return {"landmark_set": {"names": ["a"], "edges": edges}, "family": "huber", "delta": 1}
+
+
 @pytest.mark.parametrize(
     ("facts", "message"),
     [
         (None, "holds no exported model; make one with"),
-        ([1], "landmarks.json cannot be read .*; export the model again"),
-        ({"names": ["a"], "edges": [[0, 500]], "delta": 1}, "edges join landmarks that have no"),
-        ({"names": ["a"], "edges": [[0, 0]], "delta": 1}, "model/1: "),
+        ([1], r"model\.json cannot be read .*; export the model again"),
+        (_facts(edges=[[0, 500]]), "edges join landmarks that have no"),
+        (_facts(edges=[[0, 0]]), "model/1: "),
     ],
     ids=range(4),
 )
@@ -320,7 +324,7 @@ def test_predict_refuses_a_model(refused, tmp_path, facts, message):
     extra.mkdir(parents=True)
     if facts is not None:
         (extra.parent / "saved_model.pb").write_bytes(b"junk")
-        (extra / "landmarks.json").write_text(json.dumps(facts))
+        (extra / "model.json").write_text(json.dumps(facts))
     arguments = [tmp_path / "picture", "--model", tmp_path / "model", "--json", tmp_path / "o.json"]
     assert re.search(message, refused("tfhuber.predict", *arguments))
     assert not (tmp_path / "o.json").exists()

@@ -1,47 +1,54 @@
-"""An exported model gives the training side's numbers in a fresh process, and refuses rows, not batches."""
+"""An export is examined in a fresh process before it is published, and publishing overwrites nothing."""
 
-import io
+import contextlib
 import json
+import os
+import shutil
 import sys
+import time
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image, ImageOps
-from tensorflow.core.protobuf import saved_model_pb2
 
 from serving.runner import SavedModel
-from tfhuber import evaluate, export, inputs, predict, savedmodel
+from tfhuber import (
+    evaluate,
+    export,
+    graph_lint,
+    inputs,
+    landmarks,
+    predict,
+    savedmodel,
+    served_examples,
+    warmup,
+)
 from tfhuber.inference import load_run
 
-
-@pytest.fixture(scope="module")
-def model(tiny_run, tmp_path_factory):
-    """The base path of an exported model with one version."""
-    base = tmp_path_factory.mktemp("models") / "wflw"
-    assert export.export(tiny_run, base) == base / "1"
-    return base
+SIGNATURES = ["metadata", "serving_default", "tensor", "tta"]
 
 
-@pytest.fixture(scope="module")
-def picture(faces) -> bytes:
-    return next(iter(sorted((faces / "WFLW_images").rglob("*.jpg")))).read_bytes()
+@contextlib.contextmanager
+def this_process():
+    """In place of `savedmodel.fresh_process`, which takes seconds to start."""
+    yield lambda function, *arguments: function(*arguments)
 
 
-def test_versions_count_up_and_nothing_else_is_left(tiny_run, model):
-    assert export.export(tiny_run, model, "best") == model / "2"
-    assert sorted(p.name for p in model.iterdir()) == ["1", "2"]
-    assert savedmodel.find_version(model) == model / "2"
-    assert savedmodel.find_version(model / "1") == model / "1"
+def test_versions_count_up_and_nothing_else_is_left(tiny_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(savedmodel, "fresh_process", this_process)
+    (tmp_path / "1").mkdir()
+    assert export.export(tiny_run, tmp_path, "best") == tmp_path / "2"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["1", "2"]
+    assert savedmodel.find_version(tmp_path) == tmp_path / "2"
 
 
-def test_landmark_names_lie_beside_the_model(model):
-    facts = savedmodel.read_facts(model / "1")
+def test_landmark_names_lie_beside_the_model(exported):
+    facts = savedmodel.read_facts(exported / "1")
     assert len(facts.names) == 98 and facts.names[96] == "left_pupil_0"
     assert (51, 52) in facts.edges and facts.delta == 1.0
 
 
-def test_a_fresh_process_gives_the_predictors_numbers(tiny_run, tiny_config, faces, model):
+def test_a_fresh_process_gives_the_predictors_numbers(tiny_run, tiny_config, faces, exported):
     """From the original photographs: what evaluation computes from the stored crops, to their pixels."""
     predictor = load_run(tiny_run)
     split = inputs.open_split(tiny_config.data.directory, "test")
@@ -51,8 +58,8 @@ def test_a_fresh_process_gives_the_predictors_numbers(tiny_run, tiny_config, fac
         name = example["id"].numpy().decode().rsplit("#", 1)[0]
         files.append((faces / "WFLW_images" / name).read_bytes())
         boxes.append(example["box"].numpy())
-    found = savedmodel.run_in_fresh_process(model / "1", files, boxes, ["serving_default"])
-    found = found["serving_default"]
+    with savedmodel.fresh_process() as call:
+        found = call(savedmodel.run, exported / "1", files, boxes)
     assert found["valid"].all()
     extent = np.ptp(expected.landmarks, axis=1).max(-1)
     difference = np.linalg.norm(found["landmarks"] - expected.landmarks, axis=-1).mean(1) / extent
@@ -64,131 +71,160 @@ def test_a_fresh_process_gives_the_predictors_numbers(tiny_run, tiny_config, fac
     assert 0.8 < np.median(spread) < 1.25
 
 
-def test_the_graph_equals_the_functions_it_was_made_from(tiny_run, picture, model):
-    boxes = np.array([[20, 20, 150, 160], [0, 0, 0, 0]], np.float32)
-    signatures = export.SIGNATURES
-    found = savedmodel.run_in_fresh_process(model / "1", [picture] * 2, boxes, list(signatures))
-    predictor = load_run(tiny_run)
-    for signature, tta in signatures.items():
-        function = export.serving_function(predictor, tta)
-        for name, value in function(tf.constant([picture] * 2), tf.constant(boxes)).items():
-            atol = 1e-4 + 1e-5 * np.abs(value).max()
-            np.testing.assert_allclose(found[signature][name], value, rtol=1e-4, atol=atol)
-            assert found[signature][name].dtype in (np.float32, np.bool_)
-    landmarks = [outputs["landmarks"] for outputs in found.values()]
-    assert np.abs(landmarks[0] - landmarks[1]).max() > 0.1
-
-
-def test_fused_with_its_mirror_image_a_mirrored_picture_gives_the_mirrored_answer(
-    tiny_run, picture, model
-):
-    image = Image.open(io.BytesIO(picture)).convert("RGB")
-    files = []
-    for view in (image, ImageOps.mirror(image)):
-        out = io.BytesIO()
-        view.save(out, "png")
-        files.append(out.getvalue())
-    found = savedmodel.run(model / "1", files, np.zeros((2, 4)), "tta")
-    order = list(load_run(tiny_run).landmark_set.mirror)
-    mirrored = found["landmarks"][1][order] * [-1, 1] + [image.width - 1, 0]
-    np.testing.assert_allclose(mirrored, found["landmarks"][0], atol=0.02)
-    covariance = found["covariance"][1][order] * [[1, -1], [-1, 1]]
-    np.testing.assert_allclose(covariance, found["covariance"][0], rtol=0.01, atol=0.05)
-
-
-def test_both_signatures_share_one_set_of_variables(tiny_run, model):
-    stored = tf.train.list_variables(str(model / "1/variables/variables"))
+def test_all_signatures_share_one_set_of_variables(tiny_run, exported):
+    stored = tf.train.list_variables(str(exported / "1/variables/variables"))
     sizes = sorted(int(np.prod(shape)) for name, shape in stored if "CHECKPOINTABLE" not in name)
-    assert sizes == sorted(v.shape.num_elements() for v in load_run(tiny_run).model.weights)
+    weights = load_run(tiny_run).model.weights
+    assert sizes == sorted(v.shape.num_elements() for v in weights)
+    total = sum(weight.numpy().nbytes for weight in weights)
+    files = (exported / "1/variables").glob("variables.data-*")
+    assert total <= sum(path.stat().st_size for path in files) <= 1.02 * total
 
 
 def test_the_local_server_and_the_command_know_the_second_signature(
-    picture, model, tmp_path, monkeypatch
+    picture, exported, tmp_path, monkeypatch
 ):
-    served = SavedModel(model / "1")
+    served = SavedModel(exported / "1")
     inputs = {"image_bytes": np.array([picture], object), "box": np.zeros((1, 4), np.float32)}
     answer = served.run("tta", inputs)
-    monkeypatch.setattr(sys, "argv", ["predict", "--model", str(model / "1"), "--tta"])
+    monkeypatch.setattr(sys, "argv", ["predict", "--model", str(exported / "1"), "--tta"])
     (tmp_path / "face.jpg").write_bytes(picture)
     sys.argv += [str(tmp_path / "face.jpg"), "--json", str(tmp_path / "found.json")]
     assert predict.main() == 0
     found = json.loads((tmp_path / "found.json").read_text())
     np.testing.assert_allclose(found["landmarks"], answer["landmarks"][0], atol=1e-3)
-    with pytest.raises(ValueError, match="no signature 'median'; export the model again"):
-        savedmodel.run(model / "1", [picture], [[0] * 4], "median")
 
 
-def test_all_zeros_is_the_whole_image(picture, model):
-    width, height = Image.open(io.BytesIO(picture)).size
-    boxes = [[0, 0, 0, 0], [-0.5, -0.5, width - 0.5, height - 0.5]]
-    found = savedmodel.run(model / "1", [picture] * 2, boxes)
-    np.testing.assert_allclose(found["landmarks"][0], found["landmarks"][1], atol=1e-3)
+def test_the_exported_graph_is_fit_to_be_served(exported):
+    assert graph_lint.faults(exported / "1") == []
+    described = SavedModel(exported / "1").describe_signatures()
+    assert [name for name in described if not name.startswith("__")] == SIGNATURES
+    outputs = {name: sorted(described[name]["outputs"]) for name in SIGNATURES}
+    assert outputs == {
+        "metadata": ["json"],
+        "serving_default": ["covariance", "landmarks", "precision_factor", "valid"],
+        "tensor": ["covariance", "landmarks", "valid"],
+        "tta": ["covariance", "landmarks", "precision_factor", "valid"],
+    }
+    shape = described["tta"]["outputs"]["precision_factor"]["tensor_shape"]["dim"]
+    assert [int(dim["size"]) for dim in shape] == [-1, 98, 2, 2]
 
 
-def test_a_shifted_picture_shifts_the_answer(picture, model):
-    """Original pixels in, original pixels out: padding a picture moves everything by the padding."""
-    image = Image.open(io.BytesIO(picture)).convert("RGB")
-    padded = Image.new("RGB", (image.width + 70, image.height + 50))
-    padded.paste(image, (70, 50))
-    files = []
-    for img in (image, padded):
-        out = io.BytesIO()
-        img.save(out, "png")
-        files.append(out.getvalue())
-    box = np.array([60.0, 60, 130, 130])
-    found = savedmodel.run(model / "1", files, [box, box + np.array([70, 50, 70, 50])])
-    np.testing.assert_allclose(
-        found["landmarks"][1] - found["landmarks"][0], [[70, 50]] * 98, atol=0.05
-    )
-    np.testing.assert_allclose(found["covariance"][1], found["covariance"][0], rtol=1e-2)
+def test_the_warm_up_requests_are_examples_of_the_test_split(exported, tiny_config):
+    requests = list(warmup.requests(exported / "1"))
+    assert sorted({signature for signature, _ in requests}) == SIGNATURES
+    split = inputs.open_split(tiny_config.data.directory, "test")
+    batch = next(iter(inputs.evaluation_batches(split, tiny_config, range(4))))
+    few = next(values for s, values in requests if s == "tensor" and len(values["image"]) == 4)
+    # The same crops, but for where blocks begin that are averaged, and rounding.
+    assert np.abs(few["image"] - batch["image"].numpy()).mean() < 2
 
 
-def test_bad_rows_do_not_fail_their_neighbours(picture, model):
-    files = [picture, b"", b"text", picture[: len(picture) // 2], picture, picture]
-    boxes = np.zeros((6, 4))
-    boxes[4] = [10, 10, 5, 20]
-    boxes[5] = [np.nan, 0, 1, 1]
-    found = savedmodel.run(model / "1", files, boxes)
-    np.testing.assert_array_equal(found["valid"], [True, False, False, False, False, False])
-    assert np.isfinite(found["landmarks"]).all() and np.abs(found["landmarks"][1:]).max() == 0
-    alone = savedmodel.run(model / "1", [picture], np.zeros((1, 4)))
-    np.testing.assert_allclose(found["landmarks"][0], alone["landmarks"][0], atol=1e-3)
+@pytest.fixture
+def doubling(tmp_path):
+    """A small SavedModel without warm-up requests."""
+    module = tf.Module()
+    spec = tf.TensorSpec([None], tf.float32, name="x")
+    module.double = tf.function(lambda x: {"landmarks": 2 * x}, input_signature=[spec])
+    tf.saved_model.save(module, str(tmp_path), signatures={"double": module.double})
+    return tmp_path
 
 
-def test_more_rows_than_a_server_has_memory_for_are_refused(model):
-    count = export.MAX_ROWS + 1
-    with pytest.raises(ValueError, match=f"at most {export.MAX_ROWS} images in a request"):
-        savedmodel.run(model / "1", [b""] * count, np.zeros((count, 4)))
+def test_a_warm_up_request_that_fails_refuses_the_model(doubling):
+    numbers = np.ones(3, np.float32)
+    warmup.write(doubling, [("double", {"x": numbers})])
+    np.testing.assert_array_equal(export.examine(doubling)[0]["landmarks"], [2, 2, 2])
+    warmup.write(doubling, [("double", {"x": numbers}), ("double", {"y": numbers})])
+    with pytest.raises(ValueError, match=r"double takes \['x'\], got \['y'\]"):
+        export.examine(doubling)
+    (doubling / warmup.FILE).write_bytes(b"junk")
+    with pytest.raises(ValueError, match="record 1: its length is damaged"):
+        export.examine(doubling)
 
 
-def test_only_stock_float32_ops_without_xla(model):
-    saved = saved_model_pb2.SavedModel.FromString((model / "1/saved_model.pb").read_bytes())
-    graph = saved.meta_graphs[0].graph_def
-    nodes = [*graph.node, *(n for f in graph.library.function for n in f.node_def)]
-    assert not {n.op for n in nodes} & {"PyFunc", "EagerPyFunc", "PyFuncStateless", "XlaLaunch"}
-    assert not any(f.attr["_XlaMustCompile"].b for f in graph.library.function)
-    for signature in export.SIGNATURES:
-        outputs = saved.meta_graphs[0].signature_def[signature].outputs
-        assert {name: tf.dtypes.as_dtype(o.dtype).name for name, o in outputs.items()} == {
-            "landmarks": "float32",
-            "covariance": "float32",
-            "valid": "bool",
-        }
-        assert [d.size for d in outputs["covariance"].tensor_shape.dim] == [-1, 98, 2, 2]
-
-
-def test_a_directory_without_a_model_is_named(tmp_path):
+def test_a_graph_that_would_be_refused_is_not_even_loaded(doubling):
+    module = tf.Module()
+    spec = tf.TensorSpec([None], tf.float32, name="x")
+    module.double = tf.function(lambda x: 2 * x, input_signature=[spec])
+    tf.saved_model.save(module, str(doubling), signatures={"double": module.double})
     with pytest.raises(
-        ValueError, match=r"holds no exported model; make one with .*tfhuber.export"
+        ValueError, match="not fit for TensorFlow Serving: double: output 'output_0'"
     ):
-        savedmodel.find_version(tmp_path)
-    (tmp_path / "1").mkdir()
-    (tmp_path / "1" / "saved_model.pb").write_bytes(b"junk")
-    with pytest.raises(ValueError):
-        savedmodel.run(tmp_path / "1", [b""], [[0] * 4])
-    with pytest.raises(ValueError, match="export the model again"):
-        savedmodel.read_facts(tmp_path / "1")
-    (tmp_path / "1" / "assets.extra").mkdir()
-    (tmp_path / "1" / "assets.extra" / "landmarks.json").write_text(json.dumps({"names": 3}))
-    with pytest.raises(ValueError, match="export the model again"):
-        savedmodel.read_facts(tmp_path / "1")
+        export.examine(doubling)
+
+
+def test_other_numbers_than_the_runs_are_not_published(tiny_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(savedmodel, "fresh_process", this_process)
+    monkeypatch.setattr(export, "_write", lambda directory, *_: (directory / "half").touch())
+    monkeypatch.setattr(export, "examine", lambda _: [])
+
+    def differ(directory, *_):
+        assert directory.parent == tmp_path and directory.name.startswith(".export-")
+        raise ValueError("differs")
+
+    monkeypatch.setattr(export, "_compare", differ)
+    with pytest.raises(ValueError, match="differs"):
+        export.export(tiny_run, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "run", "found", "equal"),
+    [
+        ("landmarks", [[100.0, -50.0]], [[100.00005, -50.0]], True),
+        ("landmarks", [[100.0, -50.0]], [[100.0002, -50.0]], False),
+        ("landmarks", [[100.0, -50.0]], [[np.nan, -50.0]], False),
+        ("covariance", [[100.0, 1e-4]], [[100.005, 2e-4]], True),
+        ("covariance", [[100.0, 1.0]], [[100.0, 1.01]], False),
+        ("json", [b"{}"], [b"{}"], True),
+        ("json", [b"{}"], [b"[]"], False),
+    ],
+)
+def test_what_counts_as_the_same_number(tmp_path, name, run, found, equal):
+    dtype = object if name == "json" else np.float32
+    warmup.write(tmp_path, [("look", {"x": np.ones(1, np.float32)})])
+    functions = {"look": lambda x: {name: tf.constant(run)}}
+    differs = pytest.raises(ValueError, match=f"{name} in look differs from the run's")
+    with contextlib.nullcontext() if equal else differs:
+        export._compare(tmp_path, functions, [{name: np.array(found, dtype)}])
+
+
+def test_the_data_set_may_have_moved_but_must_be_the_runs(tiny_run, tmp_path, face_records):
+    copy = shutil.copytree(tiny_run, tmp_path / "run")
+    values = json.loads((copy / "run.json").read_text())
+    values["config"]["data"]["directory"] = str(tmp_path / "gone")
+    (copy / "run.json").write_text(json.dumps(values))
+    with pytest.raises(ValueError, match="gone holds no manifest") as refused:
+        export.export(copy, tmp_path / "models")
+    assert refused.value.__notes__ == ["--data DIR says where the run's data set is now"]
+    assert not (tmp_path / "models").exists()
+    with pytest.raises(
+        ValueError, match="must hold the landmarks that the run predicts, mpii; got wflw"
+    ):
+        served_examples.read(face_records, landmarks.MPII, 32, 4)
+
+
+def test_examples_are_spread_over_the_split(face_records):
+    found = served_examples.read(face_records, landmarks.WFLW, 32, 5)
+    everything = served_examples.read(face_records, landmarks.WFLW, 32, 256)
+    assert len(everything["box"]) == inputs.open_split(face_records, "test").examples > 10
+    np.testing.assert_array_equal(found["box"], everything["box"][::3])
+
+
+def test_a_number_taken_meanwhile_is_not_overwritten(tmp_path, monkeypatch):
+    for number in ("1", "2"):
+        (tmp_path / number).mkdir()
+        (tmp_path / number / "saved_model.pb").write_bytes(b"theirs")
+    (tmp_path / ".export-x").mkdir()
+    monkeypatch.setattr(export, "_newest_version", lambda _: 0)
+    assert export._publish(tmp_path / ".export-x", tmp_path) == tmp_path / "3"
+    assert (tmp_path / "1/saved_model.pb").read_bytes() == b"theirs"
+
+
+def test_only_what_was_abandoned_long_ago_is_removed(tmp_path):
+    for name, hours in ((".export-old", 25), (".export-new", 1), ("3", 100), (".other", 100)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_bytes(b"")
+        os.utime(tmp_path / name, times=(time.time() - 3600 * hours,) * 2)
+    export._remove_abandoned(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".export-new", ".other", "3"]

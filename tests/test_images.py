@@ -1,4 +1,4 @@
-"""Decoding in a graph never fails a neighbour where stock operations can tell, and boxes are checked."""
+"""Decoding in a graph fails for nothing that a file holds, and boxes are checked."""
 
 import io
 import struct

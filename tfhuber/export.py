@@ -1,156 +1,163 @@
 """Exports a run for TensorFlow Serving: `python -m tfhuber.export --run DIR --output DIR`.
 
-Writes the next numbered version, `OUTPUT/N/`, after a fresh process has loaded it as TensorFlow Serving
-does and got the training side's numbers. It has two signatures with the same inputs and outputs:
-`serving_default` looks at each image, `tta` at the image and its mirror image, fused by maximum
-likelihood.
+Writes the next numbered version, `OUTPUT/N/`, after a fresh process has found nothing in it that
+TensorFlow Serving would refuse, loaded it as that does, replayed its warm-up requests and got the training
+side's numbers. serving/README.md lists its signatures.
 """
 
 import argparse
+import errno
 import os
 import shutil
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
 
-from tfhuber.cli import import_tensorflow, run_main
-from tfhuber.savedmodel import Facts, run_in_fresh_process, write_facts
+from tfhuber import graph_lint, savedmodel, warmup
+from tfhuber.cli import import_tensorflow, progress, run_main
+from tfhuber.files import write_json
 
-__all__ = ["MAX_ROWS", "SIGNATURES", "export", "main", "serving_function"]
+__all__ = ["examine", "export", "main"]
 
-# What each signature makes of an image: the `tta` of `Predictor.predict`.
-SIGNATURES = {"serving_default": "none", "tta": "ml"}
+# TF Serving looks at numbered directories only, so the dot keeps it from loading half a model.
+_ASIDE = ".export-"
+_ABANDONED_SECONDS = 24 * 3600
 
-# What the network needs for a row, tens of megabytes, is the server's to bound, not the client's.
-MAX_ROWS = 256
-
-
-def serving_function(predictor, tta: str = "none"):
-    """The function behind a signature: image files and boxes to positions and covariances.
-
-    Args:
-      predictor: an `inference.Predictor`.
-      tta: as in its `predict`.
-
-    Returns:
-      A `tf.function` from `image_bytes` [N] string (whole JPEG or PNG files) and `box` [N, 4] float32
-      (x0, y0, x1, y1 in original pixels; all zeros: the whole image) to a dict of `landmarks`
-      [N, K, 2] and `covariance` [N, K, 2, 2] in original image pixels, and `valid` [N]: false where the
-      file is no whole JPEG or PNG, or the box is empty, not finite or outside the image; the
-      row's numbers are 0 there. More than `MAX_ROWS` rows are an `InvalidArgumentError`.
-    """
-    import tensorflow as tf
-
-    from tfhuber import geometry, images
-
-    size = predictor.config.model.image_size
-    rule = predictor.landmark_set.square
-
-    def crop(arguments):
-        image, decoded = images.decode(arguments[0])
-        region, h, inside = images.network_crop(image, arguments[1], size, rule)
-        return region, h, decoded & inside
-
-    @tf.function(
-        input_signature=[
-            tf.TensorSpec([None], tf.string, name="image_bytes"),
-            tf.TensorSpec([None, 4], tf.float32, name="box"),
-        ]
-    )
-    def predict(image_bytes, box):
-        few = tf.debugging.assert_less_equal(
-            tf.shape(image_bytes)[0], MAX_ROWS, f"at most {MAX_ROWS} images in a request"
-        )
-        with tf.control_dependencies([few]):
-            image_bytes = tf.identity(image_bytes)
-        crops, to_network, valid = tf.map_fn(
-            crop,
-            (image_bytes, box),
-            fn_output_signature=(
-                tf.TensorSpec([size, size, 3], tf.float32),
-                tf.TensorSpec([3, 3], tf.float32),
-                tf.TensorSpec([], tf.bool),
-            ),
-        )
-        loc, factor = predictor.predict(crops, tta)
-        covariance = predictor.distribution(loc, factor).covariance()
-        to_original = geometry.invert(to_network)
-        landmarks = geometry.apply_map(to_original, loc)
-        covariance = geometry.push_covariance(geometry.jacobian(to_original, loc), covariance)
-        finite = tf.reduce_all(tf.math.is_finite(landmarks), [1, 2])
-        finite &= tf.reduce_all(tf.math.is_finite(covariance), [1, 2, 3])
-        valid &= finite
-        return {
-            "landmarks": tf.where(valid[:, None, None], landmarks, 0.0),
-            "covariance": tf.where(valid[:, None, None, None], covariance, 0.0),
-            "valid": valid,
-        }
-
-    return predict
+# Examples on which the reference of the predicted uncertainty stands, and how many at once.
+_EXAMPLES, _BATCH = 256, 16
 
 
-def export(run: str | Path, output: str | Path, checkpoint: str = "latest") -> Path:
+def export(
+    run: str | Path,
+    output: str | Path,
+    checkpoint: str = "latest",
+    data: str | Path | None = None,
+) -> Path:
     """Writes a run's model as the next version under `output` and returns that version's directory.
 
     Args:
       run: what `tfhuber.train` wrote.
       output: the model's directory, whose numbered subdirectories are its versions.
       checkpoint: "latest" or "best".
+      data: the run's converted data set, if it is not where the run found it.
 
     Raises:
-      ValueError: if the run cannot be loaded, or the written model's numbers are not the run's.
+      ValueError: if the run or its data set cannot be loaded, or the written model is not fit for
+        TensorFlow Serving, or its numbers are not the run's.
     """
-    import keras
-
-    from tfhuber import inference
+    from tfhuber import inference, model_metadata, served_examples, serving_graph
 
     predictor = inference.load_run(run, checkpoint)
-    functions = {name: serving_function(predictor, tta) for name, tta in SIGNATURES.items()}
+    size = predictor.config.model.image_size
+    directory = predictor.config.data.directory if data is None else data
+    try:
+        examples = served_examples.read(directory, predictor.landmark_set, size, _EXAMPLES)
+    except ValueError as error:
+        error.add_note("--data DIR says where the run's data set is now")
+        raise
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
-    # TF Serving looks at numbered directories only, so the dot keeps it from loading half a model.
-    aside = Path(tempfile.mkdtemp(prefix=".export-", dir=output))
+    _remove_abandoned(output)
+    aside = Path(tempfile.mkdtemp(prefix=_ASIDE, dir=output))
     try:
-        # It finds the variables that its endpoints use; to `track` the model would store them twice.
-        archive = keras.export.ExportArchive()
-        for name, function in functions.items():
-            archive.add_endpoint(name, function)
-        archive.write_out(str(aside), verbose=False)
-        landmark_set, delta = predictor.landmark_set, predictor.config.model.delta
-        facts = Facts(landmark_set.names, landmark_set.edges, delta, predictor.config.model.family)
-        write_facts(aside, facts)
-        _prove(aside, functions)
+        # It takes as long to start as the first steps take.
+        with savedmodel.fresh_process() as in_fresh_process:
+            functions = serving_graph.predict_functions(predictor)
+            deviations = _deviations(functions["serving_default"], examples)
+            metadata = model_metadata.describe(predictor, run, checkpoint, deviations)
+            text = model_metadata.text(metadata)
+            functions["metadata"] = serving_graph.metadata_function(text)
+            with progress(total=3, desc="export", unit="step") as steps:
+                _write(aside, functions, metadata, warmup.make(examples))
+                steps.update()
+                found = in_fresh_process(examine, aside)
+                steps.update()
+                _compare(aside, functions, found)
+                steps.update()
         os.chmod(aside, 0o755)
-        target = output / str(_next_version(output))
-        aside.rename(target)
+        return _publish(aside, output)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    return target
 
 
-def _prove(directory: Path, functions: dict) -> None:
-    """Compares the written model, loaded in a fresh process through a v1 Session, with `functions`."""
-    import tensorflow as tf
+def examine(directory: Path) -> list[dict[str, np.ndarray]]:
+    """The answers of a SavedModel to its warm-up requests; ValueError if it could not be served."""
+    graph_lint.check(directory)
+    return savedmodel.answers(directory, warmup.requests(directory))
 
-    noise = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
-    files = [tf.io.encode_jpeg(noise).numpy(), tf.io.encode_png(noise).numpy(), b"no image"]
-    boxes = np.array([[10, 5, 70, 55], [0, 0, 0, 0], [0, 0, 0, 0]], np.float32)
-    found = run_in_fresh_process(directory, files, boxes, list(functions))
-    for signature, function in functions.items():
-        expected = function(tf.constant(files), tf.constant(boxes))
-        for name, value in expected.items():
-            # The least elements of a covariance are the differences of far larger numbers.
-            rounding = 1e-4 + 1e-5 * np.abs(value).max()
-            if not np.allclose(value, found[signature][name], rtol=1e-4, atol=rounding):
+
+def _deviations(function, examples: dict[str, np.ndarray]) -> np.ndarray:
+    """`relative_deviations` [N, K] that the model predicts for examples."""
+    from tfhuber.model_metadata import relative_deviations
+
+    files, boxes = examples["image_bytes"], examples["box"]
+    found = []
+    for start in progress(range(0, len(boxes), _BATCH), desc="examples", unit="batch"):
+        rows = slice(start, start + _BATCH)
+        answer = {name: value.numpy() for name, value in function(files[rows], boxes[rows]).items()}
+        if not answer["valid"].all():
+            raise ValueError("the model's numbers for an example of its data set are not finite")
+        found.append(relative_deviations(answer["covariance"], boxes[rows]))
+    return np.concatenate(found)
+
+
+def _write(directory: Path, functions: dict, metadata: dict, requests: list) -> None:
+    import keras
+
+    # It finds the variables that its endpoints use; to `track` the model would store them twice.
+    archive = keras.export.ExportArchive()
+    for name, function in functions.items():
+        archive.add_endpoint(name, function)
+    archive.write_out(str(directory), verbose=False)
+    warmup.write(directory, requests)
+    write_json(directory / savedmodel.METADATA, metadata, indent=None)
+
+
+def _compare(directory: Path, functions: dict, found: list[dict[str, np.ndarray]]) -> None:
+    """Raises ValueError where the written model's answers to its warm-up requests are not `functions`'."""
+    for (signature, inputs), answer in zip(warmup.requests(directory), found, strict=True):
+        for name, value in functions[signature](**inputs).items():
+            if not _equal(name, value.numpy(), answer[name]):
                 raise ValueError(
                     f"the exported model's {name} in {signature} differs from the run's; "
                     "not published"
                 )
 
 
-def _next_version(output: Path) -> int:
-    return max((int(p.name) for p in output.iterdir() if p.name.isdigit()), default=0) + 1
+def _equal(name: str, expected: np.ndarray, found: np.ndarray) -> bool:
+    if expected.dtype != np.float32:
+        return np.array_equal(expected, found)
+    largest = np.abs(expected).max()
+    if name == "landmarks":
+        return np.allclose(found, expected, rtol=0, atol=1e-4 + 2 * np.spacing(largest))
+    # The least elements of a matrix are the differences of far larger numbers.
+    return np.allclose(found, expected, rtol=1e-4, atol=1e-5 * largest)
+
+
+def _publish(aside: Path, output: Path) -> Path:
+    """Renames a finished version to the next number, which another export may take at the same time."""
+    number = _newest_version(output) + 1
+    while True:
+        try:
+            return aside.rename(output / str(number))
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+                raise
+            number += 1
+
+
+def _newest_version(output: Path) -> int:
+    names = (path.name for path in output.iterdir())
+    return max((int(name) for name in names if name.isascii() and name.isdecimal()), default=0)
+
+
+def _remove_abandoned(output: Path) -> None:
+    """Removes what exports that were killed have left; one that still runs is never that old."""
+    for path in output.glob(f"{_ASIDE}*"):
+        if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def main() -> int:
@@ -159,9 +166,10 @@ def main() -> int:
     parser.add_argument("--run", required=True, help="a directory that tfhuber.train wrote")
     parser.add_argument("--output", required=True, help="the model's directory, e.g. models/wflw")
     parser.add_argument("--checkpoint", choices=("latest", "best"), default="latest")
+    parser.add_argument("--data", help="the converted data set (default: the run's)")
     arguments = parser.parse_args()
     import_tensorflow()
-    target = export(arguments.run, arguments.output, arguments.checkpoint)
+    target = export(arguments.run, arguments.output, arguments.checkpoint, arguments.data)
     print(f"{target}: exported and checked; serve it with")
     print(
         f"  python -m serving.local_server --model_name={target.parent.name} "

@@ -12,44 +12,24 @@ MAX_PIXELS = 100_000_000
 # A box's coordinates and its shorter side beyond which float32 arithmetic would lose its meaning.
 _FURTHEST, _SMALLEST = 1e6, 1e-2
 
+_JPEG = b"\xff\xd8\xff"
 _PNG = b"\x89PNG\r\n\x1a\n"
-_PNG_END = b"IEND\xaeB`\x82"
 
 
 def decode(image_bytes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """The image [H, W, 3] uint8 of a JPEG or PNG file, and whether the file was whole.
+    """The image [H, W, 3] uint8 of a JPEG or PNG file, and whether it could be decoded.
 
-    What can be seen to be neither, cut short or larger than `MAX_PIXELS` is not decoded: the image is
-    then one black pixel and the second result false. (Stock operations have no way to catch a
-    decoder's error, so a file damaged in its middle still raises `InvalidArgumentError`.) EXIF orientation
-    is not applied. Grey images become RGB; an alpha channel is dropped.
+    What is neither, cut short, damaged so that its decoder gives up, or larger than `MAX_PIXELS` is no
+    error: the image is then one black pixel and the second result false. EXIF orientation is not
+    applied. Grey and CMYK images become RGB; of 16 bits the upper ones are kept, and no alpha channel.
 
     Args:
       image_bytes: scalar string.
     """
-    start = tf.strings.substr(image_bytes, 0, 24)
-    tail = _tail(image_bytes)
-
-    def jpeg():
-        shape = tf.cast(tf.image.extract_jpeg_shape(image_bytes, tf.int32), tf.int64)
-        return _if_allowed(
-            shape[0] * shape[1],
-            # Truncation has been looked for; damage inside is decoded as far as it goes.
-            lambda: tf.io.decode_jpeg(
-                image_bytes, channels=3, try_recover_truncated=True, acceptable_fraction=0.0
-            ),
-        )
-
-    def png():
-        header = tf.cast(tf.io.decode_raw(start, tf.uint8), tf.int64)[16:24]
-        sides = tf.reduce_sum(tf.reshape(header, [2, 4]) * [1 << 24, 1 << 16, 1 << 8, 1], 1)
-        return _if_allowed(sides[0] * sides[1], lambda: tf.io.decode_png(image_bytes, channels=3))
-
-    is_jpeg = (tf.strings.substr(start, 0, 3) == b"\xff\xd8\xff") & _contains(tail, b"\xff\xd9")
-    is_png = (tf.strings.substr(start, 0, 8) == _PNG) & _contains(tail, _PNG_END)
-    image, whole = tf.cond(is_jpeg, jpeg, lambda: tf.cond(is_png, png, _nothing))
-    image.set_shape([None, None, 3])
-    return image, whole
+    # No operation catches another's error, but a data set can go on after it: without its one element.
+    decoded = tf.data.Dataset.from_tensors(image_bytes).map(lambda data: (_decoded(data), True))
+    otherwise = tf.data.Dataset.from_tensors((tf.zeros([1, 1, 3], tf.uint8), False))
+    return decoded.ignore_errors().concatenate(otherwise).take(1).get_single_element()
 
 
 def network_crop(
@@ -99,24 +79,24 @@ def _span(low, high, length):
     return tf.cast(first, tf.int32), tf.cast(last, tf.int32)
 
 
-def _nothing():
-    return tf.zeros([1, 1, 3], tf.uint8), tf.constant(False)
+def _decoded(image_bytes):
+    """The image [H, W, 3] of a JPEG or PNG file; raises where there is none."""
+    start = tf.strings.substr(image_bytes, 0, 24)
 
+    def if_allowed(width, height):
+        # Of nothing, a decoder makes an error.
+        allowed = tf.cast(width, tf.int64) * tf.cast(height, tf.int64) <= MAX_PIXELS
+        return tf.where(allowed, image_bytes, b"")
 
-def _if_allowed(pixels, decoder):
-    allowed = (pixels > 0) & (pixels <= MAX_PIXELS)
-    return tf.cond(allowed, lambda: (decoder(), tf.constant(True)), _nothing)
+    def jpeg():
+        shape = tf.io.extract_jpeg_shape(image_bytes)
+        return tf.io.decode_jpeg(if_allowed(shape[1], shape[0]), channels=3)
 
+    def png():
+        sides = tf.io.decode_raw(start, tf.int32, little_endian=False)[4:6]
+        is_png = tf.equal(tf.strings.substr(start, 0, 8), _PNG)
+        data = tf.where(is_png, if_allowed(sides[0], sides[1]), b"")
+        return tf.io.decode_png(data, channels=3)
 
-def _tail(image_bytes: tf.Tensor) -> tf.Tensor:
-    """The last bytes of the file; cameras and editors append a little after the end marker."""
-    length = tf.strings.length(image_bytes)
-    kept = tf.minimum(length, 4096)
-    return tf.io.decode_raw(tf.strings.substr(image_bytes, length - kept, kept), tf.uint8)
-
-
-def _contains(values: tf.Tensor, pattern: bytes) -> tf.Tensor:
-    """Whether the bytes `values` [n] hold `pattern`."""
-    count = tf.maximum(tf.size(values) - len(pattern) + 1, 0)
-    matches = [values[i : i + count] == byte for i, byte in enumerate(pattern)]
-    return tf.reduce_any(tf.reduce_all(tf.stack(matches), axis=0))
+    is_jpeg = tf.equal(tf.strings.substr(start, 0, 3), _JPEG)
+    return tf.ensure_shape(tf.cond(is_jpeg, jpeg, png), [None, None, 3])

@@ -1,20 +1,22 @@
 """Runs an exported model the way TensorFlow Serving's C++ loader does: through a v1 Session."""
 
 import concurrent.futures
+import contextlib
 import multiprocessing
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from tfhuber.cli import import_tensorflow
-from tfhuber.files import read_json, reason, write_json
+from tfhuber.files import read_json, reason
 from tfhuber.overlay import FAMILIES
 
-__all__ = ["Facts", "find_version", "read_facts", "run", "run_in_fresh_process", "write_facts"]
+__all__ = ["METADATA", "Facts", "answers", "find_version", "fresh_process", "read_facts", "run"]
 
-_FACTS = "assets.extra/landmarks.json"
+# What a model says of itself lies where TensorFlow Serving leaves files alone.
+METADATA = "assets.extra/model.json"
 
 
 def find_version(directory: str | Path) -> Path:
@@ -41,13 +43,25 @@ def find_version(directory: str | Path) -> Path:
 def run(
     directory: str | Path, image_bytes: list[bytes], boxes, signature: str = "serving_default"
 ) -> dict[str, np.ndarray]:
-    """The outputs of a signature: `landmarks`, `covariance` (original pixels) and `valid`.
+    """The outputs of a signature for image files, in original pixels: `landmarks`, `covariance`, ...
 
     Args:
       directory: the SavedModel itself.
       image_bytes: N whole JPEG or PNG files.
       boxes: [N, 4] x0, y0, x1, y1 in original pixels; all zeros: the whole image.
       signature: "serving_default", or "tta" for each image fused with its mirror image.
+
+    Raises:
+      ValueError: as `answers`.
+    """
+    inputs = {"image_bytes": np.array(image_bytes, object), "box": np.asarray(boxes, np.float32)}
+    return answers(directory, [(signature, inputs)])[0]
+
+
+def answers(
+    directory: str | Path, requests: Iterable[tuple[str, Mapping[str, np.ndarray]]]
+) -> list[dict[str, np.ndarray]]:
+    """All outputs by name for each request to a SavedModel: a signature and its inputs by name.
 
     Raises:
       ValueError: if the directory holds no such model, it has no such signature, or it cannot take
@@ -59,30 +73,41 @@ def run(
     with graph.as_default(), tf.compat.v1.Session(graph=graph) as session:
         try:
             meta = tf.compat.v1.saved_model.load(session, ["serve"], str(directory))
-            if signature not in meta.signature_def:
-                raise ValueError(
-                    f"{directory} has no signature {signature!r}; export the model again"
-                )
-            definition = meta.signature_def[signature]
-            feeds = {
-                definition.inputs["image_bytes"].name: np.array(image_bytes, object),
-                definition.inputs["box"].name: np.asarray(boxes, np.float32),
-            }
-            names = ("landmarks", "covariance", "valid")
-            fetches = {name: definition.outputs[name].name for name in names}
-            return session.run(fetches, feeds)
-        except (KeyError, OSError, tf.errors.OpError, RuntimeError) as error:
+            return [_answer(session, meta.signature_def, *request) for request in requests]
+        except (KeyError, OSError, tf.errors.OpError, RuntimeError, ValueError) as error:
             raise ValueError(f"{directory}: {reason(error)}") from error
 
 
-def run_in_fresh_process(
-    directory: str | Path, image_bytes: list[bytes], boxes, signatures: Sequence[str]
-) -> dict[str, dict[str, np.ndarray]]:
-    """`run` for each signature in a new Python process, which shares nothing with the model's maker."""
+def _answer(session, signatures, signature: str, inputs: Mapping) -> dict[str, np.ndarray]:
+    if signature not in signatures:
+        raise ValueError(f"it has no signature {signature!r}; export the model again")
+    definition = signatures[signature]
+    if set(inputs) != set(definition.inputs):
+        raise ValueError(f"{signature} takes {sorted(definition.inputs)}, got {sorted(inputs)}")
+    feeds = {definition.inputs[name].name: value for name, value in inputs.items()}
+    fetches = {name: output.name for name, output in definition.outputs.items()}
+    return session.run(fetches, feeds)
+
+
+@contextlib.contextmanager
+def fresh_process() -> Iterator[Callable]:
+    """A new Python process with nothing but TensorFlow in it, which starts at once in the background.
+
+    Yields:
+      A function that calls its first argument with the others there, and returns or raises what that
+      does; ValueError if the process dies of it.
+    """
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(1, context, import_tensorflow) as pool:
-        futures = {s: pool.submit(run, directory, image_bytes, boxes, s) for s in signatures}
-        return {signature: future.result() for signature, future in futures.items()}
+        pool.submit(int)
+
+        def call(function: Callable, *arguments):
+            try:
+                return pool.submit(function, *arguments).result()
+            except concurrent.futures.BrokenExecutor as error:
+                raise ValueError("the process that loaded the model has died") from error
+
+        yield call
 
 
 @dataclass(frozen=True)
@@ -93,7 +118,7 @@ class Facts:
       names: of its K landmarks.
       edges: pairs of landmarks to join when drawn.
       delta: the knee of its distributions if they are Huber's.
-      family: of its distributions, one of `overlay.FAMILIES`; models without it are Huber's.
+      family: of its distributions, one of `overlay.FAMILIES`.
     """
 
     names: list[str]
@@ -102,24 +127,18 @@ class Facts:
     family: str = "huber"
 
 
-def write_facts(directory: Path, facts: Facts) -> None:
-    """Puts the facts beside a model, where TF Serving leaves files alone."""
-    (directory / _FACTS).parent.mkdir(exist_ok=True)
-    write_json(directory / _FACTS, asdict(facts), indent=None)
-
-
 def read_facts(directory: Path) -> Facts:
     """The facts of an exported model; ValueError if they are not there."""
-    path = directory / _FACTS
+    path = directory / METADATA
     try:
         values = read_json(path)
-        edges = [(int(i), int(j)) for i, j in values["edges"]]
-        names = [str(name) for name in values["names"]]
+        landmark_set = values["landmark_set"]
+        edges = [(int(i), int(j)) for i, j in landmark_set["edges"]]
+        names = [str(name) for name in landmark_set["names"]]
         if not all(0 <= i < len(names) for edge in edges for i in edge):
             raise ValueError("its edges join landmarks that have no name")
-        family = values.get("family", Facts.family)
-        if family not in FAMILIES:
-            raise ValueError(f"its distributions are of an unknown family, {family!r}")
-        return Facts(names, edges, float(values["delta"]), family)
+        if values["family"] not in FAMILIES:
+            raise ValueError(f"its distributions are of an unknown family, {values['family']!r}")
+        return Facts(names, edges, float(values["delta"]), values["family"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} cannot be read ({error}); export the model again") from error

@@ -1,0 +1,156 @@
+"""Warm-up requests: what TensorFlow Serving replays before a version serves, so that no client waits.
+
+They lie in a SavedModel's `assets.extra/tf_serving_warmup_requests`, a TFRecord of `PredictionLog`s.
+"""
+
+import struct
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+import google_crc32c
+import numpy as np
+
+__all__ = ["FILE", "MAX_RECORDS", "make", "requests", "write"]
+
+FILE = "assets.extra/tf_serving_warmup_requests"
+
+# TensorFlow Serving's own bound; the bytes are ours: a damaged length must not become an allocation.
+MAX_RECORDS = 1000
+_MAX_BYTES = 1 << 28
+
+# One alone and a few together: convolutions prepare themselves for each size of a batch.
+_BATCHES = (1, 4)
+
+Request = tuple[str, Mapping[str, np.ndarray]]
+
+
+def make(examples: Mapping[str, np.ndarray]) -> list[Request]:
+    """Requests for each of an exported model's signatures: of one row, and of a few.
+
+    Args:
+      examples: `image_bytes` [N] files, `box` [N, 4] in their pixels and `image` [N, S, S, 3] uint8
+        network crops; N is 1 at least.
+    """
+    image_bytes, box, image = (examples[name] for name in ("image_bytes", "box", "image"))
+    batches = sorted({min(batch, len(box)) for batch in _BATCHES})
+    found: list[Request] = []
+    for rows in map(slice, batches):
+        files = {"image_bytes": image_bytes[rows], "box": box[rows]}
+        found += [("serving_default", files), ("tta", files), ("tensor", {"image": image[rows]})]
+    return [*found, ("metadata", {"query": np.array([b""], object)})]
+
+
+def write(directory: Path, records: Iterable[Request]) -> None:
+    """Writes the warm-up requests of the SavedModel in a directory.
+
+    Args:
+      directory: the SavedModel's.
+      records: signatures with their inputs, by name.
+
+    Raises:
+      ValueError: if there are more than `MAX_RECORDS`.
+      OSError: if the file cannot be written.
+    """
+    records = list(records)
+    if len(records) > MAX_RECORDS:
+        raise ValueError(f"records must be {MAX_RECORDS} at most, got {len(records)}")
+    (directory / FILE).parent.mkdir(exist_ok=True)
+    with (directory / FILE).open("wb") as file:
+        for signature, inputs in records:
+            file.write(_framed(_log(signature, inputs).SerializeToString()))
+
+
+def requests(directory: str | Path) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+    """Yields each warm-up request of a SavedModel: the signature and its inputs by name.
+
+    Nothing, if it has none. Strings are arrays of `bytes` with dtype object.
+
+    Raises:
+      ValueError: naming the record and what is wrong with it: its bytes or its length are damaged, it
+        is no request to predict, or it is beyond the bounds.
+      OSError: if the file cannot be read.
+    """
+    path = Path(directory) / FILE
+    if not path.exists():
+        return
+    for number, record in enumerate(_records(path), 1):
+        if number > MAX_RECORDS:
+            raise ValueError(f"{path} holds more than {MAX_RECORDS} records")
+        try:
+            yield _request(record)
+        except ValueError as error:
+            raise ValueError(f"{path}, record {number}: {error}") from error
+
+
+def _log(signature: str, inputs: Mapping[str, np.ndarray]):
+    import tensorflow as tf
+    from tensorflow_serving.apis import prediction_log_pb2
+
+    log = prediction_log_pb2.PredictionLog()
+    request = log.predict_log.request
+    # Which model it is, the server knows.
+    request.model_spec.signature_name = signature
+    for name, value in inputs.items():
+        request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
+    return log
+
+
+def _request(record: bytes) -> tuple[str, dict[str, np.ndarray]]:
+    from google.protobuf.message import DecodeError
+    from tensorflow_serving.apis import prediction_log_pb2
+
+    try:
+        log = prediction_log_pb2.PredictionLog.FromString(record)
+    except DecodeError as error:
+        raise ValueError(f"it is no PredictionLog ({error})") from error
+    kind = log.WhichOneof("log_type")
+    if kind != "predict_log":
+        raise ValueError(f"it must be a predict_log, got {kind}")
+    request = log.predict_log.request
+    signature = request.model_spec.signature_name or "serving_default"
+    return signature, {name: _array(request.inputs[name], name) for name in sorted(request.inputs)}
+
+
+def _array(proto, name: str) -> np.ndarray:
+    """A tensor's values; ValueError if there are not as many as it claims, or too many."""
+    import tensorflow as tf
+
+    try:
+        shape = tf.TensorShape(proto.tensor_shape)
+        dtype = tf.dtypes.as_dtype(proto.dtype)
+        claimed = shape.num_elements() if shape.is_fully_defined() else None
+        # A single value may stand for all, so that a few bytes could claim any amount of memory.
+        if claimed is None or claimed * max(dtype.size or 0, 1) > _MAX_BYTES:
+            raise ValueError(f"its shape is {shape}")
+        return tf.make_ndarray(proto)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"input {name!r} cannot be read ({error})") from error
+
+
+def _records(path: Path) -> Iterator[bytes]:
+    """The records of a TFRecord file, both checksums of each compared."""
+    with path.open("rb") as file:
+        number = 0
+        while header := file.read(12):
+            number += 1
+            where = f"{path}, record {number}"
+            length = header[:8]
+            if len(header) < 12 or _masked_crc(length) != header[8:]:
+                raise ValueError(f"{where}: its length is damaged")
+            (size,) = struct.unpack("<Q", length)
+            if size > _MAX_BYTES:
+                raise ValueError(f"{where} claims {size:,} bytes")
+            body = file.read(size + 4)
+            if len(body) < size + 4 or _masked_crc(body[:-4]) != body[-4:]:
+                raise ValueError(f"{where}: its content is damaged or cut short")
+            yield body[:-4]
+
+
+def _framed(record: bytes) -> bytes:
+    length = struct.pack("<Q", len(record))
+    return length + _masked_crc(length) + record + _masked_crc(record)
+
+
+def _masked_crc(data: bytes) -> bytes:
+    crc = google_crc32c.value(data)
+    return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
