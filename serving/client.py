@@ -1,186 +1,297 @@
-"""Asks a model server for the landmarks of a photograph over REST, and draws them on it.
+"""Asks a model server for the landmarks of pictures, and writes them down or draws them.
 
     python -m serving.client photo.jpg --box 40,30,210,220 --output overlay.png
+    python -m serving.client folder/ --boxes boxes.csv --jsonl found.jsonl --overlay drawn/
+    python -m serving.client clip.mp4 --csv found.csv --overlay drawn.mp4
 
-The server is TensorFlow Serving or `serving.local_server`; TensorFlow itself is not needed here.
-Positions are pixels of the image as it is stored: TensorFlow ignores an EXIF orientation, so a
-photograph that viewers turn upright is given to the model, and drawn, unturned.
+The server is TensorFlow Serving or `serving.local_server`; TensorFlow itself is not needed here, except
+for `--grpc`. Positions are pixels of the image as it is stored: TensorFlow ignores an EXIF orientation,
+so a photograph that viewers turn upright is given to the model, and drawn, unturned.
 """
 
 import argparse
-import base64
-import json
-from collections.abc import Sequence
+import contextlib
+import sys
+import time
+from pathlib import Path
 
-import httpx
 import numpy as np
 
+from serving.landmark_client import MAX_ROWS, LandmarkClient, ServerError
+from serving.many import Answer, ask_many
+from serving.measurements import Drift, box_area
+from serving.rest_client import Client
+from serving.results import Csv, JsonLines, OverlayFolder, OverlayVideo, Writer, overlay_name
+from serving.sources import VIDEO_SUFFIXES, Boxes, Files, Video, find_files, read_boxes
 from tfhuber import pictures
-from tfhuber.cli import run_main
-from tfhuber.landmarks import by_count
+from tfhuber.cli import import_tensorflow, progress, run_main
+from tfhuber.painter import Painter
 from tfhuber.savedmodel import Facts
 
-__all__ = ["Client", "ServerError", "main"]
+__all__ = ["Client", "LandmarkClient", "ServerError", "main"]
 
-
-class ServerError(ValueError):
-    """A server's answer that is no prediction.
-
-    Attributes:
-      status: the HTTP status.
-    """
-
-    def __init__(self, message: str, status: int):
-        super().__init__(message)
-        self.status = status
-
-
-class Client:
-    """A landmark model behind TensorFlow Serving's REST API; a context manager, or call `close`.
-
-    Example:
-      >>> with Client("http://localhost:8501", "wflw") as client:
-      ...     found = client.predict([Path("photo.jpg").read_bytes()])
-      >>> found["landmarks"].shape
-      (1, 98, 2)
-
-    Args:
-      url: where the server is, without a path.
-      model: the name under which it serves the model.
-      timeout: seconds to wait for an answer.
-    """
-
-    def __init__(
-        self, url: str = "http://localhost:8501", model: str = "wflw", *, timeout: float = 60.0
-    ):
-        self.url = url.rstrip("/")
-        self.model = model
-        try:
-            target = httpx.URL(f"{self.url}/v1/models/{model}:predict")
-        except httpx.InvalidURL as error:
-            raise ValueError(f"{url} is no URL: {error}") from None
-        if target.scheme not in ("http", "https") or not target.host:
-            raise ValueError(f"{url} is no URL such as http://localhost:8501")
-        self._target = target
-        self._http = httpx.Client(timeout=httpx.Timeout(timeout, connect=5.0))
-
-    def close(self) -> None:
-        """Closes the connections that are kept between calls."""
-        self._http.close()
-
-    def __enter__(self) -> "Client":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def predict(
-        self,
-        images: Sequence[bytes],
-        boxes: np.ndarray | Sequence | None = None,
-        signature: str = "serving_default",
-    ) -> dict[str, np.ndarray]:
-        """Returns landmarks and covariances in pixels of the original images.
-
-        Args:
-          images: N whole JPEG or PNG files.
-          boxes: [N, 4] the part of each image to look at, (x0, y0, x1, y1) in its pixels; None, or
-            zeros, for the whole of an image.
-          signature: "serving_default", or "tta" for each image fused with its mirror image.
-
-        Returns:
-          `landmarks` [N, K, 2] float32 (x, y); `covariance` [N, K, 2, 2] float32 in square pixels;
-          `valid` [N] bool, False where the server could not decode an image.
-
-        Raises:
-          ValueError: if `boxes` is not [N, 4].
-          ServerError: the server answered with an error, or not like a landmark model.
-          ConnectionError: nobody answers at the URL.
-          TimeoutError: no answer came in time.
-        """
-        boxes = np.zeros((len(images), 4)) if boxes is None else np.asarray(boxes, np.float64)
-        if boxes.shape != (len(images), 4):
-            raise ValueError(
-                f"boxes must be [{len(images)}, 4], one for each image; got {boxes.shape}"
-            )
-        encoded = [{"b64": base64.b64encode(image).decode()} for image in images]
-        inputs = {"image_bytes": encoded, "box": boxes.tolist()}
-        outputs = self._post({"signature_name": signature, "inputs": inputs})
-        fault = ServerError(
-            f"{self.model} at {self.url} answers, but not with landmarks, covariance and valid", 200
-        )
-        try:
-            found = {
-                "landmarks": np.asarray(outputs["landmarks"], np.float32),
-                "covariance": np.asarray(outputs["covariance"], np.float32),
-                "valid": np.asarray(outputs["valid"], bool),
-            }
-        except (KeyError, TypeError, ValueError):
-            raise fault from None
-        points = (len(images), *found["landmarks"].shape[1:2])
-        shapes = {"landmarks": (*points, 2), "covariance": (*points, 2, 2), "valid": points[:1]}
-        if any(array.shape != shapes[name] for name, array in found.items()):
-            raise fault
-        return found
-
-    def _post(self, body: dict) -> object:
-        try:
-            response = self._http.post(self._target, content=json.dumps(body))
-        except httpx.TimeoutException as error:
-            raise TimeoutError(f"no answer from {self.url} in time: {error}") from None
-        except (httpx.TransportError, UnicodeError) as error:  # a host's name may be unwritable
-            raise ConnectionError(
-                f"no server at {self.url} ({error}); start one with "
-                f"`python -m serving.local_server --model_name={self.model} --model_base_path=DIR "
-                f"--rest_api_port={self._target.port or 80}`"
-            ) from None
-        try:
-            answer = response.json()
-            reason = answer.get("error")
-        except (ValueError, AttributeError, RecursionError):
-            answer, reason = {}, None
-        if response.is_error or "outputs" not in answer:
-            nothing = response.reason_phrase if response.is_error else "an answer without outputs"
-            reason = reason or nothing
-            raise ServerError(
-                f"{self.url} answered {response.status_code}: {reason}", response.status_code
-            )
-        return answer["outputs"]
+# So many failures, and files that are no pictures, are named; the others are only counted.
+_MOST_NAMED = 10
 
 
 def main() -> int:
-    """The command line."""
+    """The command line: 0 if all went well, 1 if some pictures failed."""
+    parser, arguments = _parse()
+    if arguments.output or arguments.json:
+        if len(arguments.sources) > 1 or not _is_picture(arguments.sources[0]):
+            parser.error("--output and --json are for one picture; use --overlay, --jsonl or --csv")
+        return _ask_about_one(arguments)
+    if not (arguments.jsonl or arguments.csv or arguments.overlay):
+        parser.error(
+            "nothing to write: give --output, --json or both for one picture, "
+            "--jsonl, --csv or --overlay for any number"
+        )
+    return _ask_about_many(arguments)
+
+
+def _parse() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
     parser = argparse.ArgumentParser(
         prog="python -m serving.client",
-        description="Finds the landmarks of a photograph with a model server, and draws them.",
+        description="Finds the landmarks of pictures with a model server.",
+        epilog="The exit status is 1 if some of several pictures failed, and 2 on an error.",
     )
-    parser.add_argument(
+    add = parser.add_argument
+    add(
+        "sources",
+        nargs="+",
+        type=Path,
+        metavar="SOURCE",
+        help="JPEG or PNG files, folders of them, or a video",
+    )
+    pictures.add_options(parser)
+    add(
+        "--boxes",
+        type=Path,
+        metavar="FILE",
+        help="a box for each picture: lines of NAME,X0,Y0,X1,Y1, with a frame's number from 0 for a "
+        'name in a video; or, in a .jsonl, of {"source": NAME or "frame": NUMBER, "box": [...]}',
+    )
+    add("--recursive", action="store_true", help="look into the folders within a folder too")
+    add("--jsonl", type=Path, help="a file for a line of JSON for each picture")
+    add("--csv", type=Path, help="a file for a row of x, y, sxx, sxy, syy for each landmark")
+    add(
+        "--overlay",
+        type=Path,
+        help="where drawn pictures go: a folder, or, for a video, a file ending in .mp4",
+    )
+    server = parser.add_argument_group("server")
+    where = server.add_mutually_exclusive_group()
+    where.add_argument(
         "--url",
         default="http://localhost:8501",
         help="TensorFlow Serving's or the local server's (default: %(default)s)",
     )
-    parser.add_argument(
+    where.add_argument("--grpc", metavar="HOST:PORT", help="ask over gRPC instead of REST")
+    server.add_argument(
         "--model", default="wflw", help="the name it is served under (default: %(default)s)"
     )
-    parser.add_argument(
+    which = server.add_mutually_exclusive_group()
+    which.add_argument("--version", type=int, help="the model's version (default: the latest)")
+    which.add_argument("--label", help="the label of a version, such as stable")
+    server.add_argument(
         "--tta", action="store_true", help="fuse with the prediction for the mirror image"
     )
-    arguments, image_bytes, image, box = pictures.read_arguments(parser)
-    with Client(arguments.url, arguments.model) as client:
-        signature = "tta" if arguments.tta else "serving_default"
-        found = client.predict([image_bytes], None if box is None else [box], signature)
-    if not found["valid"].all():
-        fault = f"the server could not decode {arguments.image}"
-        if box is not None:
-            fault += ", or --box is too small or too far away"
-        raise ValueError(fault)
+    server.add_argument(
+        "--batch",
+        type=int,
+        default=8,
+        help=f"pictures in a request, at most {MAX_ROWS} (default: %(default)s)",
+    )
+    server.add_argument(
+        "--parallel", type=int, default=2, help="requests at a time (default: %(default)s)"
+    )
+    server.add_argument(
+        "--timeout", type=float, default=60.0, help="seconds for an answer (default: %(default)g)"
+    )
+    server.add_argument(
+        "--retries",
+        type=int,
+        default=3,
+        help="how often to ask again where a server is busy or away (default: %(default)s)",
+    )
+    return parser, parser.parse_args()
+
+
+def _connect(arguments: argparse.Namespace) -> LandmarkClient:
+    options = {
+        name: getattr(arguments, name) for name in ("version", "label", "timeout", "retries")
+    }
+    if arguments.grpc is None:
+        return Client(arguments.url, arguments.model, **options)
+    import_tensorflow()
+    from serving.grpc_client import GrpcClient
+
+    return GrpcClient(arguments.grpc, arguments.model, **options)
+
+
+def _signature(arguments: argparse.Namespace) -> str:
+    return "tta" if arguments.tta else "serving_default"
+
+
+def _facts(metadata: dict) -> Facts:
+    landmark_set = metadata["landmark_set"]
+    edges = [(int(i), int(j)) for i, j in landmark_set["edges"]]
+    return Facts(landmark_set["names"], edges, metadata["delta"], metadata["family"])
+
+
+def _ask_about_one(arguments: argparse.Namespace) -> int:
+    (path,) = arguments.sources
+    image_bytes, image = pictures.read_image(path)
+    box = _boxes(arguments, image.size).of(str(path), path.name)
+    with _connect(arguments) as client:
+        boxes = None if box is None else [box]
+        found = client.predict([image_bytes], boxes, _signature(arguments))
+        if not found["valid"].all():
+            fault = f"the server could not decode {path}"
+            if box is not None:
+                fault += ", or --box is too small or too far away"
+            raise ValueError(fault)
+        facts = _facts(client.metadata())
     landmarks, covariance = found["landmarks"][0], found["covariance"][0]
-    # REST carries numbers alone: names and edges are those of the landmark set of that size.
-    known = by_count(len(landmarks))
-    names = list(known.names) if known else [str(i) for i in range(len(landmarks))]
-    facts = Facts(names, list(known.edges) if known else [], delta=1.0)
     print(pictures.write_result(arguments, image, landmarks, covariance, box, facts))
     return 0
+
+
+def _ask_about_many(arguments: argparse.Namespace) -> int:
+    source = _source(arguments)
+    _check_outputs(arguments, source)
+    with contextlib.ExitStack() as stack:
+        client = stack.enter_context(_connect(arguments))
+        metadata = client.metadata()
+        client.landmark_count(_signature(arguments))  # no picture is to blame if it has none
+        facts = _facts(metadata)
+        writers = [stack.enter_context(writer) for writer in _writers(arguments, source, facts)]
+        draw = next((writer.draw for writer in writers if hasattr(writer, "draw")), None)
+        bar = stack.enter_context(
+            progress(total=source.count, desc=arguments.model, unit=f" {source.unit}")
+        )
+        summary = _Summary(source, Drift.of(metadata))
+        answers = ask_many(
+            client,
+            source,
+            signature=_signature(arguments),
+            batch=arguments.batch,
+            parallel=arguments.parallel,
+            draw=draw,
+        )
+        stack.enter_context(contextlib.closing(answers))
+        for answer in answers:
+            for writer in writers:
+                writer.write(answer)
+            summary.add(answer)
+            bar.update()
+    summary.print([writer.path for writer in writers])
+    return 1 if summary.failures else 0
+
+
+class _Summary:
+    """Counts what has come back, and says so at the end."""
+
+    def __init__(self, source: Files | Video, drift: Drift | None):
+        self.failures = 0
+        self._source = source
+        self._drift = drift
+        self._named: list[str] = []
+        self._count = 0
+        self._deviations: list[float] = []
+        self._started = time.monotonic()
+
+    def add(self, answer: Answer) -> None:
+        self._count += 1
+        picture = answer.picture
+        if answer.error is not None:
+            self.failures += 1
+            if len(self._named) < _MOST_NAMED:
+                frame = "" if picture.number is None else f", frame {picture.number}"
+                self._named.append(f"{picture.source}{frame}: {answer.error}")
+            return
+        trace = np.trace(answer.covariance, axis1=1, axis2=2)
+        self._deviations.append(float(np.median(np.sqrt(trace / 2))))
+        if self._drift:
+            self._drift.add(answer.covariance, box_area(picture.box, picture.size))
+
+    def print(self, paths: list[Path]) -> None:
+        seconds = time.monotonic() - self._started
+        for line in self._named:
+            print(f"failed: {line}", file=sys.stderr)
+        if self.failures > len(self._named):
+            print(f"failed: {self.failures - len(self._named)} more", file=sys.stderr)
+        if self._source.turned:
+            print(
+                f"note: viewers are asked to turn {self._source.turned} of the {self._source.unit} "
+                "or the video; the model sees pixels as stored, and so do the results",
+                file=sys.stderr,
+            )
+        # Results that go to a pipe leave this to stderr.
+        out = sys.stdout if all(path.is_dir() or path.is_file() for path in paths) else sys.stderr
+        line = f"{self._count - self.failures} of {self._count} {self._source.unit}"
+        line += f" in {seconds:.2f} seconds"
+        if self._deviations:
+            line += f", median standard deviation {np.median(self._deviations):.2f} pixels"
+        print(f"{line}; wrote {' and '.join(map(str, paths))}", file=out)
+        if self._drift and self._drift.landmarks:
+            print(self._drift.describe(), file=out)
+
+
+def _source(arguments: argparse.Namespace) -> Files | Video:
+    """What to ask about, opened."""
+    paths, boxes = arguments.sources, _boxes(arguments)
+    if any(path.suffix.lower() in VIDEO_SUFFIXES for path in paths):
+        if len(paths) > 1:
+            raise ValueError(f"a video must be the only source, got {len(paths)}")
+        return Video(paths[0], boxes)
+    files, others = find_files(paths, arguments.recursive)
+    if others:
+        names = ", ".join(map(str, others[:_MOST_NAMED])) + ", ..." * (len(others) > _MOST_NAMED)
+        print(f"note: left out {len(others)} files that are no pictures: {names}", file=sys.stderr)
+    return Files(files, boxes)
+
+
+def _writers(arguments: argparse.Namespace, source: Files | Video, facts: Facts) -> list[Writer]:
+    writers: list[Writer] = []
+    if arguments.jsonl:
+        writers.append(JsonLines(arguments.jsonl))
+    if arguments.csv:
+        writers.append(Csv(arguments.csv, facts.names))
+    if arguments.overlay:
+        painter = Painter(facts.edges, family=facts.family, delta=facts.delta)
+        if arguments.overlay.suffix.lower() in VIDEO_SUFFIXES:
+            writers.append(OverlayVideo(arguments.overlay, painter, source))
+        else:
+            writers.append(OverlayFolder(arguments.overlay, painter))
+    return writers
+
+
+def _check_outputs(arguments: argparse.Namespace, source: Files | Video) -> None:
+    """Refuses to write over what is read."""
+    overlay = arguments.overlay
+    written = [path for path in (arguments.jsonl, arguments.csv, overlay) if path]
+    if isinstance(source, Files):
+        if overlay and overlay.suffix.lower() in VIDEO_SUFFIXES:
+            raise ValueError(f"--overlay {overlay} is a video; pictures are drawn into a folder")
+        read = list(source.paths.values())
+        if overlay:
+            written += [overlay / overlay_name(name) for name in source.paths]
+    else:
+        if overlay and overlay.suffix and overlay.suffix.lower() != ".mp4":
+            raise ValueError(f"--overlay {overlay} must end in .mp4, or be a folder")
+        read = [source.path]
+    for path in {path.resolve() for path in written} & {path.resolve() for path in read}:
+        raise ValueError(f"{path} would be written over; choose another place for the results")
+
+
+def _is_picture(path: Path) -> bool:
+    return not path.is_dir() and path.suffix.lower() not in VIDEO_SUFFIXES
+
+
+def _boxes(arguments: argparse.Namespace, size: tuple[int, int] | None = None) -> Boxes:
+    default = None if arguments.box is None else pictures.parse_box(arguments.box, size)
+    return Boxes(default, None if arguments.boxes is None else read_boxes(arguments.boxes))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
 """What the two commands that predict on one picture share: its file, its box, and the result's files."""
 
 import argparse
+import contextlib
 import io
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +14,36 @@ from PIL import Image, UnidentifiedImageError
 from tfhuber.files import write_json
 from tfhuber.savedmodel import Facts
 
-__all__ = ["parse_box", "read_arguments", "read_image", "write_result"]
+__all__ = [
+    "add_options",
+    "decode_rgba",
+    "open_image",
+    "parse_box",
+    "read_arguments",
+    "read_image",
+    "write_result",
+]
 
 # What the exported model decodes; MPO is a JPEG with more pictures behind the first.
 _FORMATS = ("JPEG", "MPO", "PNG")
 _EXIF_ORIENTATION = 0x0112
 _MOST_BYTES = 256 * 2**20
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds `--box`, `--output` and `--json` to a command line."""
+    parser.add_argument(
+        "--box",
+        metavar="X0,Y0,X1,Y1",
+        help="where the face or person is, in pixels (default: the whole image); "
+        "write --box=-5,... if it begins with a minus",
+    )
+    parser.add_argument(
+        "--output", type=Path, help="the picture to write, with landmarks and 90%% ellipses"
+    )
+    parser.add_argument(
+        "--json", type=Path, help="a file for landmarks, covariance and names, in pixels"
+    )
 
 
 def read_arguments(
@@ -33,24 +59,35 @@ def read_arguments(
       OSError: if the picture cannot be read.
     """
     parser.add_argument("image", type=Path, metavar="IMAGE", help="a JPEG or PNG file")
-    parser.add_argument(
-        "--box",
-        metavar="X0,Y0,X1,Y1",
-        help="where the face or person is, in pixels (default: the whole image); "
-        "write --box=-5,... if it begins with a minus",
-    )
-    parser.add_argument(
-        "--output", type=Path, help="the picture to write, with landmarks and 90%% ellipses"
-    )
-    parser.add_argument(
-        "--json", type=Path, help="a file for landmarks, covariance and names, in pixels"
-    )
+    add_options(parser)
     arguments = parser.parse_args()
     if not (arguments.output or arguments.json):
         parser.error("nothing to write: give --output, --json or both")
     image_bytes, image = read_image(arguments.image)
     box = None if arguments.box is None else parse_box(arguments.box, image.size)
     return arguments, image_bytes, image, box
+
+
+def open_image(path: Path) -> tuple[bytes, Image.Image, int]:
+    """An image file's bytes, its picture with the pixels not yet decoded, and its EXIF orientation.
+
+    The orientation is 1 where viewers need not turn the picture.
+
+    Raises:
+      ValueError: if the file is not known as a JPEG or PNG by its first bytes.
+      OSError: if it cannot be read.
+    """
+    with path.open("rb") as file:
+        image_bytes = file.read(_MOST_BYTES + 1)
+    if len(image_bytes) > _MOST_BYTES:
+        raise ValueError(f"{path} is larger than {_MOST_BYTES >> 20} MiB, too large for the model")
+    with _readable(path):
+        image = Image.open(io.BytesIO(image_bytes))
+        kind = image.format
+        orientation = image.getexif().get(_EXIF_ORIENTATION, 1) if kind in _FORMATS else 1
+    if kind not in _FORMATS:
+        raise ValueError(f"{path} is a {kind} file; the model reads JPEG and PNG")
+    return image_bytes, image, orientation or 1
 
 
 def read_image(path: Path) -> tuple[bytes, Image.Image]:
@@ -60,25 +97,10 @@ def read_image(path: Path) -> tuple[bytes, Image.Image]:
       ValueError: if the file is no JPEG or PNG, or damaged.
       OSError: if it cannot be read.
     """
-    with path.open("rb") as file:
-        image_bytes = file.read(_MOST_BYTES + 1)
-    if len(image_bytes) > _MOST_BYTES:
-        raise ValueError(f"{path} is larger than {_MOST_BYTES >> 20} MiB, too large for the model")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        try:
-            image = Image.open(io.BytesIO(image_bytes))
-            kind = image.format
-            if kind in _FORMATS:
-                orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
-                image = image.convert("RGB")
-        except Exception as error:  # Pillow raises almost anything for a damaged file
-            reason = "" if isinstance(error, UnidentifiedImageError) else f": {error}"
-            raise ValueError(f"{path} is not an image that can be read{reason}") from None
-    if kind not in _FORMATS:
-        raise ValueError(f"{path} is a {kind} file; the model reads JPEG and PNG")
-    if orientation not in (0, 1):
+    image_bytes, image, orientation = open_image(path)
+    with _readable(path):
+        image = image.convert("RGB")
+    if orientation != 1:
         print(
             f"note: {path} asks viewers to turn it (EXIF orientation {orientation}); "
             "the model sees it as stored, and so does the picture with the result",
@@ -87,12 +109,33 @@ def read_image(path: Path) -> tuple[bytes, Image.Image]:
     return image_bytes, image
 
 
-def parse_box(text: str, size: tuple[int, int]) -> np.ndarray:
+def decode_rgba(image_bytes: bytes, name: str) -> Image.Image:
+    """A picture as stored, RGBA, from its file's bytes; ValueError naming it if it is damaged."""
+    try:
+        return Image.open(io.BytesIO(image_bytes)).convert("RGBA")
+    except Exception as error:  # Pillow raises almost anything for a damaged file
+        raise ValueError(f"{name} is not an image that can be read: {error}") from None
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Turns whatever Pillow raises for a damaged or far too large picture into a `ValueError`."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
+            yield
+        except Exception as error:  # Pillow raises almost anything for a damaged file
+            reason = "" if isinstance(error, UnidentifiedImageError) else f": {error}"
+            raise ValueError(f"{path} is not an image that can be read{reason}") from None
+
+
+def parse_box(text: str, size: tuple[int, int] | None = None) -> np.ndarray:
     """The box [4] that a user typed as `x0,y0,x1,y1`, float64, in pixels of an image.
 
     Args:
       text: four numbers with commas between.
-      size: width and height of the image.
+      size: width and height of the image, if the box is for a single one.
 
     Raises:
       ValueError: those are not four finite numbers, or the box is empty or outside the image.
@@ -105,7 +148,7 @@ def parse_box(text: str, size: tuple[int, int]) -> np.ndarray:
         raise ValueError(f"--box must be four numbers x0,y0,x1,y1, got {text!r}")
     if not (box[0] < box[2] and box[1] < box[3]):
         raise ValueError(f"--box {text} is empty: x0 < x1 and y0 < y1 are required")
-    if (box[2:] <= -0.5).any() or (box[:2] >= np.array(size) - 0.5).any():
+    if size and ((box[2:] <= -0.5).any() or (box[:2] >= np.array(size) - 0.5).any()):
         raise ValueError(
             f"--box {text} is outside the image, which has {size[0]} x {size[1]} pixels"
         )

@@ -1,0 +1,280 @@
+"""Where answers go: JSON lines, CSV, pictures and videos, each written aside and renamed when whole."""
+
+import csv
+import functools
+import io
+import json
+from fractions import Fraction
+from pathlib import Path
+from typing import Protocol, Self
+
+import numpy as np
+from PIL import Image
+
+from serving.many import Answer
+from serving.sources import Video, VideoFrame, import_av
+from tfhuber.painter import Painter
+
+__all__ = ["Csv", "JsonLines", "OverlayFolder", "OverlayVideo", "Writer", "overlay_name"]
+
+# Pictures whose shorter side is less are enlarged before they are drawn on.
+_LEAST_SIDE = 480
+
+# Other presets make smaller files, but take the time from the server. At 20 a loss is hard to see.
+_VIDEO_OPTIONS = {"preset": "ultrafast", "crf": "20"}
+
+
+class Writer(Protocol):
+    """A context manager that takes answers; leaving it without an error puts the result in place."""
+
+    path: Path
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, kind, error, traceback) -> None: ...
+
+    def write(self, answer: Answer) -> None:
+        """Adds an answer."""
+
+
+class JsonLines:
+    """One JSON object in a line for each picture; on an error or an interrupt, the lines so far are kept.
+
+    A line has `source`; for a video `frame` and `seconds`; `box`; and `landmarks` [K][2], `covariance`
+    [K][2][2] and, if the model has it, `precision_factor` [K][2][2], each number with the digits
+    that make it the same float32 again; or `error` instead.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._file = _Aside(path)
+        self._count = 0
+
+    def __enter__(self) -> Self:
+        self._stream = self._file.path.open("w", encoding="utf-8")
+        return self
+
+    def write(self, answer: Answer) -> None:
+        self._stream.write(_line(answer) + "\n")
+        self._count += 1
+
+    def __exit__(self, kind, error, traceback) -> None:
+        self._stream.close()
+        if kind is None or self._count:
+            self._file.publish()
+            if error is not None:
+                error.add_note(f"{self.path} holds the {self._count} results until then")
+        else:
+            self._file.discard()
+
+
+class Csv:
+    """A row for each landmark: source, frame, landmark (index), name, x, y, sxx, sxy, syy.
+
+    Pixels, and square pixels for the covariance; frame is empty where there is none. Pictures without
+    an answer have no rows.
+    """
+
+    def __init__(self, path: Path, names: list[str]):
+        self.path = path
+        self._names = names
+        self._file = _Aside(path)
+
+    def __enter__(self) -> Self:
+        self._stream = self._file.path.open("w", encoding="utf-8", newline="")
+        self._stream.write("source,frame,landmark,name,x,y,sxx,sxy,syy\n")
+        return self
+
+    def write(self, answer: Answer) -> None:
+        if answer.error is not None:
+            return
+        names = self._names if len(self._names) == len(answer.landmarks) else []
+        names = names or [str(k) for k in range(len(answer.landmarks))]
+        number = answer.picture.number
+        start = _csv_row(answer.picture.source, "" if number is None else number)
+        middles = (f"{k},{_csv_row(name)}" for k, name in enumerate(names))
+        covariance = answer.covariance.reshape(-1, 4)[:, [0, 1, 3]]
+        rows = np.concatenate([answer.landmarks, covariance], axis=1).tolist()
+        for middle, row in zip(middles, rows, strict=True):
+            self._stream.write(f"{start},{middle},{','.join(f'{v:.9g}' for v in row)}\n")
+
+    def __exit__(self, kind, error, traceback) -> None:
+        self._stream.close()
+        self._file.settle(whole=kind is None)
+
+
+class OverlayFolder:
+    """A picture for each picture with landmarks, drawn on, as a JPEG or PNG under the same name.
+
+    A frame of a video is `frame_000000.jpg` and so on. Small pictures are enlarged.
+    """
+
+    def __init__(self, path: Path, painter: Painter):
+        self.path = path
+        self._painter = painter
+
+    def __enter__(self) -> Self:
+        self.path.mkdir(parents=True, exist_ok=True)
+        return self
+
+    def draw(self, answer: Answer) -> bytes:
+        """The file to write, made in whatever thread has the time."""
+        pixels = answer.picture.pixels()
+        height, width, _ = pixels.shape
+        scale = max(1.0, _LEAST_SIDE / min(width, height))
+        if scale > 1:
+            size = max(1, round(scale * width)), max(1, round(scale * height))
+            pixels = np.array(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
+        box = answer.picture.box
+        self._painter.paint(pixels, answer.landmarks, answer.covariance, box=box, scale=scale)
+        data = io.BytesIO()
+        kind = "PNG" if _name(answer).lower().endswith(".png") else "JPEG"
+        Image.fromarray(pixels[..., :3]).save(data, kind, quality=92)
+        return data.getvalue()
+
+    def write(self, answer: Answer) -> None:
+        if answer.drawing is not None:
+            path = self.path / _name(answer)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            aside = _Aside(path)
+            aside.path.write_bytes(answer.drawing)
+            aside.publish()
+
+    def __exit__(self, kind, error, traceback) -> None:
+        pass
+
+
+class OverlayVideo:
+    """A video of the frames, drawn on, at the times that they have in the original; without its sound.
+
+    H.264 in MP4, which needs even sides: an odd one becomes a pixel shorter.
+    """
+
+    def __init__(self, path: Path, painter: Painter, video: Video):
+        self.path = path
+        self._painter = painter
+        self._video = video
+        self._av = import_av()
+        self._file = _Aside(path)
+        self._size = tuple(max(2, side // 2 * 2) for side in video.size)
+
+    def __enter__(self) -> Self:
+        self._container = self._av.open(str(self._file.path), "w", format="mp4")
+        self._stream = self._container.add_stream("libx264", self._video.rate)
+        self._stream.options = _VIDEO_OPTIONS
+        self._stream.pix_fmt = "yuv420p"
+        self._stream.width, self._stream.height = self._size
+        self._stream.codec_context.time_base = Fraction(1, 90_000)
+        for name, value in self._video.colours.items():
+            setattr(self._stream.codec_context, name, value)
+        return self
+
+    def draw(self, answer: Answer) -> object:
+        """The frame to encode, made in whatever thread has the time."""
+        picture, landmarks, covariance = answer.picture, answer.landmarks, answer.covariance
+        self._painter.paint(picture.pixels(), landmarks, covariance, box=picture.box)
+        return self._frame(picture.rgba, picture)
+
+    def write(self, answer: Answer) -> None:
+        picture = answer.picture
+        if not isinstance(picture, VideoFrame):
+            return  # it could not be decoded
+        frame = answer.drawing or self._frame(picture.frame, picture)
+        self._encode(frame)
+
+    def __exit__(self, kind, error, traceback) -> None:
+        try:
+            if kind is None:
+                self._encode(None)
+            self._container.close()
+        finally:
+            self._file.settle(whole=kind is None)
+
+    def _encode(self, frame) -> None:
+        try:
+            self._container.mux(self._stream.encode(frame))
+        except self._av.error.FFmpegError as error:
+            raise ValueError(f"{self.path} cannot be written: {error}") from None
+
+    def _frame(self, frame, picture: VideoFrame):
+        """The frame as the encoder takes it, at the time of the picture."""
+        width, height = self._size
+        # The colours' meaning is said because the way back would not be the one that came here.
+        space = picture.frame.colorspace
+        frame = frame.reformat(width, height, "yuv420p", dst_colorspace=space, threads=1)
+        frame.pts, frame.time_base = picture.frame.pts, picture.frame.time_base
+        if frame.pts is None:
+            frame.pts, frame.time_base = picture.number, 1 / Fraction(self._video.rate)
+        return frame
+
+
+def overlay_name(source: str) -> str:
+    """Where in a folder of overlays the picture of a source goes: its path, without root and `..`."""
+    return str(Path(*(part for part in Path(source).parts if part not in ("/", ".."))))
+
+
+class _Aside:
+    """A file that gets its name when it is whole; what is there and no regular file is written to.
+
+    Attributes:
+      path: where to write.
+    """
+
+    def __init__(self, path: Path):
+        self._target = path
+        self._direct = path.exists() and not path.is_file()  # /dev/stdout must not be replaced
+        self.path = path if self._direct else path.with_name(path.name + ".tmp")
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+    def settle(self, *, whole: bool) -> None:
+        if whole:
+            self.publish()
+        else:
+            self.discard()
+
+    def publish(self) -> None:
+        if not self._direct:
+            self.path.replace(self._target)
+
+    def discard(self) -> None:
+        if not self._direct:
+            self.path.unlink(missing_ok=True)
+
+
+def _line(answer: Answer) -> str:
+    picture = answer.picture
+    head: dict = {"source": picture.source}
+    if picture.number is not None:
+        head |= {"frame": picture.number, "seconds": picture.seconds}
+    head["box"] = None if picture.box is None else picture.box.tolist()
+    if answer.error is not None:
+        return json.dumps(head | {"error": answer.error})
+    arrays = {"landmarks": answer.landmarks, "covariance": answer.covariance}
+    if answer.precision_factor is not None:
+        arrays["precision_factor"] = answer.precision_factor
+    texts = [f', "{name}": {_nested(array)}' for name, array in arrays.items()]
+    return json.dumps(head)[:-1] + "".join(texts) + "}"
+
+
+def _nested(array: np.ndarray) -> str:
+    """The JSON of a float array; one formatting of all numbers is much faster than the `json` module."""
+    return _template(array.shape) % tuple(array.ravel().tolist())
+
+
+@functools.lru_cache(8)
+def _template(shape: tuple[int, ...]) -> str:
+    """What the numbers of an array are filled into; 9 digits make each the same float32 again."""
+    if not shape:
+        return "%.9g"
+    return "[" + ", ".join([_template(shape[1:])] * shape[0]) + "]"
+
+
+def _csv_row(*values: object) -> str:
+    out = io.StringIO()
+    csv.writer(out, lineterminator="").writerow(values)
+    return out.getvalue()
+
+
+def _name(answer: Answer) -> str:
+    number = answer.picture.number
+    return overlay_name(answer.picture.source) if number is None else f"frame_{number:06d}.jpg"

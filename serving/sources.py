@@ -1,0 +1,346 @@
+"""Pictures to ask about: files, folders of files and the frames of a video, each with its box.
+
+A picture that cannot be read is one that says why, so that the others go on.
+"""
+
+import csv
+import functools
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from tfhuber.pictures import decode_rgba, open_image, parse_box
+
+__all__ = [
+    "VIDEO_SUFFIXES",
+    "Boxes",
+    "Files",
+    "Picture",
+    "PictureFile",
+    "Video",
+    "VideoFrame",
+    "find_files",
+    "import_av",
+    "read_boxes",
+]
+
+IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png")
+VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
+
+_COLOURS = ("colorspace", "color_primaries", "color_trc")
+
+# A frame is sent as a JPEG of this quality with half the colour resolution, which is all that videos have.
+_QUALITY = 95
+
+
+@dataclass
+class Picture:
+    """A picture to ask about.
+
+    Attributes:
+      source: the file's name.
+      number: the frame's, from 0, if this is one of a video.
+      seconds: the frame's time in the video.
+      box: [4] x0, y0, x1, y1 in its pixels, None for all of it.
+      size: its width and height in pixels, None if it cannot be read.
+      weight: about how many bytes of memory it takes.
+      error: why it cannot be read; None if it can.
+    """
+
+    source: str
+    number: int | None = None
+    seconds: float | None = None
+    box: np.ndarray | None = None
+    size: tuple[int, int] | None = None
+    weight: int = 0
+    error: str | None = None
+
+    def encoded(self) -> bytes:
+        """The JPEG or PNG file to send."""
+        raise NotImplementedError
+
+    def pixels(self) -> np.ndarray:
+        """The picture as stored, RGBX [H, W, 4] uint8, to be drawn on."""
+        raise NotImplementedError
+
+
+@dataclass
+class PictureFile(Picture):
+    """A picture in a file of its own, which is sent as it is."""
+
+    data: bytes = b""
+    turned: bool = False  # whether it has an EXIF orientation, which is not applied
+
+    def encoded(self) -> bytes:
+        return self.data
+
+    def pixels(self) -> np.ndarray:
+        return np.array(decode_rgba(self.data, self.source))
+
+
+@dataclass
+class VideoFrame(Picture):
+    """A frame of a video, which is sent as a JPEG."""
+
+    frame: object = None
+
+    def encoded(self) -> bytes:
+        data, plane = io.BytesIO(), self.rgba.planes[0]
+        layout = ("RGBX", self.size, plane, "raw", "RGBX", plane.line_size, 1)
+        Image.frombuffer(*layout).save(data, "JPEG", quality=_QUALITY)
+        return data.getvalue()
+
+    @functools.cached_property
+    def rgba(self):
+        """The frame in the format of `pixels`, which is a view of it."""
+        # One thread, as several frames are worked on at the same time.
+        return self.frame.reformat(format="rgba", threads=1)
+
+    def pixels(self) -> np.ndarray:
+        width, height = self.size
+        plane = self.rgba.planes[0]
+        rows = np.frombuffer(plane, np.uint8).reshape(height, plane.line_size)
+        return rows[:, : 4 * width].reshape(height, width, 4)
+
+
+class Boxes:
+    """Which box belongs to which picture.
+
+    Args:
+      default: [4] the box of those that have none of their own; None for all of the picture.
+      own: boxes by a file's name (its path below the folder, or that path's last part) or a frame's
+        number as a string; None if there are none.
+    """
+
+    def __init__(
+        self, default: np.ndarray | None = None, own: Mapping[str, np.ndarray] | None = None
+    ):
+        self._default = default
+        self._own = own
+
+    def of(self, *names: str) -> np.ndarray | None:
+        """The box under the first of some names that is known.
+
+        Raises:
+          ValueError: there are boxes, but none under these names, and no default.
+        """
+        for name in names:
+            if self._own and name in self._own:
+                return self._own[name]
+        if self._own is not None and self._default is None:
+            raise ValueError(f"no box for {names[0]} in --boxes, and no --box for the others")
+        return self._default
+
+
+class Files:
+    """The pictures in some files.
+
+    Attributes:
+      paths: each file's name, and where it is.
+      count: how many there are.
+      turned: how many of those read so far ask viewers to turn them by an EXIF orientation.
+
+    Args:
+      paths: as above.
+      boxes: which box belongs to which.
+    """
+
+    unit = "images"
+
+    def __init__(self, paths: Mapping[str, Path], boxes: Boxes):
+        self.paths = paths
+        self.count = len(paths)
+        self.turned = 0
+        self._boxes = boxes
+
+    def __iter__(self) -> Iterator[Picture]:
+        for name, path in self.paths.items():
+            try:
+                box = self._boxes.of(name, path.name)
+                data, image, orientation = open_image(path)
+            except (ValueError, OSError) as error:
+                yield Picture(name, error=str(error))
+                continue
+            self.turned += orientation != 1
+            yield PictureFile(name, box=box, size=image.size, weight=len(data), data=data)
+
+
+class Video:
+    """The frames of a video, in order, with their pixels as stored.
+
+    Attributes:
+      path: its file.
+      count: how many frames there are, as far as the file tells; None if it doesn't.
+      size: their width and height in pixels.
+      rate: frames in a second, a fraction.
+      colours: how its numbers mean colours, as a codec's context has it.
+      turned: 1 if it asks viewers to turn it, which is not done.
+
+    Args:
+      path: a file that FFmpeg can read.
+      boxes: which box belongs to which frame.
+
+    Raises:
+      ValueError: PyAV is not installed, or cannot read the file.
+      OSError: the file cannot be opened.
+    """
+
+    unit = "frames"
+
+    def __init__(self, path: Path, boxes: Boxes):
+        self.path = path
+        self._boxes = boxes
+        self._av = import_av()
+        with self._open() as container:
+            stream = container.streams.video[0]
+            self.colours = {name: getattr(stream.codec_context, name) for name in _COLOURS}
+            self.size = stream.codec_context.width, stream.codec_context.height
+            self.rate = stream.average_rate or stream.guessed_rate or 25
+            count = stream.frames
+            if not count and container.duration:
+                count = round(container.duration / self._av.time_base * self.rate)
+            self.count = count or None
+        self.turned = 0
+
+    def __iter__(self) -> Iterator[Picture]:
+        name = str(self.path)
+        with self._open() as container:
+            stream = container.streams.video[0]
+            stream.thread_type = "AUTO"
+            for number, frame in enumerate(self._decoded(container, stream)):
+                if isinstance(frame, str):
+                    yield Picture(name, number, error=frame)
+                else:
+                    self.turned |= frame.rotation != 0
+                    yield self._picture(frame, number)
+
+    def _open(self):
+        with self.path.open("rb"):  # for the system's own words where that fails
+            pass
+        try:
+            container = self._av.open(str(self.path))
+        except self._av.error.FFmpegError as error:
+            raise ValueError(f"{self.path} is not a video that can be read: {error}") from None
+        if not container.streams.video:
+            container.close()
+            raise ValueError(f"{self.path} has no pictures, only sound")
+        return container
+
+    def _decoded(self, container, stream) -> Iterator:
+        """The frames, and what is wrong where there is none."""
+        packets = container.demux(stream)
+        while True:
+            try:
+                packet = next(packets, None)
+                if packet is None:
+                    return
+                frames = packet.decode()
+            except self._av.error.FFmpegError as error:
+                yield f"the frame cannot be decoded: {error.strerror or error}"
+                continue
+            yield from frames
+
+    def _picture(self, frame, number: int) -> Picture:
+        box, fault = None, None
+        try:
+            box = self._boxes.of(str(number))
+        except ValueError as error:
+            fault = str(error)
+        size, weight = (frame.width, frame.height), 4 * frame.width * frame.height
+        name = str(self.path)
+        return VideoFrame(name, number, frame.time, box, size, weight, fault, frame)
+
+
+def find_files(paths: Sequence[Path], recursive: bool) -> tuple[dict[str, Path], list[Path]]:
+    """The pictures among some files and in some folders, by name, and the files that are none.
+
+    A file's name is the path that was given; in a folder, it is the path below that. What is in a
+    folder is taken in the order of its name if that ends in .jpg, .jpeg or .png.
+
+    Args:
+      paths: of files, which are all taken, and of folders.
+      recursive: whether to look into the folders within the folders.
+
+    Raises:
+      ValueError: nothing is found, or two files have the same name.
+      OSError: a folder cannot be read.
+    """
+    found: dict[str, Path] = {}
+    others: list[Path] = []
+    for path in paths:
+        names = {str(path): path}
+        if path.is_dir():
+            inside = sorted(path.rglob("*") if recursive else path.iterdir())
+            inside = [each for each in inside if not each.is_dir()]
+            pictures = [each for each in inside if each.suffix.lower() in IMAGE_SUFFIXES]
+            others += [each for each in inside if each.suffix.lower() not in IMAGE_SUFFIXES]
+            names = {each.relative_to(path).as_posix(): each for each in pictures}
+        for name in names.keys() & found.keys():
+            raise ValueError(f"{names[name]} and {found[name]} have the same name, {name}")
+        found |= names
+    if not found:
+        raise ValueError(f"{', '.join(map(str, paths))}: no .jpg, .jpeg or .png file is there")
+    return found, others
+
+
+def read_boxes(path: Path) -> dict[str, np.ndarray]:
+    """The boxes in a CSV file, or, if its name ends in .jsonl, in JSON lines; by name or frame number.
+
+    A line of CSV is `name,x0,y0,x1,y1`, and the first may be a heading. A JSON line is an object with
+    `box`, a list of four numbers, and `source`, a file's name, or `frame`, a number.
+
+    Raises:
+      ValueError: naming the line at fault.
+      OSError: the file cannot be read.
+    """
+    boxes: dict[str, np.ndarray] = {}
+    read = _json_line if path.suffix.lower() == ".jsonl" else _csv_line
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                name, text = read(line)
+                if number == 1 and read is _csv_line and text.startswith("x0,"):
+                    continue
+                box = parse_box(text)
+                if name in boxes:
+                    raise ValueError(f"a second box for {name}")
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
+                fault = str(error).removeprefix("--box ")
+                raise ValueError(f"{path}, line {number}: {fault}") from None
+            boxes[name] = box
+    return boxes
+
+
+def _csv_line(line: str) -> tuple[str, str]:
+    name, *numbers = next(csv.reader([line]))
+    return name.strip(), ",".join(number.strip() for number in numbers)
+
+
+def _json_line(line: str) -> tuple[str, str]:
+    values = json.loads(line)
+    if not isinstance(values, dict) or not isinstance(values.get("box"), list):
+        raise ValueError('must be an object with a list "box"')
+    name = values.get("source") if values.get("frame") is None else values["frame"]
+    if name is None:
+        raise ValueError('must have a "source", a file\'s name, or a "frame", a number')
+    return str(name), ",".join(map(str, values["box"]))
+
+
+def import_av():
+    """PyAV, which reads and writes videos.
+
+    Raises:
+      ValueError: it is not installed.
+    """
+    try:
+        import av
+    except ImportError:
+        raise ValueError("videos need PyAV: pip install 'tfhuber[video]'") from None
+    return av
