@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
+import orjson
 
 from serving.errors import RequestError
 
@@ -316,6 +317,11 @@ def _check_batch(arrays: Mapping[str, np.ndarray], specs: Mapping[str, TensorSpe
 
 def _nested(array: np.ndarray, name: str, keep: int = 0) -> list[str]:
     """Returns the JSON of each element of an array's first `keep` dimensions, as a flat list."""
+    if array.dtype.name in _FLOATS and np.isfinite(array).all():
+        array = np.require(array, requirements="C")
+        elements = array.reshape(-1, *array.shape[keep:]) if keep else [array[()]]
+        dumped = (orjson.dumps(each, option=orjson.OPT_SERIALIZE_NUMPY) for each in elements)
+        return [text.decode() for text in dumped]
     texts = _tokens(array, name)
     for axis in reversed(range(keep, array.ndim)):
         size, count = array.shape[axis], int(np.prod(array.shape[:axis]))
@@ -327,11 +333,8 @@ def _tokens(array: np.ndarray, name: str) -> list[str]:
     """Returns the JSON of each single value of an array."""
     dtype = array.dtype.name
     if dtype in _FLOATS:
-        texts = list(map(str, array.ravel()))
-        if not np.isfinite(array).all():
-            special = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
-            texts = [special.get(text, text) for text in texts]
-        return texts
+        special = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
+        return [special.get(text, text) for text in map(str, array.ravel())]
     if dtype in _INTEGERS:
         return list(map(str, array.ravel().tolist()))
     if dtype == "bool":
