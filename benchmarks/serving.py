@@ -103,14 +103,35 @@ def main() -> int:
     return 0 if fast and right else 1
 
 
-def export_one(scratch: Path) -> Path:
-    """Makes a model to be served, by the commands that make any."""
-    print("making a model to serve: a ResNet-18 at 224 pixels, trained for a step", flush=True)
+def export_one(
+    scratch: Path,
+    *,
+    backbone: str = CONFIG["model"]["backbone"],
+    count: int = 4,
+    train: dict = CONFIG["train"],
+) -> Path:
+    """Makes a model to be served, by the commands that make any.
+
+    Args:
+      scratch: a folder for what comes before it.
+      backbone: of the network, as in a configuration.
+      count: of drawn faces to train on.
+      train: how, as in a configuration.
+    """
+    print(f"making a model to serve: {backbone} at 224 pixels, {count} drawn faces", flush=True)
     faces, data, run, base = (scratch / name for name in ("faces", "data", "run", "wflw"))
     config = scratch / "config.json"
-    config.write_text(json.dumps(CONFIG | {"data": {"directory": str(data)}}))
+    model = CONFIG["model"] | {"backbone": backbone}
+    changes = {"data": {"directory": str(data)}, "model": model, "train": train}
+    config.write_text(json.dumps(CONFIG | changes))
     for command in (
-        ["pipelines.sample_data", "--dataset=wflw", f"--output={faces}", "--train=4", "--test=4"],
+        [
+            "pipelines.sample_data",
+            "--dataset=wflw",
+            f"--output={faces}",
+            f"--train={count}",
+            "--test=4",
+        ],
         ["pipelines.make_tfrecords", "--dataset=wflw", f"--source={faces}", f"--output={data}"],
         ["tfhuber.train", f"--config={config}", f"--run={run}"],
         ["tfhuber.export", f"--run={run}", f"--output={base}"],

@@ -25,7 +25,6 @@ from serving.results import Csv, JsonLines, OverlayFolder, OverlayVideo, Writer,
 from serving.sources import VIDEO_SUFFIXES, Boxes, Files, Video, find_files, read_boxes
 from tfhuber import pictures
 from tfhuber.cli import import_tensorflow, progress, run_main
-from tfhuber.painter import Painter
 from tfhuber.savedmodel import Facts
 
 __all__ = ["Client", "LandmarkClient", "ServerError", "main"]
@@ -103,7 +102,7 @@ def _parse() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
         help=f"pictures in a request, at most {MAX_ROWS} (default: %(default)s)",
     )
     server.add_argument(
-        "--parallel", type=int, default=2, help="requests at a time (default: %(default)s)"
+        "--parallel", type=int, default=3, help="requests at a time (default: %(default)s)"
     )
     server.add_argument(
         "--timeout", type=float, default=60.0, help="seconds for an answer (default: %(default)g)"
@@ -259,6 +258,8 @@ def _writers(arguments: argparse.Namespace, source: Files | Video, facts: Facts)
     if arguments.csv:
         writers.append(Csv(arguments.csv, facts.names))
     if arguments.overlay:
+        from tfhuber.painter import Painter  # and Matplotlib, which nothing else needs here
+
         painter = Painter(facts.edges, family=facts.family, delta=facts.delta)
         if arguments.overlay.suffix.lower() in VIDEO_SUFFIXES:
             writers.append(OverlayVideo(arguments.overlay, painter, source))

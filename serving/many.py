@@ -47,7 +47,7 @@ def ask_many(
     *,
     signature: str = "serving_default",
     batch: int = 8,
-    parallel: int = 2,
+    parallel: int = 3,
     draw: Callable[[Answer], object] | None = None,
 ) -> Iterator[Answer]:
     """Yields the answer for each picture, in the order of the pictures.

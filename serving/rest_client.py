@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import httpx
 import numpy as np
+import orjson
 
 from serving.landmark_client import LandmarkClient, ServerError
 
@@ -84,7 +85,7 @@ class Client(LandmarkClient):
                 f"--rest_api_port={self._target.port or 80}`"
             ) from None
         try:
-            answer = response.json()
+            answer = _parsed(response.content)
             reason = answer.get("error")
         except (ValueError, AttributeError, RecursionError):
             answer, reason = {}, None
@@ -96,6 +97,14 @@ class Client(LandmarkClient):
                 _seconds(response.headers.get("retry-after", "")),
             )
         return answer["outputs"]
+
+
+def _parsed(body: bytes) -> object:
+    """The JSON of an answer; ValueError if it is none."""
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return json.loads(body)  # TensorFlow Serving writes NaN and Infinity
 
 
 def _column(values: Sequence) -> list:

@@ -1,19 +1,20 @@
 """Where answers go: JSON lines, CSV, pictures and videos, each written aside and renamed when whole."""
 
 import csv
-import functools
 import io
-import json
 from fractions import Fraction
 from pathlib import Path
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 import numpy as np
+import orjson
 from PIL import Image
 
 from serving.many import Answer
 from serving.sources import Video, VideoFrame, import_av
-from tfhuber.painter import Painter
+
+if TYPE_CHECKING:
+    from tfhuber.painter import Painter
 
 __all__ = ["Csv", "JsonLines", "OverlayFolder", "OverlayVideo", "Writer", "overlay_name"]
 
@@ -109,7 +110,7 @@ class OverlayFolder:
     A frame of a video is `frame_000000.jpg` and so on. Small pictures are enlarged.
     """
 
-    def __init__(self, path: Path, painter: Painter):
+    def __init__(self, path: Path, painter: "Painter"):
         self.path = path
         self._painter = painter
 
@@ -150,7 +151,7 @@ class OverlayVideo:
     H.264 in MP4, which needs even sides: an odd one becomes a pixel shorter.
     """
 
-    def __init__(self, path: Path, painter: Painter, video: Video):
+    def __init__(self, path: Path, painter: "Painter", video: Video):
         self.path = path
         self._painter = painter
         self._video = video
@@ -248,25 +249,12 @@ def _line(answer: Answer) -> str:
         head |= {"frame": picture.number, "seconds": picture.seconds}
     head["box"] = None if picture.box is None else picture.box.tolist()
     if answer.error is not None:
-        return json.dumps(head | {"error": answer.error})
+        return orjson.dumps(head | {"error": answer.error}).decode()
     arrays = {"landmarks": answer.landmarks, "covariance": answer.covariance}
     if answer.precision_factor is not None:
         arrays["precision_factor"] = answer.precision_factor
-    texts = [f', "{name}": {_nested(array)}' for name, array in arrays.items()]
-    return json.dumps(head)[:-1] + "".join(texts) + "}"
-
-
-def _nested(array: np.ndarray) -> str:
-    """The JSON of a float array; one formatting of all numbers is much faster than the `json` module."""
-    return _template(array.shape) % tuple(array.ravel().tolist())
-
-
-@functools.lru_cache(8)
-def _template(shape: tuple[int, ...]) -> str:
-    """What the numbers of an array are filled into; 9 digits make each the same float32 again."""
-    if not shape:
-        return "%.9g"
-    return "[" + ", ".join([_template(shape[1:])] * shape[0]) + "]"
+    arrays = {name: np.ascontiguousarray(array, np.float32) for name, array in arrays.items()}
+    return orjson.dumps(head | arrays, option=orjson.OPT_SERIALIZE_NUMPY).decode()
 
 
 def _csv_row(*values: object) -> str:

@@ -3,9 +3,11 @@
 import contextlib
 import json
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 from PIL import Image
@@ -16,6 +18,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from serving import client as client_module
+from serving import landmark_client
 from serving.codec import TensorSpec
 from tfhuber.landmarks import WFLW
 
@@ -110,6 +113,19 @@ def run_client(monkeypatch, *arguments: object) -> int:
     """Runs the command in this process; its exit status, or what it raises."""
     monkeypatch.setattr(sys, "argv", ["client", *map(str, arguments)])
     return client_module.main()
+
+
+def record_pauses(monkeypatch) -> list[float]:
+    """Keeps clients made from now on from pausing; how long they would have, in seconds."""
+    seconds = []
+
+    class Event(threading.Event):
+        def wait(self, timeout=None):
+            seconds.append(timeout)
+            return self.is_set()
+
+    monkeypatch.setattr(landmark_client, "threading", SimpleNamespace(Event=Event))
+    return seconds
 
 
 def read_lines(path: Path) -> list[dict]:

@@ -1,18 +1,15 @@
 """The client's retries, versions, requests and metadata, against servers that answer by a script."""
 
 import json
-import threading
 import time
-from types import SimpleNamespace
 
 import httpx
 import numpy as np
 import pytest
-from client_toys import METADATA, FullModel, good_outputs, scripted
+from client_toys import METADATA, FullModel, good_outputs, record_pauses, scripted
 from serving_toys import COUNT, FakeVersions, running
 from starlette.responses import JSONResponse
 
-from serving import landmark_client
 from serving.application import create_app
 from serving.client import Client, ServerError
 from tfhuber.landmarks import WFLW
@@ -25,16 +22,7 @@ def failure(status, **headers):
 
 @pytest.fixture
 def pauses(monkeypatch):
-    """How long the client pauses, in seconds, while it doesn't."""
-    seconds = []
-
-    class Event(threading.Event):
-        def wait(self, timeout=None):
-            seconds.append(timeout)
-            return self.is_set()
-
-    monkeypatch.setattr(landmark_client, "threading", SimpleNamespace(Event=Event))
-    return seconds
+    return record_pauses(monkeypatch)
 
 
 # --- retries

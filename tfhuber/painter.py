@@ -10,6 +10,9 @@ import threading
 from collections.abc import Iterable
 
 import numpy as np
+from matplotlib.backends.backend_agg import RendererAgg
+from matplotlib.path import Path
+from matplotlib.transforms import Affine2D, IdentityTransform
 
 from tfhuber.overlay import CERTAIN, COLOURS, UNCERTAIN, UNKNOWN, radius_for
 
@@ -123,9 +126,6 @@ class _Canvas:
     """
 
     def __init__(self, shape: tuple[int, ...]):
-        from matplotlib.backends.backend_agg import RendererAgg
-        from matplotlib.transforms import Affine2D
-
         height, width, _ = shape
         self._renderer = RendererAgg(width, height, dpi=72)  # one point is one pixel
         self._flip = Affine2D(np.array([[1, 0, 0], [0, -1, height], [0, 0, 1]], float))
@@ -133,8 +133,6 @@ class _Canvas:
 
     def draw_lines(self, ends: np.ndarray, colour: tuple, width: float) -> None:
         """Lines between each two of `ends` [2 N, 2]."""
-        from matplotlib.path import Path
-
         if not len(ends):
             return
         codes = np.tile([Path.MOVETO, Path.LINETO], len(ends) // 2)
@@ -142,9 +140,6 @@ class _Canvas:
 
     def draw_ellipses(self, centres, axes, fills, outlines, width: float) -> None:
         """The images of the unit circle under `axes` [N, 2, 2], around `centres` [N, 2]."""
-        from matplotlib.path import Path
-        from matplotlib.transforms import IdentityTransform
-
         if not len(centres):
             return
         transforms = np.zeros((len(centres), 3, 3))
