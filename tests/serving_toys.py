@@ -1,6 +1,8 @@
 """What the tests of serving share: a small SavedModel, a model without TensorFlow, a server."""
 
+import base64
 import contextlib
+import io
 import threading
 import time
 from dataclasses import dataclass, field
@@ -10,11 +12,26 @@ from types import SimpleNamespace
 import httpx
 import numpy as np
 import uvicorn
+from PIL import Image
 
 from serving import http_server
 from serving.codec import RequestError, TensorSpec
 
 COUNT = 98
+
+
+def jpeg(width=60, height=40) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (width, height), "teal").save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def b64(data: bytes) -> dict:
+    return {"b64": base64.b64encode(data).decode()}
+
+
+def row(box=(1, 2, 30, 40), image=b"x") -> dict:
+    return {"image_bytes": b64(image), "box": list(box)}
 
 
 def save_toy(directory: Path, shift: float = 0.0) -> None:
