@@ -36,41 +36,23 @@ class GrpcClient(LandmarkClient):
     Args:
       target: the server's host and port.
       model: the name under which it serves the model.
-      version, label, timeout, retries, patience: as for `LandmarkClient`.
+      options: `version`, `label`, `timeout`, `retries` and `patience` of `LandmarkClient`.
 
     Raises:
       ValueError: `target` is no host and port, or another argument is out of range.
     """
 
-    def __init__(
-        self,
-        target: str = "localhost:8500",
-        model: str = "wflw",
-        *,
-        version: int | None = None,
-        label: str | None = None,
-        timeout: float = 60.0,
-        retries: int = 3,
-        patience: float = 30.0,
-    ):
+    def __init__(self, target: str = "localhost:8500", model: str = "wflw", **options):
         host, _, port = target.rpartition(":")
         if not host or "/" in target or not (port.isascii() and port.isdecimal()):
             raise ValueError(f"{target} is no host and port such as localhost:8500")
-        super().__init__(
-            target,
-            model,
-            version=version,
-            label=label,
-            timeout=timeout,
-            retries=retries,
-            patience=patience,
-        )
-        options = [
+        super().__init__(target, model, **options)
+        settings = [
             ("grpc.max_send_message_length", _UNLIMITED),
             ("grpc.max_receive_message_length", _UNLIMITED),
             ("grpc.enable_retries", 0),  # they are this module's
         ]
-        self._channel = grpc.insecure_channel(target, options)
+        self._channel = grpc.insecure_channel(target, settings)
         self._predict = prediction_service_pb2_grpc.PredictionServiceStub(self._channel).Predict
 
     def close(self) -> None:

@@ -75,11 +75,11 @@ class LandmarkClient(abc.ABC):
         where: str,
         model: str,
         *,
-        version: int | None,
-        label: str | None,
-        timeout: float,
-        retries: int,
-        patience: float,
+        version: int | None = None,
+        label: str | None = None,
+        timeout: float = 60.0,
+        retries: int = 3,
+        patience: float = 30.0,
     ):
         if not model:
             raise ValueError("model must be the name of a served model, got an empty one")

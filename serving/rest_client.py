@@ -28,35 +28,17 @@ class Client(LandmarkClient):
     Args:
       url: where the server is, without a path.
       model: the name under which it serves the model.
-      version, label, timeout, retries, patience: as for `LandmarkClient`.
+      options: `version`, `label`, `timeout`, `retries` and `patience` of `LandmarkClient`.
 
     Raises:
       ValueError: `url` is none, or another argument is out of range.
     """
 
-    def __init__(
-        self,
-        url: str = "http://localhost:8501",
-        model: str = "wflw",
-        *,
-        version: int | None = None,
-        label: str | None = None,
-        timeout: float = 60.0,
-        retries: int = 3,
-        patience: float = 30.0,
-    ):
+    def __init__(self, url: str = "http://localhost:8501", model: str = "wflw", **options):
         self.url = url.rstrip("/")
-        super().__init__(
-            self.url,
-            model,
-            version=version,
-            label=label,
-            timeout=timeout,
-            retries=retries,
-            patience=patience,
-        )
-        which = "" if version is None else f"/versions/{version}"
-        which = which if label is None else f"/labels/{quote(label, safe='')}"
+        super().__init__(self.url, model, **options)
+        which = "" if self.version is None else f"/versions/{self.version}"
+        which = which if self.label is None else f"/labels/{quote(self.label, safe='')}"
         path = f"/v1/models/{quote(model, safe='')}{which}:predict"
         try:
             target = httpx.URL(self.url + path)
@@ -65,7 +47,9 @@ class Client(LandmarkClient):
         if target.scheme not in ("http", "https") or not target.host:
             raise ValueError(f"{url} is no URL such as http://localhost:8501")
         self._target = target
-        self._http = httpx.Client(timeout=httpx.Timeout(timeout, connect=min(timeout, 5.0)))
+        self._http = httpx.Client(
+            timeout=httpx.Timeout(self.timeout, connect=min(self.timeout, 5.0))
+        )
 
     def close(self) -> None:
         super().close()
