@@ -25,7 +25,7 @@ from serving.results import Csv, JsonLines, OverlayFolder, OverlayVideo, Writer,
 from serving.sources import VIDEO_SUFFIXES, Boxes, Files, Video, find_files, read_boxes
 from tfhuber import pictures
 from tfhuber.cli import import_tensorflow, progress, run_main
-from tfhuber.savedmodel import Facts
+from tfhuber.savedmodel import Facts, known_square
 
 __all__ = ["Client", "LandmarkClient", "ServerError", "main"]
 
@@ -135,7 +135,9 @@ def _signature(arguments: argparse.Namespace) -> str:
 def _facts(metadata: dict) -> Facts:
     landmark_set = metadata["landmark_set"]
     edges = [(int(i), int(j)) for i, j in landmark_set["edges"]]
-    return Facts(landmark_set["names"], edges, metadata["delta"], metadata["family"])
+    return Facts(
+        landmark_set["names"], edges, metadata["delta"], metadata["family"], known_square(metadata)
+    )
 
 
 def _ask_about_one(arguments: argparse.Namespace) -> int:
@@ -174,6 +176,7 @@ def _ask_about_many(arguments: argparse.Namespace) -> int:
             client,
             source,
             signature=_signature(arguments),
+            square=facts.square,
             batch=arguments.batch,
             parallel=arguments.parallel,
             draw=draw,

@@ -46,6 +46,7 @@ def ask_many(
     pictures: Iterable[Picture],
     *,
     signature: str = "serving_default",
+    square: str | None = None,
     batch: int = 8,
     parallel: int = 3,
     draw: Callable[[Answer], object] | None = None,
@@ -60,6 +61,8 @@ def ask_many(
       client: whom to ask.
       pictures: what to ask about.
       signature: as for `LandmarkClient.predict`.
+      square: how the model looks at a box (`square` in its metadata), so that no more of a video's
+        frame is sent than it sees; None to send all.
       batch: pictures in a request, fewer if they are large.
       parallel: requests under way at a time.
       draw: called for each answer with landmarks, in the threads that ask, before it is yielded.
@@ -74,7 +77,7 @@ def ask_many(
         raise ValueError(f"parallel must be from 1 to 64, got {parallel}")
 
     def work(group: list[Picture]) -> list[Answer]:
-        answers = _ask(client, [p for p in group if p.error is None], signature)
+        answers = _ask(client, [p for p in group if p.error is None], signature, square)
         if draw:
             for answer in answers:
                 _draw(answer, draw)
@@ -107,24 +110,33 @@ def _groups(pictures: Iterable[Picture], batch: int) -> Iterator[list[Picture]]:
         yield group
 
 
-def _ask(client: LandmarkClient, pictures: list[Picture], signature: str) -> list[Answer]:
+def _ask(
+    client: LandmarkClient, pictures: list[Picture], signature: str, square: str | None
+) -> list[Answer]:
     """One request; should it be refused, its halves, until it is known which picture is to blame."""
     if not pictures:
         return []
-    boxes = [np.zeros(4) if p.box is None else p.box for p in pictures]
+    files, corners = zip(*(picture.file(square) for picture in pictures), strict=True)
+    boxes = [
+        np.zeros(4) if picture.box is None else picture.box - (*corner, *corner)
+        for picture, corner in zip(pictures, corners, strict=True)
+    ]
     try:
-        found = client.predict([p.encoded() for p in pictures], boxes, signature)
+        found = client.predict(files, boxes, signature)
     except ServerError as error:
         if error.status not in _BLAMED_ON_PICTURES:
             raise
         if len(pictures) == 1:
             return [Answer(pictures[0], str(error))]
         half = len(pictures) // 2
-        return _ask(client, pictures[:half], signature) + _ask(client, pictures[half:], signature)
+        return [
+            answer
+            for part in (pictures[:half], pictures[half:])
+            for answer in _ask(client, part, signature, square)
+        ]
     factors = found.get("precision_factor", itertools.repeat(None))
-    rows = zip(
-        pictures, found["valid"], found["landmarks"], found["covariance"], factors, strict=False
-    )
+    landmarks = found["landmarks"] + np.array(corners, np.float32)[:, np.newaxis]
+    rows = zip(pictures, found["valid"], landmarks, found["covariance"], factors, strict=False)
     return [
         Answer(picture, None, landmarks, covariance, factor)
         if valid

@@ -11,7 +11,7 @@ import orjson
 from PIL import Image
 
 from serving.many import Answer
-from serving.sources import Video, VideoFrame, import_av
+from serving.sources import Video, VideoFrame, image_of, import_av
 
 if TYPE_CHECKING:
     from tfhuber.painter import Painter
@@ -125,12 +125,12 @@ class OverlayFolder:
         scale = max(1.0, _LEAST_SIDE / min(width, height))
         if scale > 1:
             size = max(1, round(scale * width)), max(1, round(scale * height))
-            pixels = np.array(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
+            pixels = np.array(image_of(pixels).resize(size, Image.Resampling.BICUBIC))
         box = answer.picture.box
         self._painter.paint(pixels, answer.landmarks, answer.covariance, box=box, scale=scale)
         data = io.BytesIO()
         kind = "PNG" if _name(answer).lower().endswith(".png") else "JPEG"
-        Image.fromarray(pixels[..., :3]).save(data, kind, quality=92)
+        image_of(pixels).save(data, kind, quality=92)
         return data.getvalue()
 
     def write(self, answer: Answer) -> None:

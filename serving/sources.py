@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tfhuber.pictures import decode_rgba, open_image, parse_box
+from tfhuber.boxes import square_around
+from tfhuber.pictures import decode_rgb, open_image, parse_box
 
 __all__ = [
     "VIDEO_SUFFIXES",
@@ -25,6 +26,7 @@ __all__ = [
     "Video",
     "VideoFrame",
     "find_files",
+    "image_of",
     "import_av",
     "read_boxes",
 ]
@@ -36,6 +38,14 @@ _COLOURS = ("colorspace", "color_primaries", "color_trc")
 
 # A frame is sent as a JPEG of this quality with half the colour resolution, which is all that videos have.
 _QUALITY = 95
+
+# A JPEG is made of blocks of 16 pixels. A part that begins and ends with blocks has the very pixels that
+# the whole has, but for two at its edge, where the neighbours' colours play a part. The model looks at
+# three pixels around its square at most.
+_BLOCK, _AROUND = 16, 5
+
+# Boxes that reach beyond this are no different from those that reach as far.
+_FURTHEST = 1e9
 
 
 @dataclass
@@ -60,12 +70,17 @@ class Picture:
     weight: int = 0
     error: str | None = None
 
-    def encoded(self) -> bytes:
-        """The JPEG or PNG file to send."""
+    def file(self, square: str | None = None) -> tuple[bytes, tuple[int, int]]:
+        """The JPEG or PNG file to send, and which pixel (x, y) of the picture is its first.
+
+        Args:
+          square: the rule of `boxes.square_around` by which the model looks at a box, so that the rest
+            need not be sent; None if it is not known.
+        """
         raise NotImplementedError
 
     def pixels(self) -> np.ndarray:
-        """The picture as stored, RGBX [H, W, 4] uint8, to be drawn on."""
+        """The picture as stored, RGB or RGBX [H, W, 3 or 4] uint8, to be drawn on."""
         raise NotImplementedError
 
 
@@ -76,24 +91,38 @@ class PictureFile(Picture):
     data: bytes = b""
     turned: bool = False  # whether it has an EXIF orientation, which is not applied
 
-    def encoded(self) -> bytes:
-        return self.data
+    def file(self, square: str | None = None) -> tuple[bytes, tuple[int, int]]:
+        return self.data, (0, 0)
 
     def pixels(self) -> np.ndarray:
-        return np.array(decode_rgba(self.data, self.source))
+        return np.array(decode_rgb(self.data, self.source))
 
 
 @dataclass
 class VideoFrame(Picture):
-    """A frame of a video, which is sent as a JPEG."""
+    """A frame of a video, of which the part that the model looks at is sent as a JPEG."""
 
     frame: object = None
 
-    def encoded(self) -> bytes:
-        data, plane = io.BytesIO(), self.rgba.planes[0]
-        layout = ("RGBX", self.size, plane, "raw", "RGBX", plane.line_size, 1)
-        Image.frombuffer(*layout).save(data, "JPEG", quality=_QUALITY)
-        return data.getvalue()
+    def file(self, square: str | None = None) -> tuple[bytes, tuple[int, int]]:
+        x0, y0, x1, y1 = self._seen(square)
+        data = io.BytesIO()
+        image_of(self.pixels()[y0:y1, x0:x1]).save(data, "JPEG", quality=_QUALITY)
+        return data.getvalue(), (x0, y0)
+
+    def _seen(self, square: str | None) -> tuple[int, int, int, int]:
+        """The part (x0, y0, x1, y1) of the frame that holds all of the model's square and is in it."""
+        whole = (0, 0, *self.size)
+        if square is None or self.box is None:
+            return whole
+        cx, cy, half = square_around(self.box.clip(-_FURTHEST, _FURTHEST), square)
+        low = np.array([cx - half, cy - half]) - _AROUND
+        high = np.array([cx + half, cy + half]) + _AROUND
+        low = np.clip(np.floor(low / _BLOCK) * _BLOCK, 0, self.size)
+        high = np.clip(np.ceil(high / _BLOCK) * _BLOCK, 0, self.size)
+        if not (low < high).all():
+            return whole  # the server says what is wrong with the box
+        return tuple(int(value) for value in (*low, *high))
 
     @functools.cached_property
     def rgba(self):
@@ -331,6 +360,14 @@ def _json_line(line: str) -> tuple[str, str]:
     if name is None:
         raise ValueError('must have a "source", a file\'s name, or a "frame", a number')
     return str(name), ",".join(map(str, values["box"]))
+
+
+def image_of(pixels: np.ndarray) -> Image.Image:
+    """The picture with RGB or RGBX pixels; to leave out the X takes longer than to encode them."""
+    height, width, channels = pixels.shape
+    mode = "RGBX" if channels == 4 else "RGB"
+    whole = np.ascontiguousarray(pixels)
+    return Image.frombuffer(mode, (width, height), whole, "raw", mode, 0, 1)
 
 
 def import_av():

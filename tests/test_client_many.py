@@ -76,8 +76,8 @@ def test_pictures_carry_what_is_known_of_them(folder):
     pictures = list(Files(found, Boxes(None, {"C.JPG": box, "a.png": box, "e.jpg": box})))
     assert [p.source for p in pictures] == ["C.JPG", "a.png", "b.jpg", "e.jpg"]
     assert pictures[0].box is box and pictures[0].size == (120, 100)
-    assert pictures[0].encoded() == (folder / "C.JPG").read_bytes()
-    assert pictures[1].pixels().shape == (100, 120, 4)
+    assert pictures[0].file()[0] == (folder / "C.JPG").read_bytes()
+    assert pictures[1].pixels().shape == (100, 120, 3)
     assert "no box for b.jpg" in pictures[2].error
     assert "e.jpg is not an image that can be read" in pictures[3].error
 
@@ -136,8 +136,8 @@ def pictures_of(count):
     """Pictures without a file, whose answers are told apart by their boxes."""
 
     class Made(Picture):
-        def encoded(self):
-            return self.source.encode()
+        def file(self, square=None):
+            return self.source.encode(), (0, 0)
 
     return [Made(f"good {i}", box=np.array([i, 0, i + 9, 9.0])) for i in range(count)]
 

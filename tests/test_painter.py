@@ -18,6 +18,11 @@ def grey(width=200, height=100):
     return np.full((height, width, 4), 128, np.uint8)
 
 
+def blurred(values):
+    """Means over 5 x 5 pixels: what is a fraction of a pixel aside, or smoother, is the same."""
+    return np.lib.stride_tricks.sliding_window_view(values, (5, 5), axis=(0, 1)).mean((-2, -1))
+
+
 def drawn_at(pixels):
     """Where [H, W] a grey picture is no longer grey."""
     return np.abs(pixels[..., :3].astype(int) - 128).max(-1) > 8
@@ -29,12 +34,12 @@ def test_an_ellipse_has_its_place_and_its_axes(scale):
     Painter().paint(pixels, [[120, 40]], TILTED, scale=scale)
     rows, columns = np.nonzero(drawn_at(pixels))
     # The outline's extreme points are one standard deviation of x or y times the radius away,
-    # and the pen is about a pixel wide on either side.
+    # and the pen reaches about two pixels to either side.
     radius = radius_for(0.9)
     for found, centre, variance in ((columns, 120, 400), (rows, 40, 100)):
         first, last = (centre + 0.5 + side * radius * np.sqrt(variance) for side in (-1, 1))
-        assert found.min() == pytest.approx(scale * first - 0.5, abs=2)
-        assert found.max() == pytest.approx(scale * last - 0.5, abs=2)
+        assert found.min() == pytest.approx(scale * first - 0.5, abs=2.5)
+        assert found.max() == pytest.approx(scale * last - 0.5, abs=2.5)
 
 
 def test_pictures_look_as_those_drawn_slowly():
@@ -52,9 +57,9 @@ def test_pictures_look_as_those_drawn_slowly():
     )
     quick = grey(640, 480)
     Painter(WFLW.edges).paint(quick, points, covariance, box=box)
-    difference = np.abs(quick[..., :3].astype(float) - np.asarray(slow)).mean()
-    ink = np.abs(np.asarray(slow, float) - 128).mean()
-    assert ink > 3 and difference < 0.3 * ink
+    quick, slow = (blurred(np.asarray(picture)[..., :3] - 128.0) for picture in (quick, slow))
+    ink, difference = np.abs(slow).mean(), np.abs(quick - slow).mean()
+    assert ink > 1 and difference < 0.5 * ink
 
 
 def test_what_cannot_be_drawn_is_left_out():
@@ -108,7 +113,7 @@ def test_threads_do_not_disturb_each_other():
 
 
 def test_a_frame_takes_milliseconds():
-    """98 landmarks on 640 x 480 pixels, about 2 ms of processor time; 10 at most, the best of 20."""
+    """98 landmarks on 640 x 480 pixels, about 1 ms of processor time; 10 at most, the best of 20."""
     angles = np.arange(98) / 98 * 2 * np.pi
     points = np.array([320, 240]) + 100 * np.stack([np.cos(angles), np.sin(angles)], -1)
     painter, pixels, times = Painter(WFLW.edges), grey(640, 480), []

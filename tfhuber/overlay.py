@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
-from scipy.special import lambertw
 
 __all__ = [
     "FAMILIES",
@@ -238,6 +237,10 @@ def _huber_radius(probability: float, delta: float) -> tuple[float, float]:
 
 def _gamma_quantile(tail: float) -> float:
     """The x >= 0 where (1 + x) exp(-x), the tail of a gamma distribution of shape 2, is `tail`."""
+    from scipy.special import (
+        lambertw,
+    )  # a tenth of a second that a client without pictures is spared
+
     return float(-1 - lambertw(-tail / math.e, k=-1).real) if tail < 1 else 0.0
 
 

@@ -16,7 +16,7 @@ from tfhuber.savedmodel import Facts
 
 __all__ = [
     "add_options",
-    "decode_rgba",
+    "decode_rgb",
     "open_image",
     "parse_box",
     "read_arguments",
@@ -109,10 +109,10 @@ def read_image(path: Path) -> tuple[bytes, Image.Image]:
     return image_bytes, image
 
 
-def decode_rgba(image_bytes: bytes, name: str) -> Image.Image:
-    """A picture as stored, RGBA, from its file's bytes; ValueError naming it if it is damaged."""
+def decode_rgb(image_bytes: bytes, name: str) -> Image.Image:
+    """A picture as stored, RGB, from its file's bytes; ValueError naming it if it is damaged."""
     try:
-        return Image.open(io.BytesIO(image_bytes)).convert("RGBA")
+        return Image.open(io.BytesIO(image_bytes)).convert("RGB")
     except Exception as error:  # Pillow raises almost anything for a damaged file
         raise ValueError(f"{name} is not an image that can be read: {error}") from None
 

@@ -9,11 +9,21 @@ from pathlib import Path
 
 import numpy as np
 
+from tfhuber.boxes import SQUARE_RULES
 from tfhuber.cli import import_tensorflow
 from tfhuber.files import read_json, reason
 from tfhuber.overlay import FAMILIES
 
-__all__ = ["METADATA", "Facts", "answers", "find_version", "fresh_process", "read_facts", "run"]
+__all__ = [
+    "METADATA",
+    "Facts",
+    "answers",
+    "find_version",
+    "fresh_process",
+    "known_square",
+    "read_facts",
+    "run",
+]
 
 # What a model says of itself lies where TensorFlow Serving leaves files alone.
 METADATA = "assets.extra/model.json"
@@ -119,12 +129,20 @@ class Facts:
       edges: pairs of landmarks to join when drawn.
       delta: the knee of its distributions if they are Huber's.
       family: of its distributions, one of `overlay.FAMILIES`.
+      square: how it looks at a box, one of `boxes.SQUARE_RULES`; None if it does not say.
     """
 
     names: list[str]
     edges: list[tuple[int, int]]
     delta: float
     family: str = "huber"
+    square: str | None = None
+
+
+def known_square(metadata: dict) -> str | None:
+    """How a model with this metadata looks at a box; None if it says nothing that is known here."""
+    square = metadata.get("square")
+    return square if square in SQUARE_RULES else None
 
 
 def read_facts(directory: Path) -> Facts:
@@ -139,6 +157,6 @@ def read_facts(directory: Path) -> Facts:
             raise ValueError("its edges join landmarks that have no name")
         if values["family"] not in FAMILIES:
             raise ValueError(f"its distributions are of an unknown family, {values['family']!r}")
-        return Facts(names, edges, float(values["delta"]), values["family"])
+        return Facts(names, edges, float(values["delta"]), values["family"], known_square(values))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} cannot be read ({error}); export the model again") from error
