@@ -11,7 +11,6 @@ from tfhuber.boxes import SQUARE_RULES
 from tfhuber.savedmodel import known_square
 
 av = pytest.importorskip("av", reason="PyAV is not installed (the extra `video`)")
-pytest.importorskip("cv2", reason="OpenCV is not installed (the extra `video`)")
 
 SIZE = (330, 250)  # no multiple of a JPEG's blocks
 

@@ -1,5 +1,6 @@
 """Quick drawing: what is drawn lands where it should, looks as `draw_overlay` has it, and is quick."""
 
+import sys
 import threading
 import time
 
@@ -122,3 +123,21 @@ def test_a_frame_takes_milliseconds():
         painter.paint(pixels, points, np.tile(16 * np.eye(2), (98, 1, 1)))
         times.append(time.thread_time() - started)
     assert min(times) < 0.01
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_rows_may_have_gaps_which_are_left_alone(channels):
+    wide = np.full((100, 230, channels), 128, np.uint8)
+    Painter([(0, 1)]).paint(
+        wide[:, :200], [[190, 50], [20, 50]], 100 * np.eye(2)[None].repeat(2, 0)
+    )
+    whole = grey()
+    Painter([(0, 1)]).paint(whole, [[190, 50], [20, 50]], 100 * np.eye(2)[None].repeat(2, 0))
+    assert np.array_equal(wide[:, :200, :3], whole[..., :3]) and drawn_at(whole)[:, -1].any()
+    assert (wide[:, 200:] == 128).all()
+
+
+def test_without_opencv_it_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    with pytest.raises(ValueError, match=r"needs OpenCV: pip install 'tfhuber\[video\]'"):
+        Painter()
