@@ -40,7 +40,7 @@ def test_a_small_model_and_a_short_video(tiny_run, tmp_path):
     assert result.returncode in (0, 1), result.stderr
     lines = result.stdout.splitlines()
     assert lines[0].startswith("20 frames of 640 x 480 pixels") and len(lines) == 9
-    assert all(float(line.split()[5]) > 0 for line in lines[-2:])
+    assert all(float(line.split()[6]) > 0 for line in lines[-2:])
 
 
 @pytest.mark.parametrize("option", ["--frames", "--batch", "--parallel", "--rounds"])
