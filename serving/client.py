@@ -11,6 +11,7 @@ so a photograph that viewers turn upright is given to the model, and drawn, untu
 
 import argparse
 import contextlib
+import signal
 import sys
 import time
 from pathlib import Path
@@ -18,11 +19,19 @@ from pathlib import Path
 import numpy as np
 
 from serving.landmark_client import MAX_ROWS, LandmarkClient, ServerError
-from serving.many import Answer, ask_many
+from serving.many import MOST_PARALLEL, Answer, ask_many
 from serving.measurements import Drift, box_area
 from serving.rest_client import Client
 from serving.results import Csv, JsonLines, OverlayFolder, OverlayVideo, Writer, overlay_name
-from serving.sources import VIDEO_SUFFIXES, Boxes, Files, Video, find_files, read_boxes
+from serving.sources import (
+    IMAGE_SUFFIXES,
+    VIDEO_SUFFIXES,
+    Boxes,
+    Files,
+    Video,
+    find_files,
+    read_boxes,
+)
 from tfhuber import pictures
 from tfhuber.cli import import_tensorflow, progress, run_main
 from tfhuber.savedmodel import Facts, known_square
@@ -36,6 +45,9 @@ _MOST_NAMED = 10
 def main() -> int:
     """The command line: 0 if all went well, 1 if some pictures failed."""
     parser, arguments = _parse()
+    for name, most in (("batch", MAX_ROWS), ("parallel", MOST_PARALLEL)):
+        if not 1 <= getattr(arguments, name) <= most:
+            raise ValueError(f"--{name} must be from 1 to {most}, got {getattr(arguments, name)}")
     if arguments.output or arguments.json:
         if len(arguments.sources) > 1 or not _is_picture(arguments.sources[0]):
             parser.error("--output and --json are for one picture; use --overlay, --jsonl or --csv")
@@ -143,6 +155,7 @@ def _facts(metadata: dict) -> Facts:
 def _ask_about_one(arguments: argparse.Namespace) -> int:
     (path,) = arguments.sources
     image_bytes, image = pictures.read_image(path)
+    pictures.check_outputs(arguments, [path, arguments.boxes])
     box = _boxes(arguments, image.size).of(str(path), path.name)
     with _connect(arguments) as client:
         boxes = None if box is None else [box]
@@ -171,7 +184,8 @@ def _ask_about_many(arguments: argparse.Namespace) -> int:
         bar = stack.enter_context(
             progress(total=source.count, desc=arguments.model, unit=f" {source.unit}")
         )
-        summary = _Summary(source, Drift.of(metadata))
+        # The model's reference is of what it says without the mirror image.
+        summary = _Summary(source, None if arguments.tta else Drift.of(metadata))
         answers = ask_many(
             client,
             source,
@@ -188,7 +202,7 @@ def _ask_about_many(arguments: argparse.Namespace) -> int:
             summary.add(answer)
             bar.update()
     summary.print([writer.path for writer in writers])
-    return 1 if summary.failures else 0
+    return 1 if summary.failures or source.cut_short else 0
 
 
 class _Summary:
@@ -223,6 +237,14 @@ class _Summary:
             print(f"failed: {line}", file=sys.stderr)
         if self.failures > len(self._named):
             print(f"failed: {self.failures - len(self._named)} more", file=sys.stderr)
+        if self._source.cut_short:
+            print(f"failed: {self._source.cut_short}", file=sys.stderr)
+        if unused := self._source.boxes.unused():
+            print(
+                f"note: {len(unused)} of the boxes in --boxes belong to none of the "
+                f"{self._source.unit}, the first to {unused[0]}",
+                file=sys.stderr,
+            )
         if self._source.turned:
             print(
                 f"note: viewers are asked to turn {self._source.turned} of the {self._source.unit} "
@@ -272,10 +294,14 @@ def _writers(arguments: argparse.Namespace, source: Files | Video, facts: Facts)
 
 
 def _check_outputs(arguments: argparse.Namespace, source: Files | Video) -> None:
-    """Refuses to write over what is read."""
+    """Refuses results in places that are for something else."""
     overlay = arguments.overlay
-    written = [path for path in (arguments.jsonl, arguments.csv, overlay) if path]
+    written = [arguments.jsonl, arguments.csv, overlay]
     if isinstance(source, Files):
+        if overlay and overlay.suffix.lower() in IMAGE_SUFFIXES and not overlay.is_dir():
+            raise ValueError(
+                f"--overlay {overlay} is to be a folder; for one picture there is --output"
+            )
         if overlay and overlay.suffix.lower() in VIDEO_SUFFIXES:
             raise ValueError(f"--overlay {overlay} is a video; pictures are drawn into a folder")
         read = list(source.paths.values())
@@ -285,8 +311,7 @@ def _check_outputs(arguments: argparse.Namespace, source: Files | Video) -> None
         if overlay and overlay.suffix and overlay.suffix.lower() != ".mp4":
             raise ValueError(f"--overlay {overlay} must end in .mp4, or be a folder")
         read = [source.path]
-    for path in {path.resolve() for path in written} & {path.resolve() for path in read}:
-        raise ValueError(f"{path} would be written over; choose another place for the results")
+    pictures.refuse_overwriting(written, [*read, arguments.boxes])
 
 
 def _is_picture(path: Path) -> bool:
@@ -298,5 +323,13 @@ def _boxes(arguments: argparse.Namespace, size: tuple[int, int] | None = None) -
     return Boxes(default, None if arguments.boxes is None else read_boxes(arguments.boxes))
 
 
+def _end(*_: object) -> None:
+    """What `kill` and `timeout` ask for: to end as an interrupt does, with what there is kept."""
+    interrupt = KeyboardInterrupt()
+    interrupt.status = 128 + signal.SIGTERM
+    raise interrupt
+
+
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _end)
     run_main(main)

@@ -133,7 +133,7 @@ class LandmarkClient(abc.ABC):
           |A| / c exp(-rho(|A (y - mu)|)) in original pixels (eq. 3).
 
         Raises:
-          ValueError: if there is no image or `boxes` is not [N, 4].
+          ValueError: if there is no image, or one is not bytes, or `boxes` is not [N, 4].
           ServerError: the server answered with an error, or not like a landmark model.
           ConnectionError: nobody answers there.
           TimeoutError: no answer came in time.
@@ -145,6 +145,8 @@ class LandmarkClient(abc.ABC):
             )
         if not len(images):
             raise ValueError("images must hold at least one, got none")
+        if isinstance(images, bytes) or not all(isinstance(image, bytes) for image in images):
+            raise ValueError("images must be a list of JPEG or PNG files, each as bytes")
         parts = []
         for start, end in _requests([len(image) for image in images]):
             inputs = {"image_bytes": list(images[start:end]), "box": boxes[start:end]}

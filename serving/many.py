@@ -11,7 +11,9 @@ import numpy as np
 from serving.landmark_client import MAX_ROWS, LandmarkClient, ServerError
 from serving.sources import Picture
 
-__all__ = ["Answer", "ask_many"]
+__all__ = ["MOST_PARALLEL", "Answer", "ask_many"]
+
+MOST_PARALLEL = 64
 
 # Decoded frames of a large video that share a request are bounded too, not only their number.
 _MOST_WEIGHT = 48 * 2**20
@@ -73,8 +75,8 @@ def ask_many(
     """
     if not 1 <= batch <= MAX_ROWS:
         raise ValueError(f"batch must be from 1 to {MAX_ROWS}, got {batch}")
-    if not 1 <= parallel <= 64:
-        raise ValueError(f"parallel must be from 1 to 64, got {parallel}")
+    if not 1 <= parallel <= MOST_PARALLEL:
+        raise ValueError(f"parallel must be from 1 to {MOST_PARALLEL}, got {parallel}")
 
     def work(group: list[Picture]) -> list[Answer]:
         answers = _ask(client, [p for p in group if p.error is None], signature, square)

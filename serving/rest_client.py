@@ -63,11 +63,7 @@ class Client(LandmarkClient):
         except httpx.TimeoutException as error:
             raise TimeoutError(f"no answer from {self.url} in time: {error}") from None
         except (httpx.TransportError, UnicodeError) as error:  # a host's name may be unwritable
-            raise ConnectionError(
-                f"no server at {self.url} ({error}); start one with "
-                f"`python -m serving.local_server --model_name={self.model} --model_base_path=DIR "
-                f"--rest_api_port={self._target.port or 80}`"
-            ) from None
+            raise ConnectionError(self._unreachable(error)) from None
         try:
             answer = _parsed(response.content)
             reason = answer.get("error")
@@ -81,6 +77,19 @@ class Client(LandmarkClient):
                 _seconds(response.headers.get("retry-after", "")),
             )
         return answer["outputs"]
+
+    def _unreachable(self, error: Exception) -> str:
+        """What to do where no answer came."""
+        if isinstance(error, httpx.RemoteProtocolError) and "illegal" in str(error):
+            return (
+                f"what answers at {self.url} does not speak HTTP ({error}); if that is a server's gRPC "
+                "port, ask there with --grpc HOST:PORT or GrpcClient"
+            )
+        return (
+            f"no server at {self.url} ({error}); start one with "
+            f"`python -m serving.local_server --model_name={self.model} --model_base_path=DIR "
+            f"--rest_api_port={self._target.port or 80}`"
+        )
 
 
 def _parsed(body: bytes) -> object:

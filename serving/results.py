@@ -41,6 +41,8 @@ class Writer(Protocol):
 class JsonLines:
     """One JSON object in a line for each picture; on an error or an interrupt, the lines so far are kept.
 
+    They are in the file, or, if there was one of that name, in one that has `.part` after it.
+
     A line has `source`; for a video `frame` and `seconds`; `box`; and `landmarks` [K][2], `covariance`
     [K][2][2] and, if the model has it, `precision_factor` [K][2][2], each number with the digits
     that make it the same float32 again; or `error` instead.
@@ -61,10 +63,11 @@ class JsonLines:
 
     def __exit__(self, kind, error, traceback) -> None:
         self._stream.close()
-        if kind is None or self._count:
+        if kind is None:
             self._file.publish()
-            if error is not None:
-                error.add_note(f"{self.path} holds the {self._count} results until then")
+        elif self._count:
+            path = self._file.publish_part()
+            error.add_note(f"{path} holds the {self._count} results until then")
         else:
             self._file.discard()
 
@@ -236,6 +239,15 @@ class _Aside:
     def publish(self) -> None:
         if not self._direct:
             self.path.replace(self._target)
+
+    def publish_part(self) -> Path:
+        """Gives what there is the name, or, where a file has that already, one beside it; returns which."""
+        if self._direct:
+            return self._target
+        target = self._target
+        if target.exists():
+            target = target.with_name(target.name + ".part")
+        return self.path.replace(target)
 
     def discard(self) -> None:
         if not self._direct:

@@ -18,6 +18,7 @@ from tfhuber.boxes import square_around
 from tfhuber.pictures import decode_rgb, open_image, parse_box
 
 __all__ = [
+    "IMAGE_SUFFIXES",
     "VIDEO_SUFFIXES",
     "Boxes",
     "Files",
@@ -151,6 +152,7 @@ class Boxes:
     ):
         self._default = default
         self._own = own
+        self._used: set[str] = set()
 
     def of(self, *names: str) -> np.ndarray | None:
         """The box under the first of some names that is known.
@@ -160,10 +162,15 @@ class Boxes:
         """
         for name in names:
             if self._own and name in self._own:
+                self._used.add(name)
                 return self._own[name]
         if self._own is not None and self._default is None:
             raise ValueError(f"no box for {names[0]} in --boxes, and no --box for the others")
         return self._default
+
+    def unused(self) -> list[str]:
+        """The names that have a box and that nobody has asked for."""
+        return [name for name in self._own or {} if name not in self._used]
 
 
 class Files:
@@ -173,6 +180,8 @@ class Files:
       paths: each file's name, and where it is.
       count: how many there are.
       turned: how many of those read so far ask viewers to turn them by an EXIF orientation.
+      boxes: which box belongs to which.
+      cut_short: None, as files are whole or cannot be read.
 
     Args:
       paths: as above.
@@ -180,17 +189,18 @@ class Files:
     """
 
     unit = "images"
+    cut_short: str | None = None
 
     def __init__(self, paths: Mapping[str, Path], boxes: Boxes):
         self.paths = paths
         self.count = len(paths)
         self.turned = 0
-        self._boxes = boxes
+        self.boxes = boxes
 
     def __iter__(self) -> Iterator[Picture]:
         for name, path in self.paths.items():
             try:
-                box = self._boxes.of(name, path.name)
+                box = self.boxes.of(name, path.name)
                 data, image, orientation = open_image(path)
             except (ValueError, OSError) as error:
                 yield Picture(name, error=str(error))
@@ -209,6 +219,8 @@ class Video:
       rate: frames in a second, a fraction.
       colours: how its numbers mean colours, as a codec's context has it.
       turned: 1 if it asks viewers to turn it, which is not done.
+      boxes: which box belongs to which frame.
+      cut_short: once all frames are read, what says that some are missing at the end; None if nothing does.
 
     Args:
       path: a file that FFmpeg can read.
@@ -223,16 +235,18 @@ class Video:
 
     def __init__(self, path: Path, boxes: Boxes):
         self.path = path
-        self._boxes = boxes
+        self.boxes = boxes
+        self.cut_short: str | None = None
         self._av = import_av()
         with self._open() as container:
             stream = container.streams.video[0]
             self.colours = {name: getattr(stream.codec_context, name) for name in _COLOURS}
             self.size = stream.codec_context.width, stream.codec_context.height
             self.rate = stream.average_rate or stream.guessed_rate or 25
-            count = stream.frames
-            if not count and container.duration:
-                count = round(container.duration / self._av.time_base * self.rate)
+            count = self._promised = stream.frames
+            self._seconds = (container.duration or 0) / self._av.time_base
+            if not count:
+                count = round(self._seconds * self.rate)
             self.count = count or None
         self.turned = 0
 
@@ -241,12 +255,26 @@ class Video:
         with self._open() as container:
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
+            number, end = -1, 0.0
             for number, frame in enumerate(self._decoded(container, stream)):
                 if isinstance(frame, str):
                     yield Picture(name, number, error=frame)
                 else:
                     self.turned |= frame.rotation != 0
+                    end = max(end, (frame.time or 0.0) + float(1 / self.rate))
                     yield self._picture(frame, number)
+        self.cut_short = self._cut_short(number + 1, end)
+
+    def _cut_short(self, count: int, end: float) -> str | None:
+        """What says that frames are missing, if both times and numbers do; either alone may be edited."""
+        fewer = not self._promised or count < 0.98 * self._promised
+        if not fewer or end > 0.95 * self._seconds - 0.5:
+            return None
+        promised = f", {self._promised} frames," if self._promised else ""
+        return (
+            f"{self.path} says that it is {self._seconds:.1f} seconds long{promised} but ends after "
+            f"{end:.1f}: is it cut short?"
+        )
 
     def _open(self):
         with self.path.open("rb"):  # for the system's own words where that fails
@@ -277,7 +305,7 @@ class Video:
     def _picture(self, frame, number: int) -> Picture:
         box, fault = None, None
         try:
-            box = self._boxes.of(str(number))
+            box = self.boxes.of(str(number))
         except ValueError as error:
             fault = str(error)
         size, weight = (frame.width, frame.height), 4 * frame.width * frame.height
@@ -296,12 +324,14 @@ def find_files(paths: Sequence[Path], recursive: bool) -> tuple[dict[str, Path],
       recursive: whether to look into the folders within the folders.
 
     Raises:
-      ValueError: nothing is found, or two files have the same name.
+      ValueError: a path is wrong, nothing is found, or two files have the same name.
       OSError: a folder cannot be read.
     """
     found: dict[str, Path] = {}
     others: list[Path] = []
     for path in paths:
+        if not path.exists():
+            raise ValueError(f"{path}: there is no such file or folder")
         names = {str(path): path}
         if path.is_dir():
             inside = sorted(path.rglob("*") if recursive else path.iterdir())
@@ -313,7 +343,10 @@ def find_files(paths: Sequence[Path], recursive: bool) -> tuple[dict[str, Path],
             raise ValueError(f"{names[name]} and {found[name]} have the same name, {name}")
         found |= names
     if not found:
-        raise ValueError(f"{', '.join(map(str, paths))}: no .jpg, .jpeg or .png file is there")
+        below = not recursive and any(each.is_dir() for path in paths for each in path.iterdir())
+        hint = ", but folders, which --recursive looks into" if below else ""
+        names = ", ".join(map(str, paths))
+        raise ValueError(f"{names}: no .jpg, .jpeg or .png file is there{hint}")
     return found, others
 
 
@@ -335,7 +368,7 @@ def read_boxes(path: Path) -> dict[str, np.ndarray]:
                 continue
             try:
                 name, text = read(line)
-                if number == 1 and read is _csv_line and text.startswith("x0,"):
+                if number == 1 and read is _csv_line and _is_heading(text):
                     continue
                 box = parse_box(text)
                 if name in boxes:
@@ -350,6 +383,20 @@ def read_boxes(path: Path) -> dict[str, np.ndarray]:
 def _csv_line(line: str) -> tuple[str, str]:
     name, *numbers = next(csv.reader([line]))
     return name.strip(), ",".join(number.strip() for number in numbers)
+
+
+def _is_heading(text: str) -> bool:
+    """Whether there are four values that are words."""
+    values = [value.strip() for value in text.split(",")]
+    return len(values) == 4 and all(v[:1].isalpha() and not _is_number(v) for v in values)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _json_line(line: str) -> tuple[str, str]:
@@ -379,5 +426,5 @@ def import_av():
     try:
         import av
     except ImportError:
-        raise ValueError("videos need PyAV: pip install 'tfhuber[video]'") from None
+        raise ValueError("videos need PyAV: pip install av") from None
     return av

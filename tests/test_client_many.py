@@ -408,11 +408,16 @@ def test_a_server_that_goes_away_leaves_the_lines_until_then(folder, tmp_path, m
     assert not rows.exists() and not list(tmp_path.glob("*.tmp"))
 
 
-def test_an_interrupt_keeps_the_lines(tmp_path):
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupt_keeps_the_lines_and_what_was_there(number, status, tmp_path):
     """In a process of its own, as a user interrupts it."""
     for i in range(40):
         noise(tmp_path / "photos" / f"{i:02}.jpg")
     model, lines = FullModel(), tmp_path / "x.jsonl"
+    part = lines
+    if number == signal.SIGTERM:
+        lines.write_text("earlier")
+        part = tmp_path / "x.jsonl.part"
     model.delay = 0.1
     with running(create_app({"wflw": FakeVersions(model=model)})) as http:
         flags = ["--url", str(http.base_url), "--jsonl", str(lines), "--batch", "1"]
@@ -425,13 +430,13 @@ def test_an_interrupt_keeps_the_lines(tmp_path):
             assert process.poll() is None
             time.sleep(0.01)
         time.sleep(1)
-        os.kill(process.pid, signal.SIGINT)
+        os.kill(process.pid, number)
         _, stderr = process.communicate(timeout=30)
     last = stderr.strip().splitlines()[-1]
-    assert process.returncode == 130 and last.startswith("interrupted; ")
-    count = len(read_lines(lines))
-    assert 0 < count < 40 and f"holds the {count} results until then" in last
-    assert not aside.exists()
+    assert process.returncode == status and last.startswith("interrupted; ")
+    count = len(read_lines(part))
+    assert 0 < count < 40 and f"{part} holds the {count} results until then" in last
+    assert not aside.exists() and (part is lines or lines.read_text() == "earlier")
 
 
 def test_lines_may_go_to_a_pipe(url, tmp_path):

@@ -182,7 +182,7 @@ def test_an_overlay_is_mp4_and_not_the_video_itself(url, tmp_path, monkeypatch):
 def test_without_pyav_it_is_said_how_to_get_it(tmp_path, monkeypatch):
     (tmp_path / "clip.mp4").touch()
     monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(ValueError, match=r"pip install 'tfhuber\[video\]'"):
+    with pytest.raises(ValueError, match="pip install av"):
         run_client(monkeypatch, tmp_path / "clip.mp4", "--jsonl", tmp_path / "x.jsonl")
     with pytest.raises(ValueError, match="videos need PyAV"):
         import_av()
@@ -209,3 +209,25 @@ def test_colours_survive_the_way_through(url, tmp_path, monkeypatch):
     for a, b in zip(before, after, strict=True):
         # Of all three planes, in the same encoding.
         assert np.median(np.abs(a.astype(int) - b)) <= 2
+
+
+@pytest.mark.parametrize("name", ["clip.mp4", "clip.mkv"])
+def test_a_video_that_ends_too_early_is_said_to(url, tmp_path, monkeypatch, capsys, name):
+    """The index comes first, so that what is there can be read."""
+    path, lines = tmp_path / name, tmp_path / "x.jsonl"
+    rng = np.random.default_rng(0)
+    with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
+        stream = container.add_stream("libx264", 25)
+        stream.width, stream.height, stream.pix_fmt = 160, 120, "yuv420p"
+        for _ in range(100):
+            pixels = rng.integers(0, 256, (120, 160, 3), np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode(None))
+    arguments = [path, "--box=20,60,120,120", "--url", url, "--jsonl", lines]
+    assert run_client(monkeypatch, *arguments) == 0
+    assert len(read_lines(lines)) == 100 and "cut short" not in capsys.readouterr().err
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert run_client(monkeypatch, *arguments) == 1
+    promise = "4.0 seconds long, 100 frames," if name.endswith("mp4") else "4.0 seconds long"
+    assert f"{path} says that it is {promise} but ends after" in capsys.readouterr().err
+    assert 10 < len(read_lines(lines)) < 80

@@ -141,5 +141,5 @@ def test_rows_may_have_gaps_which_are_left_alone(channels):
 
 def test_without_opencv_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "cv2", None)
-    with pytest.raises(ValueError, match=r"needs OpenCV: pip install 'tfhuber\[video\]'"):
+    with pytest.raises(ValueError, match="needs OpenCV: pip install opencv-python-headless"):
         Painter()

@@ -145,7 +145,7 @@ def _import_cv2():
         import cv2
     except ImportError:
         raise ValueError(
-            "drawing on many pictures needs OpenCV: pip install 'tfhuber[video]'"
+            "drawing on many pictures needs OpenCV: pip install opencv-python-headless"
         ) from None
     return cv2
 

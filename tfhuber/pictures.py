@@ -5,7 +5,7 @@ import contextlib
 import io
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +16,13 @@ from tfhuber.savedmodel import Facts
 
 __all__ = [
     "add_options",
+    "check_outputs",
     "decode_rgb",
     "open_image",
     "parse_box",
     "read_arguments",
     "read_image",
+    "refuse_overwriting",
     "write_result",
 ]
 
@@ -64,6 +66,7 @@ def read_arguments(
     if not (arguments.output or arguments.json):
         parser.error("nothing to write: give --output, --json or both")
     image_bytes, image = read_image(arguments.image)
+    check_outputs(arguments, [arguments.image])
     box = None if arguments.box is None else parse_box(arguments.box, image.size)
     return arguments, image_bytes, image, box
 
@@ -153,6 +156,35 @@ def parse_box(text: str, size: tuple[int, int] | None = None) -> np.ndarray:
             f"--box {text} is outside the image, which has {size[0]} x {size[1]} pixels"
         )
     return box
+
+
+def check_outputs(arguments: argparse.Namespace, read: Iterable[Path]) -> None:
+    """Refuses `--output` and `--json` that cannot be written or would replace what is read.
+
+    Raises:
+      ValueError: saying which of them.
+    """
+    from tfhuber import overlay
+
+    if arguments.output and arguments.output.suffix.lower() not in overlay.SUFFIXES:
+        raise ValueError(f"{arguments.output} must end in .png, .jpg or .jpeg")
+    refuse_overwriting([arguments.output, arguments.json], read)
+
+
+def refuse_overwriting(written: Iterable[Path | None], read: Iterable[Path | None]) -> None:
+    """Refuses results that would replace what is read, or each other; devices may be both.
+
+    Raises:
+      ValueError: naming the file.
+    """
+    taken = {path.resolve(): "is read" for path in read if path}
+    for path in (path.resolve() for path in written if path):
+        if path in taken and (path.is_file() or not path.exists()):
+            reason = f"it {taken[path]} too"
+            raise ValueError(
+                f"{path} would be written over, {reason}; choose another place for the results"
+            )
+        taken[path] = "is another result's place"
 
 
 def write_result(
