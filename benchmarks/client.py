@@ -34,7 +34,8 @@ from benchmarks.make_tfrecords import lines_of
 from benchmarks.serving import export_one, server
 from benchmarks.turns import Times, Turn, ratio, summary, time_in_turns
 from pipelines.sample_data import write_sample_data
-from serving.sources import Boxes, Video, import_av
+from serving.given_boxes import Boxes
+from serving.sources import Video, import_av
 from tfhuber.cli import import_tensorflow, run_main
 from tfhuber.savedmodel import find_version, read_facts
 

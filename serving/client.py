@@ -18,20 +18,13 @@ from pathlib import Path
 
 import numpy as np
 
+from serving.given_boxes import Boxes, read_boxes
 from serving.landmark_client import MAX_ROWS, LandmarkClient, ServerError
 from serving.many import MOST_PARALLEL, Answer, ask_many
 from serving.measurements import Drift, box_area
 from serving.rest_client import Client
 from serving.results import Csv, JsonLines, OverlayFolder, OverlayVideo, Writer, overlay_name
-from serving.sources import (
-    IMAGE_SUFFIXES,
-    VIDEO_SUFFIXES,
-    Boxes,
-    Files,
-    Video,
-    find_files,
-    read_boxes,
-)
+from serving.sources import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Files, Video, find_files
 from tfhuber import pictures
 from tfhuber.cli import import_tensorflow, progress, run_main
 from tfhuber.savedmodel import Facts, known_square

@@ -15,10 +15,11 @@ from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 from serving import grpc_api
 from serving.application import create_app
 from serving.client import Client, ServerError
+from serving.given_boxes import Boxes
 from serving.grpc_client import GrpcClient
 from serving.many import ask_many
 from serving.runner import ModelVersions
-from serving.sources import Boxes, Files
+from serving.sources import Files
 
 LIMIT = 16 * 2**20
 

@@ -18,8 +18,9 @@ from serving_toys import COUNT, FakeModel, FakeVersions, running
 
 from serving.application import create_app
 from serving.client import Client, ServerError
+from serving.given_boxes import Boxes
 from serving.many import ask_many
-from serving.sources import Boxes, Files, Picture, find_files, read_boxes
+from serving.sources import Files, Picture, find_files
 
 ROOT = Path(__file__).resolve().parent.parent
 BOX = "--box=10,0,110,100"
@@ -80,53 +81,6 @@ def test_pictures_carry_what_is_known_of_them(folder):
     assert pictures[1].pixels().shape == (100, 120, 3)
     assert "no box for b.jpg" in pictures[2].error
     assert "e.jpg is not an image that can be read" in pictures[3].error
-
-
-# --- boxes
-
-
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [
-        ("boxes.csv", "name,x0,y0,x1,y1\na.jpg,1,2,30,40\n7, -1.5,0,3,4\n\n"),
-        ("boxes.txt", '"a.jpg",1,2,30,40\r\n7,-1.5,0,3,4'),
-        (
-            "boxes.jsonl",
-            '{"source": "a.jpg", "frame": null, "box": [1, 2, 30, 40]}\n'
-            '{"source": "x.mp4", "frame": 7, "box": [-1.5, 0, 3, 4]}\n',
-        ),
-    ],
-)
-def test_boxes_are_read(name, text, tmp_path):
-    (tmp_path / name).write_text(text)
-    boxes = read_boxes(tmp_path / name)
-    assert {key: box.tolist() for key, box in boxes.items()} == {
-        "a.jpg": [1, 2, 30, 40],
-        "7": [-1.5, 0, 3, 4],
-    }
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "message"),
-    [
-        ("b.csv", "a.jpg,1,2,3\n", "line 1: must be four numbers"),
-        ("b.csv", "a.jpg,1,2,3,4\nb.jpg,x,2,3,4\n", "line 2: must be four numbers"),
-        ("b.csv", "a.jpg,1,2,1,4\n", "line 1: .* is empty"),
-        ("b.csv", "a.jpg,1,2,nan,4\n", "line 1: must be four numbers"),
-        ("b.csv", "a.jpg,1,2,3,4\na.jpg,1,2,3,5\n", r"line 2: a second box for a\.jpg"),
-        ("b.csv", "a.jpg\n", "line 1: must be four numbers"),
-        ("b.jsonl", "{", "line 1: Expecting"),
-        ("b.jsonl", "[1]", "line 1: must be an object"),
-        ("b.jsonl", '{"source": "a", "box": 3}', "line 1: must be an object"),
-        ("b.jsonl", '{"box": [1, 2, 3, 4]}', 'line 1: must have a "source"'),
-        ("b.jsonl", '{"frame": 1, "box": [1, 2, 3, null]}', "line 1: must be four numbers"),
-        ("b.jsonl", "[" * 100_000, "line 1: "),
-    ],
-)
-def test_boxes_that_make_no_sense_name_their_line(name, text, message, tmp_path):
-    (tmp_path / name).write_text(text)
-    with pytest.raises(ValueError, match=message):
-        read_boxes(tmp_path / name)
 
 
 # --- asking

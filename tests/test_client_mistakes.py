@@ -10,7 +10,7 @@ from serving_toys import FakeVersions, running
 
 from serving.application import create_app
 from serving.client import Client
-from serving.sources import find_files, read_boxes
+from serving.sources import find_files
 
 
 @pytest.fixture(scope="module")
@@ -78,15 +78,6 @@ def test_boxes_of_no_picture_are_counted(url, photo, tmp_path, monkeypatch, caps
     assert run_client(monkeypatch, *arguments) == 0
     said = "note: 2 of the boxes in --boxes belong to none of the images, the first to other/b.png"
     assert said in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    "first", ["a.jpg,1,x,3,4", "a.jpg,nan,nan,nan,nan", "a.jpg,x,y", "x,y,w,h"]
-)
-def test_a_first_line_with_numbers_or_too_few_values_is_no_heading(first, tmp_path):
-    (tmp_path / "boxes.csv").write_text(f"{first}\nb.jpg,1,2,3,4\n")
-    with pytest.raises(ValueError, match="line 1: must be four numbers"):
-        read_boxes(tmp_path / "boxes.csv")
 
 
 def test_the_reference_is_not_that_of_fused_covariances(url, photo, tmp_path, monkeypatch, capsys):

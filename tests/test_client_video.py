@@ -9,7 +9,8 @@ from client_toys import FullModel, read_lines, run_client
 from serving_toys import COUNT, FakeVersions, running
 
 from serving.application import create_app
-from serving.sources import Boxes, Video, import_av
+from serving.given_boxes import Boxes
+from serving.sources import Video, import_av
 
 av = pytest.importorskip("av", reason="PyAV is not installed (the extra `video`)")
 
