@@ -1,9 +1,13 @@
 """Boxes as users type them; the rest of the module is tested with the commands that use it."""
 
+import argparse
+import sys
+
 import numpy as np
 import pytest
+from PIL import Image
 
-from tfhuber.pictures import parse_box
+from tfhuber.pictures import parse_box, read_arguments
 
 
 @pytest.mark.parametrize(
@@ -34,3 +38,12 @@ def test_boxes_are_read(text, box):
 def test_other_boxes_are_refused(text, message):
     with pytest.raises(ValueError, match=message):
         parse_box(text, (100, 50))
+
+
+@pytest.mark.parametrize("flag", ["--output", "--json"])
+def test_the_picture_that_is_read_is_not_written_over(flag, tmp_path, monkeypatch):
+    path = tmp_path / "a.png"
+    Image.new("RGB", (20, 10)).save(path)
+    monkeypatch.setattr(sys, "argv", ["predict", str(path), flag, str(tmp_path / "." / "a.png")])
+    with pytest.raises(ValueError, match=r"a\.png would be written over, it is read too"):
+        read_arguments(argparse.ArgumentParser())
