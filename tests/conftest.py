@@ -131,3 +131,15 @@ def exported(tiny_run, tmp_path_factory) -> Path:
 def picture(faces) -> bytes:
     """A JPEG file of one of the drawn faces."""
     return next(iter(sorted((faces / "WFLW_images").rglob("*.jpg")))).read_bytes()
+
+
+@pytest.fixture(scope="session")
+def url():
+    """Where a server has a model that answers as an exported one does, without TensorFlow."""
+    from client_toys import FullModel
+    from serving_toys import FakeVersions, running
+
+    from serving.application import create_app
+
+    with running(create_app({"wflw": FakeVersions(model=FullModel())})) as http:
+        yield str(http.base_url)

@@ -26,12 +26,6 @@ ROOT = Path(__file__).resolve().parent.parent
 BOX = "--box=10,0,110,100"
 
 
-@pytest.fixture(scope="module")
-def url():
-    with running(create_app({"wflw": FakeVersions(model=FullModel())})) as http:
-        yield str(http.base_url)
-
-
 @pytest.fixture
 def folder(tmp_path):
     """Five pictures, one of them damaged beyond its head, another a text, and what is no picture."""

@@ -5,18 +5,10 @@ import threading
 
 import numpy as np
 import pytest
-from client_toys import FullModel, noise, run_client
-from serving_toys import FakeVersions, running
+from client_toys import noise, run_client
 
-from serving.application import create_app
 from serving.client import Client
 from serving.sources import find_files
-
-
-@pytest.fixture(scope="module")
-def url():
-    with running(create_app({"wflw": FakeVersions(model=FullModel())})) as http:
-        yield str(http.base_url)
 
 
 @pytest.fixture

@@ -5,22 +5,15 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from client_toys import FullModel, read_lines, run_client
-from serving_toys import COUNT, FakeVersions, running
+from client_toys import read_lines, run_client
+from serving_toys import COUNT
 
-from serving.application import create_app
 from serving.given_boxes import Boxes
 from serving.sources import Video, import_av
 
 av = pytest.importorskip("av", reason="PyAV is not installed (the extra `video`)")
 
 COLOURS = [(200, 60, 40), (40, 180, 60), (60, 80, 220), (128, 128, 128), (220, 200, 40)]
-
-
-@pytest.fixture(scope="module")
-def url():
-    with running(create_app({"wflw": FakeVersions(model=FullModel())})) as http:
-        yield str(http.base_url)
 
 
 def make_video(path, count=24, size=(160, 120), rate=Fraction(30000, 1001), times=None):
