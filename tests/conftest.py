@@ -133,7 +133,7 @@ def picture(faces) -> bytes:
     return next(iter(sorted((faces / "WFLW_images").rglob("*.jpg")))).read_bytes()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def url():
     """Where a server has a model that answers as an exported one does, without TensorFlow."""
     from client_toys import FullModel

@@ -1,6 +1,7 @@
 """`run.json` keeps a run's time and results, whatever ends the process."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -28,7 +29,8 @@ def run(tmp_path):
 def clock(monkeypatch):
     """A function that lets so many seconds pass."""
     now = [1000.0]
-    monkeypatch.setattr(run_file.time, "monotonic", lambda: now[0])
+    # This module's clock only: other threads of the process have a right to the real one.
+    monkeypatch.setattr(run_file, "time", SimpleNamespace(monotonic=lambda: now[0]))
 
     def wait(seconds):
         now[0] += seconds
