@@ -26,7 +26,7 @@ from serving.rest_client import Client
 from serving.results import Csv, JsonLines, OverlayFolder, OverlayVideo, Writer, overlay_name
 from serving.sources import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Files, Video, find_files
 from tfhuber import pictures
-from tfhuber.cli import import_tensorflow, progress, run_main
+from tfhuber.cli import import_tensorflow, progress, result_path, run_main, summary_stream
 from tfhuber.savedmodel import Facts, known_square
 
 __all__ = ["Client", "LandmarkClient", "ServerError", "main"]
@@ -76,8 +76,9 @@ def _parse() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
         'name in a video; or, in a .jsonl, of {"source": NAME or "frame": NUMBER, "box": [...]}',
     )
     add("--recursive", action="store_true", help="look into the folders within a folder too")
-    add("--jsonl", type=Path, help="a file for a line of JSON for each picture")
-    add("--csv", type=Path, help="a file for a row of x, y, sxx, sxy, syy for each landmark")
+    table = {"type": result_path, "metavar": "FILE"}
+    add("--jsonl", **table, help="a file for a line of JSON for each picture (- as for --json)")
+    add("--csv", **table, help="a file for a row of x, y, sxx, sxy, syy for each landmark")
     add(
         "--overlay",
         type=Path,
@@ -160,7 +161,7 @@ def _ask_about_one(arguments: argparse.Namespace) -> int:
             raise ValueError(fault)
         facts = _facts(client.metadata())
     landmarks, covariance = found["landmarks"][0], found["covariance"][0]
-    print(pictures.write_result(arguments, image, landmarks, covariance, box, facts))
+    pictures.write_result(arguments, image, landmarks, covariance, box, facts)
     return 0
 
 
@@ -244,8 +245,7 @@ class _Summary:
                 "or the video; the model sees pixels as stored, and so do the results",
                 file=sys.stderr,
             )
-        # Results that go to a pipe leave this to stderr.
-        out = sys.stdout if all(path.is_dir() or path.is_file() for path in paths) else sys.stderr
+        out = summary_stream(paths)
         line = f"{self._count - self.failures} of {self._count} {self._source.unit}"
         line += f" in {seconds:.2f} seconds"
         if self._deviations:

@@ -1,7 +1,10 @@
 """Where answers go: JSON lines, CSV, pictures and videos, each written aside and renamed when whole."""
 
+import contextlib
 import csv
 import io
+import os
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self
@@ -12,6 +15,7 @@ from PIL import Image
 
 from serving.many import Answer
 from serving.sources import Video, VideoFrame, image_of, import_av
+from tfhuber.files import Aside, blamed
 
 if TYPE_CHECKING:
     from tfhuber.painter import Painter
@@ -50,26 +54,36 @@ class JsonLines:
 
     def __init__(self, path: Path):
         self.path = path
-        self._file = _Aside(path)
-        self._count = 0
+        self._count = self._end = 0
 
     def __enter__(self) -> Self:
-        self._stream = self._file.path.open("w", encoding="utf-8")
+        self._aside = _aside(self.path)
+        self._stream = self._aside.open()
         return self
 
     def write(self, answer: Answer) -> None:
-        self._stream.write(_line(answer) + "\n")
+        line = _line(answer) + b"\n"
+        with blamed(self.path):
+            self._stream.buffer.write(line)
+            self._stream.buffer.flush()
         self._count += 1
+        self._end += len(line)
 
     def __exit__(self, kind, error, traceback) -> None:
-        self._stream.close()
-        if kind is None:
-            self._file.publish()
-        elif self._count:
-            path = self._file.publish_part()
-            error.add_note(f"{path} holds the {self._count} results until then")
+        with contextlib.suppress(OSError):  # what could not be written is no line that counts
+            self._stream.close()
+        if kind is None or not self._count:
+            self._aside.__exit__(kind, error, traceback)
         else:
-            self._file.discard()
+            error.add_note(f"{self._keep()} holds the {self._count} results until then")
+
+    def _keep(self) -> Path:
+        """Puts the whole lines in place, and says which that is."""
+        if self._aside.is_stream:
+            return self.path
+        os.truncate(self._aside.path, self._end)  # a full disk may have cut a line
+        place = self.path.with_name(self.path.name + ".part") if self.path.exists() else self.path
+        return self._aside.path.replace(place)
 
 
 class Csv:
@@ -82,10 +96,10 @@ class Csv:
     def __init__(self, path: Path, names: list[str]):
         self.path = path
         self._names = names
-        self._file = _Aside(path)
 
     def __enter__(self) -> Self:
-        self._stream = self._file.path.open("w", encoding="utf-8", newline="")
+        self._aside = _aside(self.path)
+        self._stream = self._aside.open(newline="")
         self._stream.write("source,frame,landmark,name,x,y,sxx,sxy,syy\n")
         return self
 
@@ -99,12 +113,12 @@ class Csv:
         middles = (f"{k},{_csv_row(name)}" for k, name in enumerate(names))
         covariance = answer.covariance.reshape(-1, 4)[:, [0, 1, 3]]
         rows = np.concatenate([answer.landmarks, covariance], axis=1).tolist()
-        for middle, row in zip(middles, rows, strict=True):
-            self._stream.write(f"{start},{middle},{','.join(f'{v:.9g}' for v in row)}\n")
+        with blamed(self.path):
+            for middle, row in zip(middles, rows, strict=True):
+                self._stream.write(f"{start},{middle},{','.join(f'{v:.9g}' for v in row)}\n")
 
     def __exit__(self, kind, error, traceback) -> None:
-        self._stream.close()
-        self._file.settle(whole=kind is None)
+        self._aside.__exit__(kind, error, traceback)
 
 
 class OverlayFolder:
@@ -139,10 +153,8 @@ class OverlayFolder:
     def write(self, answer: Answer) -> None:
         if answer.drawing is not None:
             path = self.path / _name(answer)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            aside = _Aside(path)
-            aside.path.write_bytes(answer.drawing)
-            aside.publish()
+            with _aside(path) as aside, blamed(path):
+                aside.path.write_bytes(answer.drawing)
 
     def __exit__(self, kind, error, traceback) -> None:
         pass
@@ -159,11 +171,11 @@ class OverlayVideo:
         self._painter = painter
         self._video = video
         self._av = import_av()
-        self._file = _Aside(path)
         self._size = tuple(max(2, side // 2 * 2) for side in video.size)
 
     def __enter__(self) -> Self:
-        self._container = self._av.open(str(self._file.path), "w", format="mp4")
+        self._aside = _aside(self.path)
+        self._container = self._av.open(str(self._aside.path), "w", format="mp4")
         self._stream = self._container.add_stream("libx264", self._video.rate)
         self._stream.options = _VIDEO_OPTIONS
         self._stream.pix_fmt = "yuv420p"
@@ -187,18 +199,29 @@ class OverlayVideo:
         self._encode(frame)
 
     def __exit__(self, kind, error, traceback) -> None:
-        try:
-            if kind is None:
-                self._encode(None)
-            self._container.close()
-        finally:
-            self._file.settle(whole=kind is None)
+        if kind is not None:
+            with contextlib.suppress(
+                self._av.error.FFmpegError
+            ):  # the first error is the one to tell
+                self._container.close()
+            self._aside.__exit__(kind, error, traceback)
+            return
+        with self._aside:
+            self._encode(None)
+            with self._said():
+                self._container.close()
 
     def _encode(self, frame) -> None:
-        try:
+        with self._said():
             self._container.mux(self._stream.encode(frame))
+
+    @contextlib.contextmanager
+    def _said(self) -> Iterator[None]:
+        """Turns what PyAV raises into a `ValueError` that names the file."""
+        try:
+            yield
         except self._av.error.FFmpegError as error:
-            raise ValueError(f"{self.path} cannot be written: {error}") from None
+            raise ValueError(f"{self.path} cannot be written: {error.strerror or error}") from None
 
     def _frame(self, frame, picture: VideoFrame):
         """The frame as the encoder takes it, at the time of the picture."""
@@ -217,56 +240,25 @@ def overlay_name(source: str) -> str:
     return str(Path(*(part for part in Path(source).parts if part not in ("/", ".."))))
 
 
-class _Aside:
-    """A file that gets its name when it is whole; what is there and no regular file is written to.
-
-    Attributes:
-      path: where to write.
-    """
-
-    def __init__(self, path: Path):
-        self._target = path
-        self._direct = path.exists() and not path.is_file()  # /dev/stdout must not be replaced
-        self.path = path if self._direct else path.with_name(path.name + ".tmp")
-        path.parent.mkdir(parents=True, exist_ok=True)
-
-    def settle(self, *, whole: bool) -> None:
-        if whole:
-            self.publish()
-        else:
-            self.discard()
-
-    def publish(self) -> None:
-        if not self._direct:
-            self.path.replace(self._target)
-
-    def publish_part(self) -> Path:
-        """Gives what there is the name, or, where a file has that already, one beside it; returns which."""
-        if self._direct:
-            return self._target
-        target = self._target
-        if target.exists():
-            target = target.with_name(target.name + ".part")
-        return self.path.replace(target)
-
-    def discard(self) -> None:
-        if not self._direct:
-            self.path.unlink(missing_ok=True)
+def _aside(path: Path) -> Aside:
+    """As `files.Aside`, in a folder that is made if need be."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return Aside(path)
 
 
-def _line(answer: Answer) -> str:
+def _line(answer: Answer) -> bytes:
     picture = answer.picture
     head: dict = {"source": picture.source}
     if picture.number is not None:
         head |= {"frame": picture.number, "seconds": picture.seconds}
     head["box"] = None if picture.box is None else picture.box.tolist()
     if answer.error is not None:
-        return orjson.dumps(head | {"error": answer.error}).decode()
+        return orjson.dumps(head | {"error": answer.error})
     arrays = {"landmarks": answer.landmarks, "covariance": answer.covariance}
     if answer.precision_factor is not None:
         arrays["precision_factor"] = answer.precision_factor
     arrays = {name: np.ascontiguousarray(array, np.float32) for name, array in arrays.items()}
-    return orjson.dumps(head | arrays, option=orjson.OPT_SERIALIZE_NUMPY).decode()
+    return orjson.dumps(head | arrays, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def _csv_row(*values: object) -> str:

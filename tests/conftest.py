@@ -1,8 +1,10 @@
 """What every test gets: quiet TensorFlow, fixed seeds, and the real photographs where they are."""
 
+import contextlib
 import logging
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -39,6 +41,22 @@ def fixed_seeds():
 def root_logger():
     """Undoes what a conversion in this process does to the root logger, so that logs can be tested."""
     logging.getLogger().setLevel(logging.WARNING)
+
+
+@pytest.fixture
+def full_disk():
+    """A context in which no file gets larger than so many bytes, which stands in for a full disk."""
+
+    @contextlib.contextmanager
+    def limited(size: int):
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    return limited
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
 """A checkpoint that cannot be written or read is named, and the last good one stays."""
 
 import re
-import resource
 import shutil
 from types import SimpleNamespace
 
@@ -130,16 +129,11 @@ def test_the_best_stays_until_a_better_one_comes(tmp_path):
         assert checkpoints.best_step == best
 
 
-def test_what_cannot_be_written_leaves_the_last_good_one(run):
-    """A limit on the size of a file stands in for a full disk."""
+def test_what_cannot_be_written_leaves_the_last_good_one(run, full_disk):
     checkpoints = Checkpoints(run, _state(11))
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (64, limits[1]))
-    try:
-        with pytest.raises(OSError, match=r"cannot write the checkpoint of step 11 .*goes on"):
-            checkpoints.save(11)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    fault = r"cannot write the checkpoint of step 11 .*goes on"
+    with full_disk(64), pytest.raises(OSError, match=fault):
+        checkpoints.save(11)
     assert any((run / "latest").glob("*_temp"))
     tidy(run)
     assert _restored(run) == 10

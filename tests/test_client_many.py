@@ -2,17 +2,13 @@
 
 import csv
 import json
-import os
-import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from client_toys import FullModel, noise, read_lines, run_client
+from client_toys import noise, read_lines, run_client
 from PIL import Image
 from serving_toys import COUNT, FakeModel, FakeVersions, running
 
@@ -329,70 +325,3 @@ def test_a_signature_that_the_model_lacks_is_no_pictures_fault(folder, tmp_path,
         with pytest.raises(ServerError, match='"tta" not found'):
             run_client(monkeypatch, *arguments)
     assert not (tmp_path / "x.jsonl").exists()
-
-
-def test_a_server_that_goes_away_leaves_the_lines_until_then(folder, tmp_path, monkeypatch):
-    """JSON lines are kept, a table that would look whole is not."""
-    model = FullModel()
-    run = model.run
-
-    def fail_later(signature, inputs, **options):
-        if any(box[0] == 5 for box in inputs.get("box", ())):
-            from serving.errors import RequestError
-
-            raise RequestError("gone", status=404)
-        return run(signature, inputs, **options)
-
-    model.run = fail_later
-    (tmp_path / "boxes.csv").write_text("C.JPG,1,2,30,40\na.png,1,2,30,40\nb.jpg,5,6,30,40\n")
-    lines, rows = tmp_path / "x.jsonl", tmp_path / "x.csv"
-    flags = ["--boxes", tmp_path / "boxes.csv", BOX, "--batch", 1, "--parallel", 1]
-    with running(create_app({"wflw": FakeVersions(model=model)})) as http:
-        arguments = [folder, "--url", http.base_url, "--jsonl", lines, "--csv", rows, *flags]
-        with pytest.raises(ServerError, match="404: gone") as caught:
-            run_client(monkeypatch, *arguments)
-    assert caught.value.__notes__ == [f"{lines} holds the 2 results until then"]
-    assert [line["source"] for line in read_lines(lines)] == ["C.JPG", "a.png"]
-    assert not rows.exists() and not list(tmp_path.glob("*.tmp"))
-
-
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupt_keeps_the_lines_and_what_was_there(number, status, tmp_path):
-    """In a process of its own, as a user interrupts it."""
-    for i in range(40):
-        noise(tmp_path / "photos" / f"{i:02}.jpg")
-    model, lines = FullModel(), tmp_path / "x.jsonl"
-    part = lines
-    if number == signal.SIGTERM:
-        lines.write_text("earlier")
-        part = tmp_path / "x.jsonl.part"
-    model.delay = 0.1
-    with running(create_app({"wflw": FakeVersions(model=model)})) as http:
-        flags = ["--url", str(http.base_url), "--jsonl", str(lines), "--batch", "1"]
-        command = [sys.executable, "-m", "serving.client", str(tmp_path / "photos"), *flags]
-        process = subprocess.Popen(
-            command, cwd=ROOT, stderr=subprocess.PIPE, text=True, stdout=subprocess.DEVNULL
-        )
-        aside = tmp_path / "x.jsonl.tmp"
-        while not aside.exists():
-            assert process.poll() is None
-            time.sleep(0.01)
-        time.sleep(1)
-        os.kill(process.pid, number)
-        _, stderr = process.communicate(timeout=30)
-    last = stderr.strip().splitlines()[-1]
-    assert process.returncode == status and last.startswith("interrupted; ")
-    count = len(read_lines(part))
-    assert 0 < count < 40 and f"{part} holds the {count} results until then" in last
-    assert not aside.exists() and (part is lines or lines.read_text() == "earlier")
-
-
-def test_lines_may_go_to_a_pipe(url, tmp_path):
-    path = noise(tmp_path / "a.jpg")
-    command = [sys.executable, "-m", "serving.client", path, "--url", url]
-    command += ["--jsonl", "/dev/stdout"]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    (line,) = result.stdout.splitlines()
-    assert json.loads(line)["source"] == str(path)
-    assert "1 of 1 images" in result.stderr

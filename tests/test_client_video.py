@@ -84,6 +84,14 @@ def test_an_overlay_has_the_frames_at_their_times(url, tmp_path, monkeypatch, ca
     assert captured.out.startswith("24 of 24 frames in ")
 
 
+def test_a_full_disk_leaves_no_half_video(url, tmp_path, monkeypatch, full_disk):
+    source, overlay = make_video(tmp_path / "clip.mp4"), tmp_path / "out" / "drawn.mp4"
+    fault = r"drawn\.mp4 cannot be written: File too large"
+    with full_disk(1000), pytest.raises(ValueError, match=fault):
+        run_client(monkeypatch, source, "--url", url, "--overlay", overlay)
+    assert not list(overlay.parent.iterdir())
+
+
 def test_times_that_are_not_equal_are_kept(url, tmp_path, monkeypatch):
     times = [0, 40, 90, 200, 210, 400]
     source = make_video(tmp_path / "clip.mkv", count=6, times=times)

@@ -313,6 +313,15 @@ def test_images_are_not_saved_under_other_names(tmp_path):
         overlay.save_image(grey(), tmp_path / "file" / "a.png")
 
 
+@pytest.mark.parametrize("name", ["a.png", "a.jpg"])
+def test_a_full_disk_leaves_no_half_picture(name, tmp_path, full_disk):
+    overlay.save_image(grey(), tmp_path / name)
+    whole = (tmp_path / name).read_bytes()
+    with full_disk(len(whole) // 2), pytest.raises(OSError, match=rf"too large: '.*/{name}'"):
+        overlay.save_image(grey(), tmp_path / name)
+    assert (tmp_path / name).read_bytes() == whole and len(list(tmp_path.iterdir())) == 1
+
+
 def test_real_face(shared_data):
     folder = shared_data / "faces_wflw_layout"
     lists = folder / "WFLW_annotations/list_98pt_rect_attr_train_test"

@@ -2,7 +2,6 @@
 
 import functools
 import json
-import resource
 
 import numpy as np
 import pytest
@@ -59,13 +58,7 @@ def test_a_damaged_whitening_is_computed_again(run, tiny_config, caplog, monkeyp
         assert path.read_text() == whole and "computing it again" in caplog.text
 
 
-def test_a_full_disk_names_the_file(tiny_config, tmp_path):
-    """A limit on the size of a file stands in for a full disk."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (64, limits[1]))
-    try:
-        with pytest.raises(OSError, match=r"run/run.json"):
-            claim(tmp_path / "run", tiny_config, landmarks.WFLW)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+def test_a_full_disk_names_the_file(tiny_config, tmp_path, full_disk):
+    with full_disk(64), pytest.raises(OSError, match=r"run/run.json'"):
+        claim(tmp_path / "run", tiny_config, landmarks.WFLW)
     assert not any((tmp_path / "run").iterdir())

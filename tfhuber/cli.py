@@ -4,11 +4,14 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
-from typing import NoReturn
+from pathlib import Path
+from typing import NoReturn, TextIO
 
 from tqdm import tqdm
 
-__all__ = ["import_tensorflow", "progress", "run_main"]
+from tfhuber.files import is_stream
+
+__all__ = ["import_tensorflow", "progress", "result_path", "run_main", "summary_stream"]
 
 
 def run_main(main: Callable[[], int | None]) -> NoReturn:
@@ -36,6 +39,16 @@ def _one_line(error: Exception) -> str:
     return "; ".join(
         " ".join(text.split()) for text in (str(error), *getattr(error, "__notes__", []))
     )
+
+
+def result_path(text: str) -> Path:
+    """For `argparse`: where a result goes; `-` is the standard output."""
+    return Path("/dev/stdout" if text == "-" else text)
+
+
+def summary_stream(results: Iterable[Path]) -> TextIO:
+    """Where a command sums up what it has done: stdout, unless one of the results may go there."""
+    return sys.stderr if any(map(is_stream, results)) else sys.stdout
 
 
 def import_tensorflow() -> None:

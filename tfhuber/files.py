@@ -1,15 +1,20 @@
-"""JSON files: written whole or not at all, read with an error that names what is wrong."""
+"""Files that are written whole or not at all, and JSON read with an error that names what is wrong."""
 
+import contextlib
+import errno
 import json
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Self
 
-__all__ = ["read_json", "reason", "write_json"]
+__all__ = ["Aside", "blamed", "is_stream", "read_json", "reason", "write_json"]
 
 # Far more than any of the project's JSON files; an endless one, such as a device, ends here.
 _MOST_BYTES = 64 * 2**20
+
+_STREAMS = ("/dev/std", "/dev/fd/", "/proc/")
 
 
 def read_json(path: str | Path) -> Any:
@@ -43,24 +48,86 @@ def reason(error: Exception) -> str:
     return re.sub(r"^(\{\{.*?\}\}\s*)+|\s*\[Op:.*$", "", line)
 
 
-def write_json(path: str | Path, values: Any, *, indent: int | None = 2) -> None:
-    """Writes JSON aside and renames it into place, so that a killed process leaves no half file.
+def is_stream(path: Path) -> bool:
+    """Whether something is there that must not be replaced, and is written to: a pipe, a device.
 
-    What is there and no regular file, such as `/dev/stdout`, is written to.
+    `/dev/stdout` is one even if it leads to a file.
     """
+    there = path.exists() and not (path.is_file() or path.is_dir())
+    return there or str(path).startswith(_STREAMS)
+
+
+@contextlib.contextmanager
+def blamed(path: Path) -> Iterator[None]:
+    """Names a file in the system's errors, as those of a full disk lack a name."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+class Aside:
+    """A file that gets its name when it is whole; a stream (`is_stream`) is written to as it is.
+
+    Leaving the context without an error is what makes it whole; with one, there is no file.
+
+    Attributes:
+      path: where to write meanwhile.
+      is_stream: whether that is a stream.
+
+    Args:
+      path: the name.
+
+    Raises:
+      IsADirectoryError: it is a folder's.
+
+    Example:
+      >>> with Aside(folder / "numbers.csv") as aside:
+      ...     _ = aside.open().write("1,2")
+    """
+
+    def __init__(self, path: str | Path):
+        self._target = Path(path)
+        if self._target.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        self.is_stream = is_stream(self._target)
+        self.path = self._target
+        if not self.is_stream:
+            self.path = self._target.with_name(self._target.name + ".tmp")
+        self._file: IO[str] | None = None
+
+    def open(self, newline: str | None = None) -> IO[str]:
+        """The file to write UTF-8 to, closed with the context; a stream goes on at its end."""
+        mode = "a" if self.is_stream else "w"
+        with blamed(self._target):
+            self._file = self.path.open(mode, encoding="utf-8", newline=newline)
+        return self._file
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind, error, traceback) -> None:
+        try:
+            with blamed(self._target):
+                if self._file:
+                    self._file.close()
+                if kind is None and not self.is_stream:
+                    self.path.replace(self._target)
+        except OSError:
+            if kind is None:  # else the first error is the one to tell
+                raise
+        finally:
+            if not self.is_stream:
+                self.path.unlink(missing_ok=True)
+
+
+def write_json(path: str | Path, values: Any, *, indent: int | None = 2) -> None:
+    """Writes JSON aside and renames it into place, so that a killed process leaves no half file."""
     path = Path(path)
     text = json.dumps(values, indent=indent) + "\n"
-    if path.exists() and not path.is_file():  # /dev/stdout, say, must not be replaced
-        path.write_text(text, encoding="utf-8")
-        return
-    aside = path.with_name(path.name + ".tmp")
-    try:
-        with aside.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
+    with Aside(path) as aside, blamed(path):
+        file = aside.open()
+        file.write(text)
+        file.flush()
+        if not aside.is_stream:
             os.fsync(file.fileno())
-        aside.replace(path)
-    except OSError as error:
-        aside.unlink(missing_ok=True)
-        error.filename = str(path)  # which a full disk leaves out
-        raise

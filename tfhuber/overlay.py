@@ -4,12 +4,15 @@ Without TensorFlow, so that a client of the server can draw. Points, covariances
 pixels of the image that is drawn on.
 """
 
+import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+from tfhuber.files import Aside, blamed
 
 __all__ = [
     "FAMILIES",
@@ -209,7 +212,9 @@ def evaluation_sheet(
 
 
 def save_image(image: Image.Image, path: str | Path) -> None:
-    """Writes a picture as PNG or JPEG, after the path's suffix, and creates its directory if need be.
+    """Writes a picture, whole or not at all, as PNG or JPEG after the path's suffix.
+
+    Its directory is created if need be.
 
     Raises:
       ValueError: if the suffix is none of .png, .jpg and .jpeg.
@@ -219,7 +224,11 @@ def save_image(image: Image.Image, path: str | Path) -> None:
     if path.suffix.lower() not in SUFFIXES:
         raise ValueError(f"a picture's name must end in .png, .jpg or .jpeg, got {str(path)!r}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    image.convert("RGB").save(path, quality=92)
+    kind = "PNG" if path.suffix.lower() == ".png" else "JPEG"
+    data = io.BytesIO()  # Pillow does not notice when a disk takes only a part
+    image.convert("RGB").save(data, kind, quality=92)
+    with Aside(path) as aside, blamed(path):
+        aside.path.write_bytes(data.getvalue())
 
 
 def _huber_radius(probability: float, delta: float) -> tuple[float, float]:

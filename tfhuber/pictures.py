@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from tfhuber.cli import result_path, summary_stream
 from tfhuber.files import write_json
 from tfhuber.savedmodel import Facts
 
@@ -44,7 +45,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--output", type=Path, help="the picture to write, with landmarks and 90%% ellipses"
     )
     parser.add_argument(
-        "--json", type=Path, help="a file for landmarks, covariance and names, in pixels"
+        "--json",
+        type=result_path,
+        metavar="FILE",
+        help="a file for landmarks, covariance and names, in pixels (- for the standard output)",
     )
 
 
@@ -189,8 +193,8 @@ def refuse_overwriting(written: Iterable[Path | None], read: Iterable[Path | Non
 
 def write_result(
     arguments: argparse.Namespace, image: Image.Image, landmarks, covariance, box, facts: Facts
-) -> str:
-    """Writes what `--output` and `--json` ask for and returns a line that sums it up.
+) -> None:
+    """Writes what `--output` and `--json` ask for and prints a line that sums it up.
 
     Args:
       arguments: as `read_arguments` gave them.
@@ -222,8 +226,9 @@ def write_result(
         )
         overlay.save_image(picture, arguments.output)
     deviation = np.sqrt(np.trace(covariance, axis1=-2, axis2=-1) / 2)
-    written = " and ".join(str(path) for path in (arguments.output, arguments.json) if path)
-    return (
+    written = [path for path in (arguments.output, arguments.json) if path]
+    print(
         f"{len(landmarks)} landmarks, median standard deviation {np.median(deviation):.2f} pixels; "
-        f"wrote {written}"
+        f"wrote {' and '.join(map(str, written))}",
+        file=summary_stream(written),
     )

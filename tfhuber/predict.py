@@ -31,7 +31,7 @@ def main() -> int:
             fault += ", or --box is too small or too far away"
         raise ValueError(f"the model cannot use {arguments.image}: {fault}")
     landmarks, covariance = found["landmarks"][0], found["covariance"][0]
-    print(pictures.write_result(arguments, image, landmarks, covariance, box, facts))
+    pictures.write_result(arguments, image, landmarks, covariance, box, facts)
     return 0
 
 
