@@ -191,6 +191,7 @@ def _watched(
             stop(thread)
         except Exception as error:
             interrupt.add_note(f"the job could not be stopped and may go on: {error}")
+        thread.join(timeout=3)  # Beam has its say before the command's last word.
         raise
     if error:
         raise error
@@ -202,7 +203,6 @@ def _interrupt(thread: threading.Thread) -> None:
     ctypes.pythonapi.PyThreadState_SetAsyncExc(
         ctypes.c_ulong(thread.ident), ctypes.py_object(KeyboardInterrupt)
     )
-    thread.join(timeout=3)
 
 
 def _end_workers() -> None:

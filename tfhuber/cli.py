@@ -27,11 +27,16 @@ def run_main(main: Callable[[], int | None]) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except (ValueError, OSError) as error:
-        print(f"error: {_one_line(error) or type(error).__name__}", file=sys.stderr)
+        _last_word(f"error: {_one_line(error) or type(error).__name__}")
         sys.exit(2)
     except KeyboardInterrupt as interrupt:
-        print("; ".join(["interrupted", *getattr(interrupt, "__notes__", [])]), file=sys.stderr)
+        _last_word("; ".join(["interrupted", *getattr(interrupt, "__notes__", [])]))
         sys.exit(getattr(interrupt, "status", 130))
+
+
+def _last_word(line: str) -> None:
+    """In one piece, as threads that still run may write to stderr too."""
+    sys.stderr.write(line + "\n")
 
 
 def _one_line(error: Exception) -> str:
