@@ -14,7 +14,7 @@ import orjson
 from PIL import Image
 
 from serving.many import Answer
-from serving.sources import Video, VideoFrame, image_of, import_av
+from serving.sources import Video, VideoFrame, import_av
 from tfhuber.files import Aside, blamed
 
 if TYPE_CHECKING:
@@ -142,12 +142,12 @@ class OverlayFolder:
         scale = max(1.0, _LEAST_SIDE / min(width, height))
         if scale > 1:
             size = max(1, round(scale * width)), max(1, round(scale * height))
-            pixels = np.array(image_of(pixels).resize(size, Image.Resampling.BICUBIC))
+            pixels = np.array(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
         box = answer.picture.box
         self._painter.paint(pixels, answer.landmarks, answer.covariance, box=box, scale=scale)
         data = io.BytesIO()
         kind = "PNG" if _name(answer).lower().endswith(".png") else "JPEG"
-        image_of(pixels).save(data, kind, quality=92)
+        Image.fromarray(pixels).save(data, kind, quality=92)
         return data.getvalue()
 
     def write(self, answer: Answer) -> None:
@@ -178,6 +178,7 @@ class OverlayVideo:
         self._container = self._av.open(str(self._aside.path), "w", format="mp4")
         self._stream = self._container.add_stream("libx264", self._video.rate)
         self._stream.options = _VIDEO_OPTIONS
+        self._stream.codec_context.thread_count = self._video.threads
         self._stream.pix_fmt = "yuv420p"
         self._stream.width, self._stream.height = self._size
         self._stream.codec_context.time_base = Fraction(1, 90_000)
@@ -189,7 +190,7 @@ class OverlayVideo:
         """The frame to encode, made in whatever thread has the time."""
         picture, landmarks, covariance = answer.picture, answer.landmarks, answer.covariance
         self._painter.paint(picture.pixels(), landmarks, covariance, box=picture.box)
-        return self._frame(picture.rgba, picture)
+        return self._frame(picture.rgb, picture)
 
     def write(self, answer: Answer) -> None:
         picture = answer.picture

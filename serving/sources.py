@@ -5,6 +5,7 @@ A picture that cannot be read is one that says why, so that the others go on.
 
 import functools
 import io
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,6 @@ __all__ = [
     "Video",
     "VideoFrame",
     "find_files",
-    "image_of",
     "import_av",
 ]
 
@@ -41,6 +41,9 @@ _QUALITY = 95
 # the whole has, but for two at its edge, where the neighbours' colours play a part. The model looks at
 # three pixels around its square at most.
 _BLOCK, _AROUND = 16, 5
+
+# With frames of fewer pixels, to share the work among threads costs more than it saves.
+_WORTH_THREADS = 2**20
 
 # Boxes that reach beyond this are no different from those that reach as far.
 _FURTHEST = 1e9
@@ -78,7 +81,7 @@ class Picture:
         raise NotImplementedError
 
     def pixels(self) -> np.ndarray:
-        """The picture as stored, RGB or RGBX [H, W, 3 or 4] uint8, to be drawn on."""
+        """The picture as stored, RGB [H, W, 3] uint8, to be drawn on."""
         raise NotImplementedError
 
 
@@ -105,7 +108,7 @@ class VideoFrame(Picture):
     def file(self, square: str | None = None) -> tuple[bytes, tuple[int, int]]:
         x0, y0, x1, y1 = self._seen(square)
         data = io.BytesIO()
-        image_of(self.pixels()[y0:y1, x0:x1]).save(data, "JPEG", quality=_QUALITY)
+        Image.fromarray(self.pixels()[y0:y1, x0:x1]).save(data, "JPEG", quality=_QUALITY)
         return data.getvalue(), (x0, y0)
 
     def _seen(self, square: str | None) -> tuple[int, int, int, int]:
@@ -123,16 +126,16 @@ class VideoFrame(Picture):
         return tuple(int(value) for value in (*low, *high))
 
     @functools.cached_property
-    def rgba(self):
+    def rgb(self):
         """The frame in the format of `pixels`, which is a view of it."""
         # One thread, as several frames are worked on at the same time.
-        return self.frame.reformat(format="rgba", threads=1)
+        return self.frame.reformat(format="rgb24", threads=1)
 
     def pixels(self) -> np.ndarray:
         width, height = self.size
-        plane = self.rgba.planes[0]
+        plane = self.rgb.planes[0]
         rows = np.frombuffer(plane, np.uint8).reshape(height, plane.line_size)
-        return rows[:, : 4 * width].reshape(height, width, 4)
+        return rows[:, : 3 * width].reshape(height, width, 3)
 
 
 class Files:
@@ -179,6 +182,7 @@ class Video:
       count: how many frames there are, as far as the file tells; None if it doesn't.
       size: their width and height in pixels.
       rate: frames in a second, a fraction.
+      threads: how many are worth while to decode or encode it; 0 for as many as there are cores.
       colours: how its numbers mean colours, as a codec's context has it.
       turned: 1 if it asks viewers to turn it, which is not done.
       boxes: which box belongs to which frame.
@@ -204,6 +208,7 @@ class Video:
             stream = container.streams.video[0]
             self.colours = {name: getattr(stream.codec_context, name) for name in _COLOURS}
             self.size = stream.codec_context.width, stream.codec_context.height
+            self.threads = 1 if math.prod(self.size) < _WORTH_THREADS else 0
             self.rate = stream.average_rate or stream.guessed_rate or 25
             count = self._promised = stream.frames
             self._seconds = (container.duration or 0) / self._av.time_base
@@ -216,7 +221,8 @@ class Video:
         name = str(self.path)
         with self._open() as container:
             stream = container.streams.video[0]
-            stream.thread_type = "AUTO"
+            stream.codec_context.thread_count = self.threads
+            stream.codec_context.thread_type = "AUTO"
             number, end = -1, 0.0
             for number, frame in enumerate(self._decoded(container, stream)):
                 if isinstance(frame, str):
@@ -310,14 +316,6 @@ def find_files(paths: Sequence[Path], recursive: bool) -> tuple[dict[str, Path],
         names = ", ".join(map(str, paths))
         raise ValueError(f"{names}: no .jpg, .jpeg or .png file is there{hint}")
     return found, others
-
-
-def image_of(pixels: np.ndarray) -> Image.Image:
-    """The picture with RGB or RGBX pixels; to leave out the X takes longer than to encode them."""
-    height, width, channels = pixels.shape
-    mode = "RGBX" if channels == 4 else "RGB"
-    whole = np.ascontiguousarray(pixels)
-    return Image.frombuffer(mode, (width, height), whole, "raw", mode, 0, 1)
 
 
 def import_av():

@@ -53,8 +53,8 @@ def test_the_frames_of_a_video(tmp_path):
     assert frames[0].box.tolist() == [0, 1, 2, 3]
     for i, frame in enumerate(frames):
         pixels = frame.pixels()
-        assert pixels.shape == (120, 160, 4)
-        assert np.abs(pixels[..., :3].astype(int) - COLOURS[i % 5]).max() <= 6
+        assert pixels.shape == (120, 160, 3)
+        assert np.abs(pixels.astype(int) - COLOURS[i % 5]).max() <= 6
 
 
 @pytest.mark.parametrize("batch", [1, 5])
@@ -82,6 +82,15 @@ def test_an_overlay_has_the_frames_at_their_times(url, tmp_path, monkeypatch, ca
     np.testing.assert_array_equal(found[7]["landmarks"], [[20 + k, 60 + k] for k in range(COUNT)])
     captured = capsys.readouterr()
     assert captured.out.startswith("24 of 24 frames in ")
+
+
+@pytest.mark.parametrize(("size", "threads"), [((160, 120), 1), ((1280, 832), 0)])
+def test_large_frames_are_shared_among_threads(size, threads, url, tmp_path, monkeypatch):
+    source, overlay = make_video(tmp_path / "clip.mp4", count=7, size=size), tmp_path / "drawn.mp4"
+    assert Video(source, Boxes()).threads == threads
+    assert run_client(monkeypatch, source, "--url", url, "--overlay", overlay) == 0
+    for before, after in zip(read_video(source)[0], read_video(overlay)[0], strict=True):
+        assert np.median(np.abs(after.astype(int) - before)) < 5
 
 
 def test_a_full_disk_leaves_no_half_video(url, tmp_path, monkeypatch, full_disk):

@@ -14,7 +14,7 @@ from tfhuber.overlay import CERTAIN, COLOURS, UNCERTAIN, UNKNOWN, radius_for
 
 __all__ = ["Painter"]
 
-_WHITE, _BLACK = (255, 255, 255, 255), (0, 0, 0, 255)
+_WHITE, _BLACK = (255, 255, 255), (0, 0, 0)
 
 # OpenCV draws at integers; these are sixteenths of a pixel.
 _SHIFT = 4
@@ -59,7 +59,7 @@ class Painter:
         """Draws on a picture, in place.
 
         Args:
-          pixels: RGB or RGBX [H, W, 3 or 4] uint8, whose rows may have gaps between them.
+          pixels: RGB [H, W, 3] uint8, whose rows may have gaps between them.
           landmarks: [K, 2] in pixels of an image of which the picture is `scale` times an enlargement.
             One that is not finite or far outside is left out.
           covariance: [K, 2, 2] in square pixels; a landmark where it is not finite is a grey dot.
@@ -178,10 +178,9 @@ def _half(covariance: np.ndarray) -> np.ndarray:
 
 
 def _colours(relative_deviation: np.ndarray) -> np.ndarray:
-    """RGBX [K, 4], 0 to 255, logarithmic in the deviation; grey where that is NaN."""
+    """RGB [K, 3], 0 to 255, logarithmic in the deviation; grey where that is NaN."""
     ramp = np.array([[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in COLOURS])
     position = np.log(np.maximum(relative_deviation, CERTAIN) / CERTAIN)
     position *= (len(ramp) - 1) / math.log(UNCERTAIN / CERTAIN)
     mixed = [np.interp(position, range(len(ramp)), channel) for channel in ramp.T]
-    colours = np.stack([*mixed, np.full(len(position), 255.0)], axis=-1)
-    return np.where(np.isnan(position)[:, None], 255 * np.array(UNKNOWN), colours)
+    return np.where(np.isnan(position)[:, None], 255 * np.array(UNKNOWN[:3]), np.stack(mixed, -1))
