@@ -159,7 +159,7 @@ class Visit:
 
     def __init__(self, context, url):
         self.page = context.new_page()
-        self.page.set_default_timeout(10_000)
+        self.page.set_default_timeout(30_000)
         self.complaints, self.urls = [], []
         self.page.on("console", self._hear)
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))

@@ -135,6 +135,28 @@ class FakeModel:
         return {"serving_default": {"method_name": "tensorflow/serving/predict"}}
 
 
+def wait_for(condition, seconds=60):
+    """What a condition returns once that is true."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+    return found
+
+
+class HeldModel(FakeModel):
+    """Answers nobody until it is let go; `held` counts those that it has been asked for."""
+
+    def __init__(self):
+        self.go = threading.Event()
+        self.held = 0
+
+    def run(self, *args, **kwargs):
+        self.held += 1
+        assert self.go.wait(30)
+        return super().run(*args, **kwargs)
+
+
 @dataclass
 class FakeVersions:
     """One loaded version, 3, of a fake model."""

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from client_toys import noise, read_lines, run_client
 from PIL import Image
-from serving_toys import COUNT, FakeModel, FakeVersions, running
+from serving_toys import COUNT, FakeModel, FakeVersions, running, wait_for
 
 from serving.application import create_app
 from serving.client import Client, ServerError
@@ -115,7 +115,7 @@ def test_memory_is_bounded_however_many_there_are():
     class Slow:
         def predict(self, images, boxes, signature):
             started.append(len(images))
-            release.wait(10)
+            release.wait(30)
             count = len(images)
             return {
                 "valid": np.ones(count, bool),
@@ -133,6 +133,7 @@ def test_memory_is_bounded_however_many_there_are():
     answers = ask_many(Slow(), endless(), batch=4, parallel=3)
     thread = threading.Thread(target=next, args=(answers,))
     thread.start()
+    wait_for(lambda: len(started) == 3)
     time.sleep(0.3)
     assert len(started) == 3 and len(read) <= 4 * 4 + 1
     release.set()

@@ -5,12 +5,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from client_toys import FullModel, noise, read_lines, run_client
-from serving_toys import FakeVersions, running
+from serving_toys import FakeVersions, running, wait_for
 
 from serving.application import create_app
 from serving.client import ServerError
@@ -157,10 +156,7 @@ def test_an_interrupt_keeps_the_lines_and_what_was_there(number, status, tmp_pat
             command, cwd=ROOT, stderr=subprocess.PIPE, text=True, stdout=subprocess.DEVNULL
         )
         aside = tmp_path / "x.jsonl.tmp"
-        while not aside.exists():
-            assert process.poll() is None
-            time.sleep(0.01)
-        time.sleep(1)
+        wait_for(lambda: process.poll() is not None or (aside.exists() and aside.stat().st_size))
         os.kill(process.pid, number)
         _, stderr = process.communicate(timeout=30)
     last = stderr.strip().splitlines()[-1]

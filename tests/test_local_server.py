@@ -2,13 +2,13 @@
 
 import json
 import socket
-import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import httpx
 import pytest
-from serving_toys import FakeModel, FakeVersions, b64, row, running
+from serving_toys import FakeModel, FakeVersions, HeldModel, b64, row, running, wait_for
 
 from serving import page
 from serving.local_server import create_app
@@ -272,20 +272,15 @@ def test_a_failure_of_the_server_is_a_500_and_tells_nothing(caplog):
 
 
 def test_status_answers_while_all_threads_compute():
-    """2 threads, 6 requests of 0.3 s: three rounds, and status never waits for one."""
-    model = FakeModel()
-    model.delay = 0.3
-    with running(create_app({"wflw": FakeVersions(model=model)}, threads=2)) as http:
-        url = str(http.base_url)
-        start = time.perf_counter()
-        with ThreadPoolExecutor(6) as pool:
-            posts = [
-                pool.submit(httpx.post, url + PREDICT, json={"instances": [row()]}, timeout=30)
-                for _ in range(6)
-            ]
-            time.sleep(0.1)
-            asked = time.perf_counter()
-            assert http.get("/v1/models/wflw").status_code == 200
-            assert time.perf_counter() - asked < 0.25
-            assert [post.result().status_code for post in posts] == [200] * 6
-        assert time.perf_counter() - start > 0.85
+    """Of 6 requests 2 are computed and 4 wait, and nobody gets an answer, but for the status."""
+    model = HeldModel()
+    app = create_app({"wflw": FakeVersions(model=model)}, threads=2)
+    with running(app) as http, ThreadPoolExecutor(6) as pool:
+        url = f"{http.base_url}{PREDICT}"
+        ask = partial(httpx.post, url, json={"instances": [row()]}, timeout=30)
+        posts = [pool.submit(ask) for _ in range(6)]
+        wait_for(lambda: b"requests_waiting 4.0" in app.state.service.metrics.page())
+        assert http.get("/v1/models/wflw").status_code == 200
+        assert model.held == 2 and not any(post.done() for post in posts)
+        model.go.set()
+        assert [post.result().status_code for post in posts] == [200] * 6

@@ -9,13 +9,12 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
-from serving_toys import COUNT, b64, jpeg, row, save_toy
+from serving_toys import COUNT, b64, jpeg, row, save_toy, wait_for
 
 ROOT = Path(__file__).resolve().parent.parent
 PREDICT = "/v1/models/wflw:predict"
@@ -43,14 +42,6 @@ def command(*flags):
         process.wait()
         reader.join()
         process.stdout.close()
-
-
-def wait_for(condition, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
-    return found
 
 
 def test_a_directory_is_served_version_after_version(tmp_path):

@@ -11,7 +11,7 @@ import h11
 import httpx
 import pytest
 import uvicorn
-from serving_toys import FakeModel, FakeVersions, running
+from serving_toys import FakeModel, FakeVersions, HeldModel, running, wait_for
 
 from serving import http_server
 from serving.local_server import create_app
@@ -32,17 +32,6 @@ def connect(http) -> socket.socket:
 
 def head(size) -> bytes:
     return f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nContent-Length: {size}\r\n\r\n".encode()
-
-
-class HeldModel(FakeModel):
-    """Answers nobody until it is let go."""
-
-    def __init__(self):
-        self.go = threading.Event()
-
-    def run(self, *args, **kwargs):
-        assert self.go.wait(30)
-        return super().run(*args, **kwargs)
 
 
 def test_beyond_those_that_compute_and_wait_the_rest_are_refused_at_once():
@@ -70,14 +59,13 @@ def test_bodies_that_fill_the_memory_are_refused():
         for holder in holders:
             holder.sendall(head(1000) + b" " * 990)
         held = "local_server_body_bytes 3960.0"
-        while held not in http.get("/monitoring/prometheus/metrics").text:
-            time.sleep(0.01)
+        wait_for(lambda: held in http.get("/monitoring/prometheus/metrics").text)
         answer = http.post(PREDICT, content=b" " * 100 + BODY)
         assert answer.status_code == 503 and "retry-after" in answer.headers
         for holder in holders:
             holder.close()
-        while "local_server_body_bytes 0.0" not in http.get("/monitoring/prometheus/metrics").text:
-            time.sleep(0.01)
+        none = "local_server_body_bytes 0.0"
+        wait_for(lambda: none in http.get("/monitoring/prometheus/metrics").text)
         assert http.post(PREDICT, content=b" " * 100 + BODY).status_code == 200
 
 
@@ -123,12 +111,12 @@ def test_a_client_that_sends_a_byte_now_and_then_is_hung_up_on(monkeypatch, star
 
 
 def test_a_request_that_takes_its_time_to_compute_is_not_hung_up_on(monkeypatch):
-    monkeypatch.setitem(http_server._RECEIVING, h11.IDLE, 0.2)
-    monkeypatch.setitem(http_server._RECEIVING, h11.SEND_BODY, 0.2)
-    with running(create_app(slow_models(0.6))) as http:
+    monkeypatch.setitem(http_server._RECEIVING, h11.IDLE, 0.5)
+    monkeypatch.setitem(http_server._RECEIVING, h11.SEND_BODY, 0.5)
+    with running(create_app(slow_models(1.2))) as http:
         for _ in range(2):  # the second on the connection of the first
             assert http.post(PREDICT, content=BODY).status_code == 200
-            time.sleep(0.4)
+            time.sleep(0.8)
 
 
 def test_a_stop_lets_requests_finish_and_takes_no_new_ones():
@@ -137,14 +125,12 @@ def test_a_stop_lets_requests_finish_and_takes_no_new_ones():
     server = uvicorn.Server(http_server.configure(app))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
-    while not server.started:
-        time.sleep(0.01)
+    wait_for(lambda: server.started)
     url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     with ThreadPoolExecutor(1) as pool:
         post = pool.submit(httpx.post, url + PREDICT, content=BODY, timeout=30)
         metrics = app.state.service.metrics
-        while b"requests_running 1.0" not in metrics.page():
-            time.sleep(0.01)
+        wait_for(lambda: b"requests_running 1.0" in metrics.page())
         server.should_exit = True
         with pytest.raises(httpx.TransportError):
             while True:

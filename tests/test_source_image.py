@@ -227,17 +227,17 @@ def peak():
 
 path, *box = sys.argv[1:]
 data = open(path, "rb").read()
-before, start = peak(), time.perf_counter()
+before, start = peak(), time.process_time()
 try:
     SourceImage(data).region(*map(int, box))
 except Unusable:
     pass
-print(peak() - before, time.perf_counter() - start)
+print(peak() - before, time.process_time() - start)
 """
 
 
 def cost(path, *box):
-    """Growth of peak memory in MB and seconds, in a process of its own."""
+    """Growth of peak memory in MB and seconds of a core, in a process of its own."""
     command = [sys.executable, "-c", MEASURE, str(path), *map(str, box)]
     process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     return tuple(map(float, process.stdout.split()))
