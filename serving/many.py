@@ -10,6 +10,7 @@ import numpy as np
 
 from serving.landmark_client import MAX_ROWS, LandmarkClient, ServerError
 from serving.sources import Picture
+from tfhuber.pictures import is_outside
 
 __all__ = ["MOST_PARALLEL", "Answer", "ask_many"]
 
@@ -148,8 +149,13 @@ def _ask(
 
 
 def _unusable(picture: Picture) -> str:
-    box = "" if picture.box is None else ", or its box is too small or outside of it"
-    return f"the server could not decode it{box}"
+    if picture.box is None:
+        return "the server could not decode it"
+    if is_outside(picture.box, picture.size):
+        width, height = picture.size
+        box = ",".join(f"{side:g}" for side in picture.box)
+        return f"its box {box} is outside of it: it has {width} x {height} pixels"
+    return "the server could not decode it, or its box is too small or far too large"
 
 
 def _draw(answer: Answer, draw: Callable[[Answer], object]) -> None:

@@ -201,9 +201,8 @@ class OverlayVideo:
 
     def __exit__(self, kind, error, traceback) -> None:
         if kind is not None:
-            with contextlib.suppress(
-                self._av.error.FFmpegError
-            ):  # the first error is the one to tell
+            # Whatever else goes wrong now, the first error is the one to tell.
+            with contextlib.suppress(self._av.error.FFmpegError):
                 self._container.close()
             self._aside.__exit__(kind, error, traceback)
             return

@@ -285,7 +285,8 @@ def find_files(paths: Sequence[Path], recursive: bool) -> tuple[dict[str, Path],
     """The pictures among some files and in some folders, by name, and the files that are none.
 
     A file's name is the path that was given; in a folder, it is the path below that. What is in a
-    folder is taken in the order of its name if that ends in .jpg, .jpeg or .png.
+    folder is taken in the order of its name if that ends in .jpg, .jpeg or .png, and not at all if it
+    is hidden, as a Mac's ._photo.jpg beside photo.jpg is, which is no picture.
 
     Args:
       paths: of files, which are all taken, and of folders.
@@ -303,7 +304,7 @@ def find_files(paths: Sequence[Path], recursive: bool) -> tuple[dict[str, Path],
         names = {str(path): path}
         if path.is_dir():
             inside = sorted(path.rglob("*") if recursive else path.iterdir())
-            inside = [each for each in inside if not each.is_dir()]
+            inside = [each for each in inside if not (each.is_dir() or _is_hidden(each, path))]
             pictures = [each for each in inside if each.suffix.lower() in IMAGE_SUFFIXES]
             others += [each for each in inside if each.suffix.lower() not in IMAGE_SUFFIXES]
             names = {each.relative_to(path).as_posix(): each for each in pictures}
@@ -316,6 +317,11 @@ def find_files(paths: Sequence[Path], recursive: bool) -> tuple[dict[str, Path],
         names = ", ".join(map(str, paths))
         raise ValueError(f"{names}: no .jpg, .jpeg or .png file is there{hint}")
     return found, others
+
+
+def _is_hidden(path: Path, folder: Path) -> bool:
+    """Whether its name, or that of a folder on the way there, begins with a dot."""
+    return any(part.startswith(".") for part in path.relative_to(folder).parts)
 
 
 def import_av():

@@ -44,6 +44,15 @@ def test_a_folders_pictures_are_sorted_and_others_named(folder):
     assert list(found) == ["C.JPG", "a.png", "b.jpg", "e.jpg", "sub/d.jpeg"]
 
 
+def test_what_is_hidden_is_none_of_them(folder):
+    for name in ("._a.png", ".cache/x.jpg"):
+        noise(folder / name)
+    found, others = find_files([folder], recursive=True)
+    assert len(found) == 5 and len(others) == 1
+    found, _ = find_files([folder / "._a.png"], recursive=False)
+    assert len(found) == 1, "by its name it is taken"
+
+
 def test_files_keep_the_order_in_which_they_are_given(folder):
     paths = [folder / "b.jpg", folder / "a.png", folder / "notes.txt"]
     found, others = find_files(paths, recursive=False)
@@ -83,7 +92,8 @@ def pictures_of(count):
         def file(self, square=None):
             return self.source.encode(), (0, 0)
 
-    return [Made(f"good {i}", box=np.array([i, 0, i + 9, 9.0])) for i in range(count)]
+    boxes = (np.array([i, 0, i + 9, 9.0]) for i in range(count))
+    return [Made(f"good {i}", box=box, size=(640, 480)) for i, box in enumerate(boxes)]
 
 
 @pytest.mark.parametrize(("batch", "parallel"), [(1, 1), (3, 2), (7, 5), (256, 64)])
@@ -97,15 +107,16 @@ def test_answers_come_in_order_and_are_the_right_ones(url, batch, parallel):
 
 def test_the_bad_ones_among_many_are_found(url):
     pictures = pictures_of(20)
-    pictures[3].source, pictures[11].source = "refuse me", "invalid"
-    pictures[5].error = "unreadable"
+    pictures[3].source, pictures[11].source, pictures[12].source = "refuse me", "invalid", "invalid"
+    pictures[5].error, pictures[12].size = "unreadable", (12, 480)
     with Client(url) as client:
         answers = list(ask_many(client, pictures, batch=8))
     errors = {i: answer.error for i, answer in enumerate(answers) if answer.error}
-    assert errors.keys() == {3, 5, 11}
+    assert errors.keys() == {3, 5, 11, 12}
     assert "answered 400: cannot be decoded" in errors[3] and errors[5] == "unreadable"
     assert "could not decode it, or its box" in errors[11]
-    assert all(answers[i].landmarks[0, 0] == i for i in {*range(20)} - {3, 5, 11})
+    assert errors[12] == "its box 12,0,21,9 is outside of it: it has 12 x 480 pixels"
+    assert all(answers[i].landmarks[0, 0] == i for i in {*range(20)} - {3, 5, 11, 12})
 
 
 def test_memory_is_bounded_however_many_there_are():

@@ -19,6 +19,7 @@ __all__ = [
     "add_options",
     "check_outputs",
     "decode_rgb",
+    "is_outside",
     "open_image",
     "parse_box",
     "read_arguments",
@@ -155,11 +156,16 @@ def parse_box(text: str, size: tuple[int, int] | None = None) -> np.ndarray:
         raise ValueError(f"--box must be four numbers x0,y0,x1,y1, got {text!r}")
     if not (box[0] < box[2] and box[1] < box[3]):
         raise ValueError(f"--box {text} is empty: x0 < x1 and y0 < y1 are required")
-    if size and ((box[2:] <= -0.5).any() or (box[:2] >= np.array(size) - 0.5).any()):
+    if size and is_outside(box, size):
         raise ValueError(
             f"--box {text} is outside the image, which has {size[0]} x {size[1]} pixels"
         )
     return box
+
+
+def is_outside(box: np.ndarray, size: tuple[int, int]) -> bool:
+    """Whether a box [4] and an image of `size` (width, height) have no pixel in common."""
+    return bool((box[2:] <= -0.5).any() or (box[:2] >= np.array(size) - 0.5).any())
 
 
 def check_outputs(arguments: argparse.Namespace, read: Iterable[Path]) -> None:
