@@ -41,11 +41,14 @@ def main() -> int:
     for name, most in (("batch", MAX_ROWS), ("parallel", MOST_PARALLEL)):
         if not 1 <= getattr(arguments, name) <= most:
             raise ValueError(f"--{name} must be from 1 to {most}, got {getattr(arguments, name)}")
+    many = arguments.jsonl or arguments.csv or arguments.overlay
     if arguments.output or arguments.json:
+        if many:
+            parser.error("--output and --json don't go with --jsonl, --csv and --overlay")
         if len(arguments.sources) > 1 or not _is_picture(arguments.sources[0]):
             parser.error("--output and --json are for one picture; use --overlay, --jsonl or --csv")
         return _ask_about_one(arguments)
-    if not (arguments.jsonl or arguments.csv or arguments.overlay):
+    if not many:
         parser.error(
             "nothing to write: give --output, --json or both for one picture, "
             "--jsonl, --csv or --overlay for any number"
@@ -195,7 +198,7 @@ def _ask_about_many(arguments: argparse.Namespace) -> int:
                 writer.write(answer)
             summary.add(answer)
             bar.update()
-    summary.print([writer.path for writer in writers])
+    summary.print([writer.path for writer in writers if writer.path.exists()])
     return 1 if summary.failures or source.cut_short else 0
 
 
@@ -214,11 +217,12 @@ class _Summary:
     def add(self, answer: Answer) -> None:
         self._count += 1
         picture = answer.picture
-        if answer.error is not None:
+        if fault := answer.error or answer.undrawn:
             self.failures += 1
             if len(self._named) < _MOST_NAMED:
                 frame = "" if picture.number is None else f", frame {picture.number}"
-                self._named.append(f"{picture.source}{frame}: {answer.error}")
+                self._named.append(f"{picture.source}{frame}: {fault}")
+        if answer.error:
             return
         trace = np.trace(answer.covariance, axis1=1, axis2=2)
         self._deviations.append(float(np.median(np.sqrt(trace / 2))))
@@ -250,7 +254,7 @@ class _Summary:
         line += f" in {seconds:.2f} seconds"
         if self._deviations:
             line += f", median standard deviation {np.median(self._deviations):.2f} pixels"
-        print(f"{line}; wrote {' and '.join(map(str, paths))}", file=out)
+        print(f"{line}; wrote {' and '.join(map(str, paths)) or 'nothing'}", file=out)
         if self._drift and self._drift.landmarks:
             print(self._drift.describe(), file=out)
 

@@ -70,7 +70,7 @@ def read_boxes(path: Path) -> dict[str, np.ndarray]:
                 box = parse_box(text)
                 if name in boxes:
                     raise ValueError(f"a second box for {name}")
-            except (ValueError, KeyError, TypeError, RecursionError) as error:
+            except (ValueError, KeyError, TypeError, RecursionError, csv.Error) as error:
                 fault = str(error).removeprefix("--box ")
                 raise ValueError(f"{path}, line {number}: {fault}") from None
             boxes[name] = box

@@ -30,6 +30,7 @@ _MAX_BYTES = 32 * 2**20
 # Too many requests, and what a proxy or a server says that is starting, stopping or overloaded.
 _PASSING = (429, 502, 503, 504)
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 10.0
+_LONGEST_TIMEOUT = 86_400
 
 
 class ServerError(ValueError):
@@ -87,8 +88,10 @@ class LandmarkClient(abc.ABC):
             raise ValueError(f"give a version or a label, got {version} and {label!r}")
         if version is not None and not 0 <= version < 2**63:
             raise ValueError(f"version must be at least 0, got {version}")
-        if not (timeout > 0 and math.isfinite(timeout)):
-            raise ValueError(f"timeout must be positive and finite, got {timeout}")
+        if not 0 < timeout <= _LONGEST_TIMEOUT:
+            raise ValueError(
+                f"timeout must be above 0 and at most {_LONGEST_TIMEOUT}, got {timeout}"
+            )
         if retries < 0 or not patience >= 0:
             raise ValueError(f"retries and patience must be at least 0, got {retries}, {patience}")
         self.where = where

@@ -30,6 +30,7 @@ class Answer:
     Attributes:
       picture: the one that was asked about.
       error: why there are no landmarks; None if there are, and then only is the rest there.
+      undrawn: why `draw` failed; None if it did not.
       landmarks: [K, 2] in the picture's pixels.
       covariance: [K, 2, 2] in square pixels.
       precision_factor: [K, 2, 2], None from models without it.
@@ -38,6 +39,7 @@ class Answer:
 
     picture: Picture
     error: str | None = None
+    undrawn: str | None = None
     landmarks: np.ndarray | None = None
     covariance: np.ndarray | None = None
     precision_factor: np.ndarray | None = None
@@ -80,12 +82,13 @@ def ask_many(
         raise ValueError(f"parallel must be from 1 to {MOST_PARALLEL}, got {parallel}")
 
     def work(group: list[Picture]) -> list[Answer]:
-        answers = _ask(client, [p for p in group if p.error is None], signature, square)
+        files = [_file(picture, square) for picture in group if picture.error is None]
+        found = iter(_ask(client, [file for file in files if file], signature))
+        answers = [Answer(p, p.error) if p.error else next(found) for p in group]
         if draw:
             for answer in answers:
                 _draw(answer, draw)
-        asked = iter(answers)
-        return [next(asked) if p.error is None else Answer(p, p.error) for p in group]
+        return answers
 
     # One request more than are under way waits, so that the threads never do.
     waiting: deque[Future] = deque()
@@ -113,38 +116,59 @@ def _groups(pictures: Iterable[Picture], batch: int) -> Iterator[list[Picture]]:
         yield group
 
 
-def _ask(
-    client: LandmarkClient, pictures: list[Picture], signature: str, square: str | None
-) -> list[Answer]:
-    """One request; should it be refused, its halves, until it is known which picture is to blame."""
-    if not pictures:
-        return []
-    files, corners = zip(*(picture.file(square) for picture in pictures), strict=True)
-    boxes = [
-        np.zeros(4) if picture.box is None else picture.box - (*corner, *corner)
-        for picture, corner in zip(pictures, corners, strict=True)
-    ]
+@dataclass
+class _File:
+    """What is sent of a picture: a file whose first pixel is the picture's `corner`."""
+
+    picture: Picture
+    data: bytes
+    corner: tuple[int, int]
+
+    @property
+    def box(self) -> np.ndarray:
+        """[4] in the file's pixels; zeros for all of it."""
+        box = self.picture.box
+        return np.zeros(4) if box is None else box - np.tile(self.corner, 2)
+
+
+def _file(picture: Picture, square: str | None) -> _File | None:
+    """None, with the picture's error set, if it cannot be made, as of a frame in rare colours."""
     try:
-        found = client.predict(files, boxes, signature)
+        return _File(picture, *picture.file(square))
+    except (ValueError, OSError) as error:
+        picture.error = f"it cannot be turned into a JPEG: {getattr(error, 'strerror', 0) or error}"
+        return None
+
+
+def _ask(client: LandmarkClient, files: list[_File], signature: str) -> list[Answer]:
+    """One request; should it be refused, its halves, until it is known which picture is to blame."""
+    if not files:
+        return []
+    try:
+        found = client.predict(
+            [file.data for file in files], [file.box for file in files], signature
+        )
     except ServerError as error:
         if error.status not in _BLAMED_ON_PICTURES:
             raise
-        if len(pictures) == 1:
-            return [Answer(pictures[0], str(error))]
-        half = len(pictures) // 2
-        return [
-            answer
-            for part in (pictures[:half], pictures[half:])
-            for answer in _ask(client, part, signature, square)
-        ]
+        if len(files) == 1:
+            return [Answer(files[0].picture, str(error))]
+        half = len(files) // 2
+        return _ask(client, files[:half], signature) + _ask(client, files[half:], signature)
     factors = found.get("precision_factor", itertools.repeat(None))
-    landmarks = found["landmarks"] + np.array(corners, np.float32)[:, np.newaxis]
-    rows = zip(pictures, found["valid"], landmarks, found["covariance"], factors, strict=False)
+    rows = zip(
+        files, found["valid"], found["landmarks"], found["covariance"], factors, strict=False
+    )
     return [
-        Answer(picture, None, landmarks, covariance, factor)
+        Answer(
+            file.picture,
+            landmarks=landmarks + np.array(file.corner, np.float32),
+            covariance=covariance,
+            precision_factor=factor,
+        )
         if valid
-        else Answer(picture, _unusable(picture))
-        for picture, valid, landmarks, covariance, factor in rows
+        else Answer(file.picture, _unusable(file.picture))
+        for file, valid, landmarks, covariance, factor in rows
     ]
 
 
@@ -162,5 +186,5 @@ def _draw(answer: Answer, draw: Callable[[Answer], object]) -> None:
     if answer.error is None:
         try:
             answer.drawing = draw(answer)
-        except (ValueError, OSError) as error:  # what Pillow says of damage that TensorFlow accepts
-            answer.error = f"it cannot be drawn on: {error}"
+        except (ValueError, OSError, MemoryError) as error:  # of damage that TensorFlow accepts
+            answer.undrawn = f"it cannot be drawn on: {error}"

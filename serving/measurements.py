@@ -102,8 +102,10 @@ class Drift:
     def describe(self, level: float = 0.95) -> str:
         """A line such as "3 % of landmarks are beyond the model's 95 % reference; 5 % expected"."""
         nearest = min(self.shares, key=lambda known: abs(known - level))
+        percent = 100 * self.shares[nearest]
+        share = f"{percent:.2g}" if percent < 10 else f"{percent:.0f}"
         return (
-            f"{100 * self.shares[nearest]:.2g} % of landmarks are beyond the model's "
+            f"{share} % of landmarks are beyond the model's "
             f"{100 * nearest:g} % reference; {100 * (1 - nearest):.2g} % expected"
         )
 

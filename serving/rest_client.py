@@ -59,13 +59,13 @@ class Client(LandmarkClient):
         columns = {name: _column(values) for name, values in inputs.items()}
         body = json.dumps({"signature_name": signature, "inputs": columns})
         try:
-            response = self._http.post(self._target, content=body)
+            response, answer = self._post(body)
         except httpx.TimeoutException as error:
             raise TimeoutError(f"no answer from {self.url} in time: {error}") from None
         except (httpx.TransportError, UnicodeError) as error:  # a host's name may be unwritable
             raise ConnectionError(self._unreachable(error)) from None
         try:
-            answer = _parsed(response.content)
+            answer = _parsed(answer)
             reason = answer.get("error")
         except (ValueError, AttributeError, RecursionError):
             answer, reason = {}, None
@@ -77,6 +77,17 @@ class Client(LandmarkClient):
                 _seconds(response.headers.get("retry-after", "")),
             )
         return answer["outputs"]
+
+    def _post(self, body: str) -> tuple[httpx.Response, bytes]:
+        """The answer and its content, of which httpx itself would time each piece only."""
+        last = time.monotonic() + self.timeout
+        with self._http.stream("POST", self._target, content=body) as response:
+            pieces = []
+            for piece in response.iter_bytes():
+                pieces.append(piece)
+                if time.monotonic() > last:
+                    raise httpx.ReadTimeout(f"only a part within {self.timeout:g} seconds")
+        return response, b"".join(pieces)
 
     def _unreachable(self, error: Exception) -> str:
         """What to do where no answer came."""

@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import io
+import itertools
 import os
 from collections.abc import Iterator
 from fractions import Fraction
@@ -22,11 +23,18 @@ if TYPE_CHECKING:
 
 __all__ = ["Csv", "JsonLines", "OverlayFolder", "OverlayVideo", "Writer", "overlay_name"]
 
-# Pictures whose shorter side is less are enlarged before they are drawn on.
-_LEAST_SIDE = 480
+# Pictures whose shorter side is less are enlarged before they are drawn on, but not their longer side
+# beyond the other.
+_LEAST_SIDE, _MOST_SIDE = 480, 1920
 
 # Other presets make smaller files, but take the time from the server. At 20 a loss is hard to see.
 _VIDEO_OPTIONS = {"preset": "ultrafast", "crf": "20"}
+
+# Times in a video are multiples of a second's 90,000th.
+_TICKS = 90_000
+
+# FFmpeg's number for brightness from 16 to 235, which is what players take a video's to be.
+_LIMITED = 1
 
 
 class Writer(Protocol):
@@ -45,7 +53,8 @@ class Writer(Protocol):
 class JsonLines:
     """One JSON object in a line for each picture; on an error or an interrupt, the lines so far are kept.
 
-    They are in the file, or, if there was one of that name, in one that has `.part` after it.
+    They are in the file, or, if there was one of that name, in one that has `.part` after it, or
+    `.part2` and so on.
 
     A line has `source`; for a video `frame` and `seconds`; `box`; and `landmarks` [K][2], `covariance`
     [K][2][2] and, if the model has it, `precision_factor` [K][2][2], each number with the digits
@@ -82,8 +91,9 @@ class JsonLines:
         if self._aside.is_stream:
             return self.path
         os.truncate(self._aside.path, self._end)  # a full disk may have cut a line
-        place = self.path.with_name(self.path.name + ".part") if self.path.exists() else self.path
-        return self._aside.path.replace(place)
+        names = itertools.chain(("", ".part"), (f".part{i}" for i in itertools.count(2)))
+        places = (self.path.with_name(self.path.name + name) for name in names)
+        return self._aside.path.replace(next(place for place in places if not place.exists()))
 
 
 class Csv:
@@ -109,7 +119,7 @@ class Csv:
         names = self._names if len(self._names) == len(answer.landmarks) else []
         names = names or [str(k) for k in range(len(answer.landmarks))]
         number = answer.picture.number
-        start = _csv_row(answer.picture.source, "" if number is None else number)
+        start = _csv_row(_text(answer.picture.source), "" if number is None else number)
         middles = (f"{k},{_csv_row(name)}" for k, name in enumerate(names))
         covariance = answer.covariance.reshape(-1, 4)[:, [0, 1, 3]]
         rows = np.concatenate([answer.landmarks, covariance], axis=1).tolist()
@@ -139,7 +149,8 @@ class OverlayFolder:
         """The file to write, made in whatever thread has the time."""
         pixels = answer.picture.pixels()
         height, width, _ = pixels.shape
-        scale = max(1.0, _LEAST_SIDE / min(width, height))
+        scale = min(_LEAST_SIDE / min(width, height), _MOST_SIDE / max(width, height))
+        scale = max(1.0, scale)
         if scale > 1:
             size = max(1, round(scale * width)), max(1, round(scale * height))
             pixels = np.array(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
@@ -163,7 +174,8 @@ class OverlayFolder:
 class OverlayVideo:
     """A video of the frames, drawn on, at the times that they have in the original; without its sound.
 
-    H.264 in MP4, which needs even sides: an odd one becomes a pixel shorter.
+    Times that repeat or go back, as in joined recordings, go on instead. H.264 in MP4, which needs even
+    sides: an odd one becomes a pixel shorter. If there is no frame at all, there is no video.
     """
 
     def __init__(self, path: Path, painter: "Painter", video: Video):
@@ -172,18 +184,24 @@ class OverlayVideo:
         self._video = video
         self._av = import_av()
         self._size = tuple(max(2, side // 2 * 2) for side in video.size)
+        self._last, self._shift = -1, 0  # of the frames' times, in ticks
 
     def __enter__(self) -> Self:
         self._aside = _aside(self.path)
-        self._container = self._av.open(str(self._aside.path), "w", format="mp4")
+        place = str(self._aside.path.absolute())  # a:b.mp4 would be a protocol
+        self._container = self._av.open(place, "w", format="mp4")
         self._stream = self._container.add_stream("libx264", self._video.rate)
         self._stream.options = _VIDEO_OPTIONS
-        self._stream.codec_context.thread_count = self._video.threads
         self._stream.pix_fmt = "yuv420p"
         self._stream.width, self._stream.height = self._size
-        self._stream.codec_context.time_base = Fraction(1, 90_000)
+        context = self._stream.codec_context
+        context.thread_count = self._video.threads
+        context.time_base = Fraction(1, _TICKS)
+        context.sample_aspect_ratio = self._video.pixel_shape
         for name, value in self._video.colours.items():
-            setattr(self._stream.codec_context, name, value)
+            setattr(context, name, value)
+        context.colorspace = _yuv(context.colorspace)
+        context.color_range = _LIMITED
         return self
 
     def draw(self, answer: Answer) -> object:
@@ -196,24 +214,21 @@ class OverlayVideo:
         picture = answer.picture
         if not isinstance(picture, VideoFrame):
             return  # it could not be decoded
-        frame = answer.drawing or self._frame(picture.frame, picture)
-        self._encode(frame)
+        with self._said():
+            frame = answer.drawing or self._frame(picture.frame, picture)
+            frame.pts, frame.time_base = self._time(picture), Fraction(1, _TICKS)
+            self._container.mux(self._stream.encode(frame))
 
     def __exit__(self, kind, error, traceback) -> None:
-        if kind is not None:
+        if kind is not None or self._last < 0:
             # Whatever else goes wrong now, the first error is the one to tell.
             with contextlib.suppress(self._av.error.FFmpegError):
                 self._container.close()
-            self._aside.__exit__(kind, error, traceback)
+            self._aside.discard()
             return
-        with self._aside:
-            self._encode(None)
-            with self._said():
-                self._container.close()
-
-    def _encode(self, frame) -> None:
-        with self._said():
-            self._container.mux(self._stream.encode(frame))
+        with self._aside, self._said():
+            self._container.mux(self._stream.encode(None))
+            self._container.close()
 
     @contextlib.contextmanager
     def _said(self) -> Iterator[None]:
@@ -224,15 +239,38 @@ class OverlayVideo:
             raise ValueError(f"{self.path} cannot be written: {error.strerror or error}") from None
 
     def _frame(self, frame, picture: VideoFrame):
-        """The frame as the encoder takes it, at the time of the picture."""
+        """The frame as the encoder takes it."""
         width, height = self._size
+        if (frame.width - width, frame.height - height) in ((0, 1), (1, 0), (1, 1)):
+            even = np.ascontiguousarray(picture.pixels()[:height, :width])
+            frame = self._av.VideoFrame.from_ndarray(even, format="rgb24")
         # The colours' meaning is said because the way back would not be the one that came here.
-        space = picture.frame.colorspace
-        frame = frame.reformat(width, height, "yuv420p", dst_colorspace=space, threads=1)
-        frame.pts, frame.time_base = picture.frame.pts, picture.frame.time_base
+        return frame.reformat(
+            width,
+            height,
+            "yuv420p",
+            dst_colorspace=_yuv(picture.frame.colorspace),
+            dst_color_range=_LIMITED,
+            threads=1,
+        )
+
+    def _time(self, picture: VideoFrame) -> int:
+        """The frame's time in ticks, later than that of the last one."""
+        frame, step = picture.frame, max(1, round(_TICKS / self._video.rate))
         if frame.pts is None:
-            frame.pts, frame.time_base = picture.number, 1 / Fraction(self._video.rate)
-        return frame
+            time = picture.number * step
+        else:
+            time = round(frame.pts * frame.time_base * _TICKS) + self._shift
+        if time < self._last - _TICKS:  # another recording, from its own beginning
+            self._shift += self._last + step - time
+            time = self._last + step
+        self._last = time = max(time, self._last + 1)
+        return time
+
+
+def _yuv(colorspace: int) -> int:
+    """What a video's colours are written in: as they were, but what was RGB in BT.709."""
+    return 1 if colorspace == 0 else colorspace
 
 
 def overlay_name(source: str) -> str:
@@ -248,7 +286,7 @@ def _aside(path: Path) -> Aside:
 
 def _line(answer: Answer) -> bytes:
     picture = answer.picture
-    head: dict = {"source": picture.source}
+    head: dict = {"source": _text(picture.source)}
     if picture.number is not None:
         head |= {"frame": picture.number, "seconds": picture.seconds}
     head["box"] = None if picture.box is None else picture.box.tolist()
@@ -261,10 +299,15 @@ def _line(answer: Answer) -> bytes:
     return orjson.dumps(head | arrays, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
+def _text(name: str) -> str:
+    """A file's name with backslashes for what is no UTF-8 in it."""
+    return name.encode(errors="backslashreplace").decode()
+
+
 def _csv_row(*values: object) -> str:
     out = io.StringIO()
-    csv.writer(out, lineterminator="").writerow(values)
-    return out.getvalue()
+    csv.writer(out, lineterminator="\r\n").writerow(values)  # it quotes what it ends lines with
+    return out.getvalue()[:-2]
 
 
 def _name(answer: Answer) -> str:

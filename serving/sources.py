@@ -8,6 +8,7 @@ import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -184,6 +185,7 @@ class Video:
       rate: frames in a second, a fraction.
       threads: how many are worth while to decode or encode it; 0 for as many as there are cores.
       colours: how its numbers mean colours, as a codec's context has it.
+      pixel_shape: a pixel's width over its height, as it is to be shown; 0 if that is not told.
       turned: 1 if it asks viewers to turn it, which is not done.
       boxes: which box belongs to which frame.
       cut_short: once all frames are read, what says that some are missing at the end; None if nothing does.
@@ -207,6 +209,7 @@ class Video:
         with self._open() as container:
             stream = container.streams.video[0]
             self.colours = {name: getattr(stream.codec_context, name) for name in _COLOURS}
+            self.pixel_shape = stream.sample_aspect_ratio or Fraction(0)
             self.size = stream.codec_context.width, stream.codec_context.height
             self.threads = 1 if math.prod(self.size) < _WORTH_THREADS else 0
             self.rate = stream.average_rate or stream.guessed_rate or 25
@@ -248,7 +251,7 @@ class Video:
         with self.path.open("rb"):  # for the system's own words where that fails
             pass
         try:
-            container = self._av.open(str(self.path))
+            container = self._av.open(str(self.path.absolute()))  # a:b.mp4 would be a protocol
         except self._av.error.FFmpegError as error:
             raise ValueError(f"{self.path} is not a video that can be read: {error}") from None
         if not container.streams.video:
@@ -306,7 +309,8 @@ def find_files(paths: Sequence[Path], recursive: bool) -> tuple[dict[str, Path],
             inside = sorted(path.rglob("*") if recursive else path.iterdir())
             inside = [each for each in inside if not (each.is_dir() or _is_hidden(each, path))]
             pictures = [each for each in inside if each.suffix.lower() in IMAGE_SUFFIXES]
-            others += [each for each in inside if each.suffix.lower() not in IMAGE_SUFFIXES]
+            pictures = [each for each in pictures if each.is_file()]  # no pipe that nobody fills
+            others += sorted(set(inside) - set(pictures))
             names = {each.relative_to(path).as_posix(): each for each in pictures}
         for name in names.keys() & found.keys():
             raise ValueError(f"{names[name]} and {found[name]} have the same name, {name}")

@@ -262,8 +262,9 @@ def test_numbers_are_the_same_float32_again(tmp_path, monkeypatch):
     )
 
 
-def test_names_with_commas_and_lines_stay_one_field(url, tmp_path, monkeypatch):
-    path, rows = noise(tmp_path / 'a, "b"\nc.jpg'), tmp_path / "x.csv"
+@pytest.mark.parametrize("name", ['a, "b"\nc.jpg', "a\nb.jpg", "a\rb.jpg"])
+def test_names_with_commas_and_lines_stay_one_field(name, url, tmp_path, monkeypatch):
+    path, rows = noise(tmp_path / name), tmp_path / "x.csv"
     assert run_client(monkeypatch, path, "--url", url, "--csv", rows) == 0
     table = list(csv.DictReader(rows.open(newline="")))
     assert len(table) == COUNT and {row["source"] for row in table} == {str(path)}

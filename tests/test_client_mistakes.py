@@ -1,5 +1,7 @@
 """What people get wrong with the client: places, names, numbers; and videos that end too early."""
 
+import os
+import shutil
 import socket
 import threading
 
@@ -26,6 +28,8 @@ def photo(tmp_path):
         (["photos/a.png", "--output=x.gif", "--json=x.json"], r"x\.gif must end in \.png, \.jpg"),
         (["photos", "--boxes=b.csv", "--csv=b.csv"], "b.csv would be written over, it is read too"),
         (["photos", "--csv=x", "--jsonl=x"], "it is another result's place"),
+        (["photos", "--boxes=b.csv.tmp", "--csv=b.csv"], r"b\.csv\.tmp would be written over"),
+        (["photos/a.png.tmp", "--output=photos/a.png"], r"a\.png\.tmp would be written over"),
         (["photos", "--overlay=x.png"], "is to be a folder; for one picture there is --output"),
         (["photos", "--jsonl=x", "--batch=257"], "--batch must be from 1 to 256, got 257"),
         (["photos/a.png", "--json=x", "--parallel=0"], "--parallel must be from 1 to 64, got 0"),
@@ -37,6 +41,8 @@ def test_it_is_said_before_anything_is_written(
     url, photo, tmp_path, monkeypatch, arguments, message
 ):
     (tmp_path / "b.csv").write_text("a.png,10,0,110,100\n")
+    for path in (tmp_path / "b.csv", photo):
+        shutil.copy(path, path.with_name(path.name + ".tmp"))
     monkeypatch.chdir(tmp_path)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     with pytest.raises(ValueError, match=message):
@@ -107,3 +113,28 @@ def test_a_port_that_speaks_something_else_is_no_missing_server():
         ):
             client.predict([b"x"])
         thread.join()
+
+
+def test_pipes_and_loops_in_a_folder_do_no_harm(photo, url, monkeypatch, capsys):
+    """Nobody fills the pipe, and the link leads to itself."""
+    os.mkfifo(photo.parent / "b.jpg")
+    (photo.parent / "c.jpg").symlink_to("c.jpg")
+    lines = photo.parent.parent / "x.jsonl"
+    assert run_client(monkeypatch, photo.parent, "--url", url, "--jsonl", lines) == 0
+    assert len(lines.read_text().splitlines()) == 1
+    assert "left out 2 files that are no pictures" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", ["--csv", "--jsonl", "--overlay"])
+def test_results_for_many_do_not_go_with_those_for_one(flag, photo, monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        run_client(monkeypatch, photo, "--output", "x.png", flag, "y")
+    assert "don't go with --jsonl" in capsys.readouterr().err
+
+
+def test_a_field_without_end_is_a_fault_of_its_line(photo, monkeypatch, tmp_path):
+    (tmp_path / "boxes.csv").write_text("a.png,1,2,3,4\n" + "x" * 200_000 + ",1,2,3,4\n")
+    with pytest.raises(ValueError, match=r"boxes\.csv, line 2: field larger"):
+        run_client(
+            monkeypatch, photo, "--boxes", tmp_path / "boxes.csv", "--csv", tmp_path / "x.csv"
+        )

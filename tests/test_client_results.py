@@ -9,10 +9,14 @@ from pathlib import Path
 
 import pytest
 from client_toys import FullModel, noise, read_lines, run_client
+from PIL import Image
 from serving_toys import FakeVersions, running, wait_for
 
 from serving.application import create_app
 from serving.client import ServerError
+from serving.many import Answer
+from serving.results import JsonLines
+from serving.sources import Picture
 
 ROOT = Path(__file__).resolve().parent.parent
 BOX = "--box=10,0,110,100"
@@ -164,3 +168,62 @@ def test_an_interrupt_keeps_the_lines_and_what_was_there(number, status, tmp_pat
     count = len(read_lines(part))
     assert 0 < count < 40 and f"{part} holds the {count} results until then" in last
     assert not aside.exists() and (part is lines or lines.read_text() == "earlier")
+
+
+def test_a_name_that_is_no_text_is_written_as_one(url, tmp_path, monkeypatch):
+    path = noise(tmp_path / "a.jpg").rename(tmp_path / os.fsdecode(b"n\xff.jpg"))
+    lines, rows = tmp_path / "x.jsonl", tmp_path / "x.csv"
+    arguments = [path.parent, "--url", url, "--jsonl", lines, "--csv", rows]
+    assert run_client(monkeypatch, *arguments, "--overlay", tmp_path / "drawn") == 0
+    assert [line["source"] for line in read_lines(lines)] == [r"n\udcff.jpg"]
+    assert rows.read_text().splitlines()[1].startswith(r"n\udcff.jpg,")
+    assert os.listdir(os.fsencode(tmp_path / "drawn")) == [b"n\xff.jpg"]
+
+
+def test_a_name_may_be_as_long_as_the_system_allows(url, tmp_path, monkeypatch):
+    path = noise(tmp_path / "a.jpg").rename(tmp_path / ("n" * 251 + ".jpg"))
+    arguments = [path.parent, "--url", url, "--overlay", tmp_path / "drawn"]
+    assert run_client(monkeypatch, *arguments) == 0
+    assert os.listdir(tmp_path / "drawn") == [path.name]
+
+
+def test_what_cannot_be_drawn_on_keeps_its_landmarks(url, tmp_path, monkeypatch, capsys):
+    """A picture's pixels are damaged, which the server's decoder would put up with."""
+    noise(tmp_path / "photos" / "a.jpg"), noise(tmp_path / "photos" / "b.jpg")
+    damaged = tmp_path / "photos" / "a.jpg"
+    damaged.write_bytes(damaged.read_bytes()[:-200])
+    lines = tmp_path / "x.jsonl"
+    flags = ["--url", url, "--jsonl", lines, "--overlay", tmp_path / "drawn"]
+    assert run_client(monkeypatch, tmp_path / "photos", *flags) == 1
+    assert all("landmarks" in line for line in read_lines(lines))
+    assert "failed: a.jpg: it cannot be drawn on: " in capsys.readouterr().err
+    assert os.listdir(tmp_path / "drawn") == ["b.jpg"]
+
+
+def test_a_narrow_picture_is_not_enlarged_beyond_measure(url, tmp_path, monkeypatch):
+    noise(tmp_path / "a.png", size=(3, 1200))
+    arguments = [tmp_path, "--url", url, "--overlay", tmp_path / "drawn"]
+    assert run_client(monkeypatch, *arguments) == 0
+    with Image.open(tmp_path / "drawn" / "a.png") as drawn:
+        assert drawn.size == (5, 1920)
+
+
+def test_each_interrupted_run_has_a_part_of_its_own(url, tmp_path):
+    path = tmp_path / "x.jsonl"
+    path.write_text("earlier")
+    answer = Answer(Picture("a"), error="none")
+    for name in ("x.jsonl.part", "x.jsonl.part2", "x.jsonl.part3"):
+        with pytest.raises(KeyboardInterrupt), JsonLines(path) as lines:
+            lines.write(answer)
+            raise KeyboardInterrupt
+        assert len(read_lines(tmp_path / name)) == 1
+    assert path.read_text() == "earlier" and len(os.listdir(tmp_path)) == 4
+
+
+def test_what_a_name_aside_leads_to_is_not_written_to(url, folder, tmp_path, monkeypatch):
+    rows = tmp_path / "x.csv"
+    (tmp_path / "x.csv.tmp").symlink_to(noise(tmp_path / "other.jpg"))
+    before = (tmp_path / "other.jpg").read_bytes()
+    assert run_client(monkeypatch, folder, "--url", url, "--csv", rows) == 0
+    assert (tmp_path / "other.jpg").read_bytes() == before
+    assert rows.is_file() and not rows.is_symlink()

@@ -1,5 +1,6 @@
 """The client's retries, versions, requests and metadata, against servers that answer by a script."""
 
+import asyncio
 import json
 import time
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from client_toys import METADATA, FullModel, good_outputs, record_pauses, scripted
 from serving_toys import COUNT, FakeVersions, running
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, StreamingResponse
 
 from serving.application import create_app
 from serving.client import Client, ServerError
@@ -105,15 +106,15 @@ def test_nonsense_is_not_waited_for(nonsense, pauses):
 
 
 def test_a_connection_that_breaks_is_made_again(pauses, monkeypatch):
-    attempts, post = [], httpx.Client.post
+    attempts, stream = [], httpx.Client.stream
 
     def flaky(self, *arguments, **options):
         attempts.append(1)
         if len(attempts) < 3:
             raise httpx.RemoteProtocolError("the server hung up")
-        return post(self, *arguments, **options)
+        return stream(self, *arguments, **options)
 
-    monkeypatch.setattr(httpx.Client, "post", flaky)
+    monkeypatch.setattr(httpx.Client, "stream", flaky)
     with scripted() as (url, _), Client(url) as client:
         assert client.predict([b"x"])["valid"].all()
     assert len(attempts) == 3 and len(pauses) == 2
@@ -127,6 +128,19 @@ def test_a_time_out_is_final(pauses):
         with client, pytest.raises(TimeoutError):
             client.predict([b"x"])
     assert not pauses
+
+
+def test_an_answer_in_many_small_pieces_has_no_longer_time():
+    async def dripping():
+        for _ in range(600):
+            yield b" "
+            await asyncio.sleep(0.05)
+
+    with scripted(StreamingResponse(dripping())) as (url, _), Client(url, timeout=0.5) as client:
+        started = time.monotonic()
+        with pytest.raises(TimeoutError, match=r"in time: only a part within 0\.5 seconds"):
+            client.predict([b"x"])
+        assert time.monotonic() - started < 10
 
 
 def test_a_closed_client_waits_no_more():
@@ -174,8 +188,9 @@ def test_the_local_server_knows_the_version_and_the_label():
     [
         ({"version": 1, "label": "stable"}, "a version or a label"),
         ({"version": -1}, "version must be at least 0, got -1"),
-        ({"timeout": 0}, "timeout must be positive"),
-        ({"timeout": float("nan")}, "timeout must be positive"),
+        ({"timeout": 0}, "timeout must be above 0 and at most 86400"),
+        ({"timeout": float("nan")}, "timeout must be above 0"),
+        ({"timeout": 1e12}, "timeout must be above 0"),
         ({"retries": -1}, "retries and patience must be at least 0"),
         ({"patience": float("nan")}, "retries and patience must be at least 0"),
         ({"model": ""}, "model must be the name"),

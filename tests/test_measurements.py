@@ -109,3 +109,5 @@ def test_drift_in_words():
     line = "3 % of landmarks are beyond the model's 95 % reference; 5 % expected"
     assert watch.describe() == line
     assert watch.describe(0.5).endswith("50 % reference; 50 % expected")
+    watch.add(np.tile(1e6 * np.eye(2), (100_000, 1, 1)), 100.0)
+    assert watch.describe().startswith("100 % of landmarks")

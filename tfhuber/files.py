@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, Self
 
-__all__ = ["Aside", "blamed", "is_stream", "read_json", "reason", "write_json"]
+__all__ = ["Aside", "blamed", "is_stream", "place_aside", "read_json", "reason", "write_json"]
 
 # Far more than any of the project's JSON files; an endless one, such as a device, ends here.
 _MOST_BYTES = 64 * 2**20
@@ -66,6 +66,15 @@ def blamed(path: Path) -> Iterator[None]:
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
+def place_aside(path: Path) -> Path:
+    """Where a file of that name is written until it is whole; a stream is written to at once."""
+    if is_stream(path):
+        return path
+    # No name has more than 255 bytes.
+    name = path.name if len(os.fsencode(path.name)) < 250 else path.name[:50]
+    return path.with_name(name + ".tmp")
+
+
 class Aside:
     """A file that gets its name when it is whole; a stream (`is_stream`) is written to as it is.
 
@@ -91,9 +100,9 @@ class Aside:
         if self._target.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         self.is_stream = is_stream(self._target)
-        self.path = self._target
+        self.path = place_aside(self._target)
         if not self.is_stream:
-            self.path = self._target.with_name(self._target.name + ".tmp")
+            self.path.unlink(missing_ok=True)  # what it may lead to is not written to
         self._file: IO[str] | None = None
 
     def open(self, newline: str | None = None) -> IO[str]:
@@ -102,6 +111,11 @@ class Aside:
         with blamed(self._target):
             self._file = self.path.open(mode, encoding="utf-8", newline=newline)
         return self._file
+
+    def discard(self) -> None:
+        """Leaves no file."""
+        if not self.is_stream:
+            self.path.unlink(missing_ok=True)
 
     def __enter__(self) -> Self:
         return self
@@ -117,8 +131,7 @@ class Aside:
             if kind is None:  # else the first error is the one to tell
                 raise
         finally:
-            if not self.is_stream:
-                self.path.unlink(missing_ok=True)
+            self.discard()
 
 
 def write_json(path: str | Path, values: Any, *, indent: int | None = 2) -> None:

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import io
+import os
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
@@ -12,7 +13,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from tfhuber.cli import result_path, summary_stream
-from tfhuber.files import write_json
+from tfhuber.files import place_aside, write_json
 from tfhuber.savedmodel import Facts
 
 __all__ = [
@@ -32,6 +33,9 @@ __all__ = [
 _FORMATS = ("JPEG", "MPO", "PNG")
 _EXIF_ORIENTATION = 0x0112
 _MOST_BYTES = 256 * 2**20
+
+# As many as the exported model decodes; Pillow's own bound is lower.
+Image.MAX_IMAGE_PIXELS = 100_000_000
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -107,7 +111,7 @@ def read_image(path: Path) -> tuple[bytes, Image.Image]:
     """
     image_bytes, image, orientation = open_image(path)
     with _readable(path):
-        image = image.convert("RGB")
+        image = _rgb(image)
     if orientation != 1:
         print(
             f"note: {path} asks viewers to turn it (EXIF orientation {orientation}); "
@@ -120,9 +124,16 @@ def read_image(path: Path) -> tuple[bytes, Image.Image]:
 def decode_rgb(image_bytes: bytes, name: str) -> Image.Image:
     """A picture as stored, RGB, from its file's bytes; ValueError naming it if it is damaged."""
     try:
-        return Image.open(io.BytesIO(image_bytes)).convert("RGB")
+        return _rgb(Image.open(io.BytesIO(image_bytes)))
     except Exception as error:  # Pillow raises almost anything for a damaged file
         raise ValueError(f"{name} is not an image that can be read: {error}") from None
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """RGB as the model sees it: of 16 bits the upper ones, where Pillow would make most of it white."""
+    if image.mode.startswith("I"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    return image.convert("RGB")
 
 
 @contextlib.contextmanager
@@ -187,14 +198,19 @@ def refuse_overwriting(written: Iterable[Path | None], read: Iterable[Path | Non
     Raises:
       ValueError: naming the file.
     """
-    taken = {path.resolve(): "is read" for path in read if path}
-    for path in (path.resolve() for path in written if path):
-        if path in taken and (path.is_file() or not path.exists()):
-            reason = f"it {taken[path]} too"
-            raise ValueError(
-                f"{path} would be written over, {reason}; choose another place for the results"
-            )
-        taken[path] = "is another result's place"
+    taken = {_real(path): "is read" for path in read if path}
+    for result in filter(None, written):
+        for path in {_real(result), _real(place_aside(result))}:
+            if path in taken and (path.is_file() or not path.exists()):
+                reason = f"it {taken[path]} too"
+                raise ValueError(
+                    f"{path} would be written over, {reason}; choose another place for the results"
+                )
+            taken[path] = "is another result's place"
+
+
+def _real(path: Path) -> Path:
+    return Path(os.path.realpath(path))
 
 
 def write_result(
