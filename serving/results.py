@@ -261,7 +261,7 @@ class OverlayVideo:
             time = picture.number * step
         else:
             time = round(frame.pts * frame.time_base * _TICKS) + self._shift
-        if time < self._last - _TICKS:  # another recording, from its own beginning
+        if time < self._last - 2 * step:  # another recording, from its own beginning
             self._shift += self._last + step - time
             time = self._last + step
         self._last = time = max(time, self._last + 1)

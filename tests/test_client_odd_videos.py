@@ -73,7 +73,8 @@ def test_bright_stays_bright_and_dark_dark(name, codec, kind, full, url, tmp_pat
     ("times", "expected"),
     [
         ([0, 1, 1, 1, 2, 3], [0, 1, 1, 1, 2, 3]),  # more frames than there are times
-        ([100, 200, 3000, 0, 100, 300], [100, 200, 3000, 3040, 3140, 3340]),  # joined recordings
+        ([100, 140, 3000, 0, 100, 300], [100, 140, 3000, 3040, 3140, 3340]),  # joined recordings
+        ([80, 120, 160, 40, 80, 120], [80, 120, 160, 200, 240, 280]),  # joined short ones
     ],
 )
 def test_times_that_repeat_or_go_back_go_on(times, expected, url, tmp_path, monkeypatch):
