@@ -3,9 +3,11 @@
 import asyncio
 import json
 import logging
+import math
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -78,6 +80,8 @@ class Application:
             failure = error
         except ClientDisconnect:
             failure = RequestError("The client left before its request was whole", status=499)
+        except asyncio.CancelledError:  # comes when the server stops, and waits no longer
+            failure = RequestError("The server is shutting down; try again later", status=503)
         except Exception:
             logger.exception("a request failed")
             failure = RequestError("Internal error; the server's log says more", status=500)
@@ -90,7 +94,8 @@ class Application:
             if self._cors:
                 response.headers.update(_CORS)
         response.headers["x-request-id"] = call.id
-        await response(scope, receive, send)
+        with suppress(asyncio.CancelledError):  # uvicorn then hangs up
+            await response(scope, receive, send)
         log_request(
             call,
             status=response.status_code,
@@ -140,7 +145,8 @@ def create_app(
     Args:
       models: what each model's name serves, with the interface of `ModelVersions`; `poll` of each is
         called in a thread, again and again.
-      poll_seconds: the pause between two looks at the models' directories.
+      poll_seconds: the pause between two looks at the models' directories; 0 for one look, and one
+        more whenever the configuration has changed.
       reload_seconds: the pause between two looks at the configuration, for which `models` is a
         `ServedModels`; 0 for none.
       threads, max_waiting, timeout_ms: as for `Service`.
@@ -184,21 +190,31 @@ async def _follow(
 ) -> None:
     """Polls the models for ever, and says which version serves when that changes."""
     serving: dict[str, int | None] = {}
-    reloaded = time.monotonic()
+    # A thread of its own: one that still loads when the server stops is left to itself.
+    thread = ThreadPoolExecutor(1, thread_name_prefix="follow")
+    poll_at, reload_at = 0.0, time.monotonic() + (reload_seconds or math.inf)
     while True:
-        if reload_seconds and time.monotonic() - reloaded >= reload_seconds:
-            await asyncio.to_thread(models.reload)
-            reloaded = time.monotonic()
-        for name, model in list(models.items()):
-            try:
-                await asyncio.to_thread(model.poll)
-            except Exception:  # must not be the last look
-                logger.exception("looking for versions of %s failed", name)
-            if model.serving not in (None, serving.get(name)):
-                path = f"{url}/v1/models/{name}"
-                print(f"version {model.serving} of {name} serves at {path}:predict", flush=True)
-            serving[name] = model.serving
-        await asyncio.sleep(poll_seconds)
+        if time.monotonic() >= reload_at:
+            if await _attempt(thread, models.reload, "reading the configuration"):
+                poll_at = 0.0
+            reload_at = time.monotonic() + reload_seconds
+        if time.monotonic() >= poll_at:
+            for name, model in list(models.items()):
+                await _attempt(thread, model.poll, f"looking for versions of {name}")
+                if model.serving not in (None, serving.get(name)):
+                    path = f"{url}/v1/models/{name}"
+                    print(f"version {model.serving} of {name} serves at {path}:predict", flush=True)
+                serving[name] = model.serving
+            poll_at = time.monotonic() + (poll_seconds or math.inf)
+        await asyncio.sleep(min(poll_at, reload_at) - time.monotonic())
+
+
+async def _attempt(thread: ThreadPoolExecutor, function: Callable[[], bool | None], what: str):
+    """Returns what a function returns; logs what it raises, for it must not be the last look."""
+    try:
+        return await asyncio.get_running_loop().run_in_executor(thread, function)
+    except Exception:
+        logger.exception("%s failed", what)
 
 
 def _error(error: RequestError) -> Response:

@@ -28,6 +28,13 @@ __all__ = [
 
 _DEFAULT_SIGNATURE = "serving_default"
 
+
+class _Constant(float):
+    """`NaN`, `Infinity` or `-Infinity` in so many letters; other infinities are numbers too big."""
+
+
+_JSON = json.JSONDecoder(parse_constant=_Constant)
+
 # Names that messages give to types, where they differ from numpy's.
 _TYPE_NAMES = {"float16": "half", "float32": "float", "float64": "double"}
 _FLOATS = ("float32", "float64")
@@ -35,7 +42,7 @@ _INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint32", "uint64")
 # The Python types of the JSON values that an input of each type takes.
 _KINDS = {
     "bool": (bool,),
-    **dict.fromkeys(_FLOATS, (int, float)),
+    **dict.fromkeys(_FLOATS, (int, float, _Constant)),
     **dict.fromkeys(_INTEGERS, (int,)),
 }
 # NumPy has a limit of 64 dimensions; no served model comes near.
@@ -72,7 +79,7 @@ def parse_body(body: bytes | bytearray) -> dict:
     if not body:
         raise RequestError("JSON Parse error: The document is empty")
     try:
-        document = json.loads(body.decode("utf-8-sig"))
+        document = _JSON.decode(body.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise RequestError(
             f"JSON Parse error: Invalid UTF-8 in string. at offset: {error.start}"
@@ -296,7 +303,11 @@ def _numbers(leaves: list, dtype: str) -> np.ndarray:
     largest = float(np.finfo(dtype).max)
     largest_integer = 2 ** (np.finfo(dtype).nmant + 1) - 1
     for leaf in leaves:
-        if largest < abs(leaf) < np.inf or (type(leaf) is int and abs(leaf) > largest_integer):
+        if abs(leaf) > largest or (type(leaf) is int and abs(leaf) > largest_integer):
+            if type(leaf) is _Constant:
+                continue
+            if abs(leaf) == np.inf:
+                raise RequestError("JSON Parse error: Number too big to be stored in double.")
             raise RequestError(
                 f"Cannot convert JSON value: {_show(leaf)} to {_TYPE_NAMES[dtype]} "
                 "without loss of precision."
@@ -319,7 +330,7 @@ def _nested(array: np.ndarray, name: str, keep: int = 0) -> list[str]:
     """Returns the JSON of each element of an array's first `keep` dimensions, as a flat list."""
     if array.dtype.name in _FLOATS and np.isfinite(array).all():
         array = np.require(array, requirements="C")
-        elements = array.reshape(-1, *array.shape[keep:]) if keep else [array[()]]
+        elements = array if keep else [array[()]]
         dumped = (orjson.dumps(each, option=orjson.OPT_SERIALIZE_NUMPY) for each in elements)
         return [text.decode() for text in dumped]
     texts = _tokens(array, name)

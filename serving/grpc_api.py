@@ -139,8 +139,10 @@ class _PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
             raise RequestError(f'Input "{name}": expecting shape {spec.shape} but got {shape}')
         try:
             return tf.make_ndarray(proto)
-        except (TypeError, ValueError) as error:
-            raise RequestError(f'Input "{name}" cannot be parsed: {error}') from None
+        except (KeyError, OverflowError, TypeError, ValueError) as error:
+            raise RequestError(
+                f'Input "{name}" of type {dtype.name} cannot be parsed: {error}'
+            ) from None
 
     def _metadata(self, request):
         if list(request.metadata_field) != ["signature_def"]:

@@ -1,12 +1,13 @@
 """uvicorn, set up to withstand clients that are slow or many."""
 
 import asyncio
+from contextlib import ExitStack
 
 import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-__all__ = ["configure"]
+__all__ = ["Server", "configure"]
 
 _HEAD_SECONDS = 10
 # The application waits no longer for a body that it wants; this is for one that it doesn't.
@@ -33,6 +34,22 @@ def configure(app) -> uvicorn.Config:
         timeout_keep_alive=_IDLE_SECONDS,
         timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
     )
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server, together with others in other threads that are to stop when it does.
+
+    Args:
+      config: as `configure` returns it.
+      others: closed as soon as this server takes no more connections, while requests finish.
+    """
+
+    def __init__(self, config: uvicorn.Config, others: ExitStack):
+        super().__init__(config)
+        self._others = others
+
+    async def shutdown(self, sockets=None) -> None:
+        await asyncio.gather(super().shutdown(sockets), asyncio.to_thread(self._others.close))
 
 
 class ImpatientProtocol(H11Protocol):

@@ -11,19 +11,25 @@ Serving itself on the same directory, and says what this server leaves out.
 import argparse
 import contextlib
 import errno
+import logging
 import os
 import signal
 import socket
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-
-import uvicorn
+from typing import NoReturn
 
 from serving import http_server, request_log
 from serving.application import create_app
 from serving.metrics import Metrics
-from serving.model_config import METRICS_PATH, ModelConfig, read_metrics_path, read_models
+from serving.model_config import (
+    METRICS_PATH,
+    ModelConfig,
+    check_name,
+    read_metrics_path,
+    read_models,
+)
 from tfhuber.cli import import_tensorflow, run_main
 
 __all__ = ["create_app", "main"]
@@ -36,8 +42,10 @@ def main() -> None:
     metrics_path = METRICS_PATH
     if args.monitoring_config_file is not None:
         metrics_path = read_metrics_path(args.monitoring_config_file)
-    listener = _listen(args.rest_api_host, args.rest_api_port)
-    url = f"http://{args.rest_api_host}:{listener.getsockname()[1]}"
+    listener = _listen(args.rest_api_host, args.rest_api_port, "--rest_api_port")
+    if args.port:  # to learn now, in one line, whether it is free
+        _listen(args.rest_api_host, args.port, "--port").close()
+    url = f"http://{_at(args.rest_api_host, listener.getsockname()[1])}"
     # uvicorn finishes what is running, and then lets the signal take its course: this one.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     request_log.configure(args.log_format)
@@ -75,14 +83,15 @@ def main() -> None:
         if args.port:
             from serving import grpc_api
 
-            address = f"{args.rest_api_host}:{args.port}"
+            # The very address, because gRPC would be content with one of those that a name stands for.
+            address = _at(listener.getsockname()[0], args.port)
             stack.enter_context(
                 grpc_api.serving(
                     app.state.service, address, max_request_bytes=args.max_request_bytes
                 )
             )
-            print(f"gRPC at {address}", flush=True)
-        uvicorn.Server(http_server.configure(app)).run(sockets=[listener])
+            print(f"gRPC at {_at(args.rest_api_host, args.port)}", flush=True)
+        http_server.Server(http_server.configure(app), stack).run(sockets=[listener])
 
 
 def _configuration(
@@ -93,6 +102,10 @@ def _configuration(
         if args.model_base_path is None:
             raise ValueError("say what to serve: --model_base_path DIR or --model_config_file FILE")
         _check_base_path(args.model_base_path)
+        try:
+            check_name(args.model_name)
+        except ValueError as error:
+            raise ValueError(f"--model_name: {error}") from None
         return [ModelConfig(args.model_name, args.model_base_path)], None
     path = args.model_config_file
     return read_models(path), lambda: read_models(path)
@@ -132,9 +145,9 @@ def _parse_arguments() -> argparse.Namespace:
     )
     what.add_argument(
         "--file_system_poll_wait_seconds",
-        type=_positive,
+        type=_non_negative,
         default=1,
-        help="pause between two looks for new versions (default: %(default)s)",
+        help="pause between two looks for new versions; 0 looks once (default: %(default)s)",
     )
     what.add_argument(
         "--enable_model_warmup",
@@ -242,21 +255,37 @@ def _check_base_path(path: Path) -> None:
         )
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _listen(host: str, port: int, flag: str) -> socket.socket:
+    if port > 65535:
+        raise ValueError(f"{flag} must be at most 65535, got {port}")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        listener = socket.create_server((host, port), backlog=2048)
+        listener = socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            reason = "is taken; choose another with --rest_api_port"
+            reason = f"is taken; choose another with {flag}"
         else:
             reason = f"cannot be listened at: {error.strerror or error}"
-        raise ValueError(f"{host}:{port} {reason}") from None
-    except OverflowError:
-        raise ValueError(f"--rest_api_port must be at most 65535, got {port}") from None
+        raise ValueError(f"{_at(host, port)} {reason}") from None
     # Connections inherit it. Without, an answer waits 40 ms for the client to acknowledge its head.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
 
 
+def _at(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _run() -> NoReturn:
+    """Runs the command, at whose end no thread that still computes or loads is waited for."""
+    try:
+        run_main(main)
+    except SystemExit as end:
+        logging.shutdown()
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+        os._exit(end.code or 0)
+
+
 if __name__ == "__main__":
-    run_main(main)
+    _run()

@@ -11,7 +11,14 @@ from pathlib import Path
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 from google.protobuf.message import Message
 
-__all__ = ["METRICS_PATH", "ModelConfig", "VersionPolicy", "read_metrics_path", "read_models"]
+__all__ = [
+    "METRICS_PATH",
+    "ModelConfig",
+    "VersionPolicy",
+    "check_name",
+    "read_metrics_path",
+    "read_models",
+]
 
 METRICS_PATH = "/monitoring/prometheus/metrics"
 
@@ -50,6 +57,12 @@ class ModelConfig:
     base_path: Path
     policy: VersionPolicy = field(default_factory=VersionPolicy)
     labels: Mapping[str, int] = field(default_factory=dict)
+
+
+def check_name(name: str) -> None:
+    """Raises ValueError unless a model of this name could be asked for."""
+    if not name or any(character in name for character in "/:"):
+        raise ValueError(f"name {name!r} must be there, and have no / and no : in it")
 
 
 def read_models(path: Path) -> list[ModelConfig]:
@@ -132,8 +145,7 @@ def _parse(path: Path, message: Message) -> Message:
 def _model(config: Message) -> ModelConfig:
     """Returns a parsed `ModelConfig` message, checked, as this module's."""
     name = config.name
-    if not name or any(character in name for character in "/:"):
-        raise ValueError(f"name {name!r} must be there, and have no / and no : in it")
+    check_name(name)
     if not config.model_platform:
         raise ValueError(f"model {name} has no model_platform; say model_platform: 'tensorflow'")
     if config.model_platform != "tensorflow":
@@ -143,6 +155,8 @@ def _model(config: Message) -> ModelConfig:
         raise ValueError(
             f"expected model {name} to have an absolute path; got base_path {config.base_path!r}"
         )
+    if "\0" in config.base_path:
+        raise ValueError(f"base_path {config.base_path!r} of model {name} has a null character")
     labels = dict(config.version_labels)
     if not all(labels) or any(character in label for label in labels for character in "/:"):
         raise ValueError(f"labels of model {name} must not be empty nor have / or : in them")

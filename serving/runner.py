@@ -9,7 +9,7 @@ ready, their warm-up requests replayed.
 import gc
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,9 +24,16 @@ from serving.metrics import Metrics
 from serving.model_config import VersionPolicy
 from tfhuber import warmup
 
-__all__ = ["ModelVersions", "SavedModel", "VersionStatus"]
+__all__ = ["ModelVersions", "SavedModel", "VersionStatus", "find_versions"]
 
 logger = logging.getLogger(__name__)
+
+# 24 days. The runtime counts in microseconds, which must fit into 64 bits.
+_LONGEST_TIMEOUT_MS = 2**31 - 1
+# What has no form as an array.
+_OPAQUE = (tf.resource, tf.variant)
+
+_MAX_VERSION = 2**63 - 1
 
 
 class SavedModel:
@@ -71,18 +78,28 @@ class SavedModel:
           timeout_ms: how long it may take; 0 for no limit.
 
         Raises:
-          RequestError: the model could not compute these inputs, or not in time; the status is the
-            one with which TensorFlow Serving answers.
+          RequestError: the inputs have other types or shapes than the graph's, the model could not
+            compute them, or not in time, with the status that TensorFlow Serving answers with; or
+            the signature has tensors that are not implemented here (501).
         """
         definition = self._signatures[signature]
-        feeds = {definition.inputs[name].name: array for name, array in inputs.items()}
-        fetches = {name: definition.outputs[name].name for name in sorted(definition.outputs)}
-        options = tf.compat.v1.RunOptions(timeout_in_ms=timeout_ms)
+        feeds = self._feeds(definition.inputs, inputs)
+        outputs = sorted(definition.outputs.items())
+        fetches = {name: self._tensor(info, name).name for name, info in outputs}
+        for fetched in fetches.values():
+            if fetched in feeds:
+                raise RequestError(f"{fetched} is both fed and fetched.")
+        options = tf.compat.v1.RunOptions(timeout_in_ms=min(timeout_ms, _LONGEST_TIMEOUT_MS))
         try:
-            return self._session.run(fetches, feeds, options=options)
+            values = self._session.run(fetches, feeds, options=options)
         except tf.errors.OpError as error:
             code, message = _explain(error)
             raise RequestError(message, HTTP_STATUS.get(code, 500), code) from error
+        # A string of rank 0 comes as mere bytes.
+        return {
+            name: np.array(value, object) if isinstance(value, bytes) else value
+            for name, value in values.items()
+        }
 
     def describe_signatures(self) -> dict:
         """Returns all signatures as the JSON object of a `SignatureDefMap` message."""
@@ -94,6 +111,36 @@ class SavedModel:
             )
             for name, definition in sorted(self._signatures.items())
         }
+
+    def _feeds(self, infos: Mapping, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Returns the inputs by tensor; the session alone would cast what has another type."""
+        feeds = {}
+        for name, array in inputs.items():
+            tensor = self._tensor(infos[name], name)
+            if array.dtype != tensor.dtype.as_numpy_dtype:
+                wanted, got = tensor.dtype.base_dtype.name, tf.as_dtype(array.dtype).name
+                raise RequestError(f'Input "{name}": expects {wanted} but {got} is provided')
+            if not tensor.shape.is_compatible_with(array.shape):
+                raise RequestError(
+                    f'Input "{name}": expecting shape {tensor.shape} but got {array.shape}'
+                )
+            feeds[tensor.name] = array
+        return feeds
+
+    def _tensor(self, info: tf.compat.v1.TensorInfo, name: str) -> tf.Tensor:
+        """Returns the tensor of the graph that a signature means by a name."""
+        if info.WhichOneof("encoding") != "name":
+            raise RequestError(f'"{name}" is not dense, which is not implemented', status=501)
+        try:
+            tensor = self._session.graph.get_tensor_by_name(info.name)
+        except (KeyError, ValueError):
+            raise RequestError(f'"{name}": node {info.name}: not found', status=404) from None
+        dtype = tensor.dtype.base_dtype
+        if dtype in _OPAQUE:
+            raise RequestError(
+                f'"{name}" is of type {dtype.name}, which is not implemented', status=501
+            )
+        return tensor
 
 
 @dataclass(frozen=True)
@@ -149,7 +196,7 @@ class ModelVersions:
         self._loaded: dict[int, SavedModel] = {}
         self._statuses: dict[int, VersionStatus] = {}
         self._failed: dict[int, list] = {}
-        self._warned_empty = False
+        self._warned = ""
 
     @property
     def serving(self) -> int | None:
@@ -172,17 +219,25 @@ class ModelVersions:
         return [statuses[number] for number in sorted(statuses, reverse=True)]
 
     def poll(self) -> None:
-        """Brings what serves in line with the directory: loads what is wanted, drops what is not."""
-        found = self._find_versions()
+        """Brings what serves in line with the directory: loads what is wanted, drops what is not.
+
+        While the directory cannot be read, all stays as it is.
+        """
+        try:
+            found = find_versions(self.base_path)
+        except OSError as error:
+            if self._loaded:
+                what = f"Could not find base path {self.base_path} of {self.name}"
+                self._warn(f"{what}, so what is loaded stays: {error}", logger.error)
+                return
+            found = {}
         wanted = self._policy.wanted(found)
-        if not wanted and not self._warned_empty:
-            logger.warning(
-                "no version of %s to serve in %s: waiting for a numbered directory such as %s",
-                self.name,
-                self.base_path,
-                self.base_path / "1",
-            )
-        self._warned_empty = not wanted
+        self._warn(
+            ""
+            if wanted
+            else f"no version of {self.name} to serve in {self.base_path}: waiting for a numbered "
+            f"directory such as {self.base_path / '1'}"
+        )
         for version in sorted(wanted - self._loaded.keys(), reverse=True):
             self._load(version, found[version])
         if not wanted or wanted & self._loaded.keys():
@@ -228,16 +283,11 @@ class ModelVersions:
             latency = self._metrics.warmup_latency.labels(str(directory), "OK")
             latency.observe(_microseconds(started))
 
-    def _find_versions(self) -> dict[int, Path]:
-        try:
-            children = list(self.base_path.iterdir())
-        except OSError:
-            return {}
-        return {
-            int(child.name): child
-            for child in children
-            if child.name.isascii() and child.name.isdecimal() and child.is_dir()
-        }
+    def _warn(self, message: str, log: Callable[[str], None] = logger.warning) -> None:
+        """Logs what is wrong when it begins, and not at every look."""
+        if message and message != self._warned:
+            log(message)
+        self._warned = message
 
     def _keep_only(self, versions: set[int]) -> None:
         dropped = self._loaded.keys() - versions
@@ -250,6 +300,22 @@ class ModelVersions:
 
     def _set_status(self, status: VersionStatus) -> None:
         self._statuses = {**self._statuses, status.version: status}
+
+
+def find_versions(base_path: Path) -> dict[int, Path]:
+    """Returns the numbered directories; a number that no request can hold is none.
+
+    Raises:
+      OSError: the directory, or what is in it, cannot be looked at.
+    """
+    return {
+        int(child.name): child
+        for child in base_path.iterdir()
+        if child.name.isascii()
+        and child.name.isdecimal()
+        and int(child.name) <= _MAX_VERSION
+        and child.is_dir()
+    }
 
 
 def _spec(info: tf.compat.v1.TensorInfo) -> TensorSpec:
@@ -270,9 +336,11 @@ def _fingerprint(directory: Path) -> list:
 def _explain(error: Exception) -> tuple[str, str]:
     """Returns the name of an error's code and its message on one line."""
     if isinstance(error, tf.errors.OpError):
-        # Python's session puts a heading before the runtime's message and a traceback after it.
-        message = error.message.removeprefix("Graph execution error:").strip().split("\n")[0]
-        return error_codes_pb2.Code.Name(error.error_code), message
+        # Python raises the runtime's error anew, with headings and tracebacks around its message.
+        while isinstance(error.__context__, tf.errors.OpError):
+            error = error.__context__
+        lines = [line for line in error.message.splitlines() if not line.startswith("\t [[")]
+        return error_codes_pb2.Code.Name(error.error_code), " ".join(" ".join(lines).split())
     if isinstance(error, RequestError):
         return error.code, error.message
     code = "NOT_FOUND" if isinstance(error, OSError) else "UNKNOWN"

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from serving.metrics import Metrics
 from serving.model_config import ModelConfig
-from serving.runner import ModelVersions
+from serving.runner import ModelVersions, find_versions
 
 __all__ = ["ServedModels"]
 
@@ -57,26 +57,31 @@ class ServedModels(Mapping[str, ModelVersions]):
     def __len__(self) -> int:
         return len(self._models)
 
-    def reload(self) -> None:
+    def reload(self) -> bool:
         """Takes over what the configuration says now; one that is no good changes nothing.
 
         New models have been looked at, and their versions loaded, when this returns.
+
+        Returns:
+          Whether anything has changed.
         """
         if self._reread is None:
-            return
+            return False
         try:
             configs = list(self._reread())
-            if configs == self._configs:
-                return
-            self._check_labels(configs)
+            if changed := configs != self._configs:
+                self._check_labels(configs)
+                self._check_base_paths(configs)
         except (OSError, ValueError) as error:
             if str(error) != self._warned:
                 logger.error("the configuration stays as it was: %s", error)
             self._warned = str(error)
-            return
+            return False
         self._warned = ""
-        self._apply(configs, poll_new=True)
-        logger.info("serving as configured now: %s", ", ".join(self._models) or "nothing")
+        if changed:
+            self._apply(configs, poll_new=True)
+            logger.info("serving as configured now: %s", ", ".join(self._models) or "nothing")
+        return changed
 
     def _apply(self, configs: Iterable[ModelConfig], *, poll_new: bool) -> None:
         models = {}
@@ -93,6 +98,13 @@ class ServedModels(Mapping[str, ModelVersions]):
                 model.configure(config.policy, config.labels)
             models[config.name] = model
         self._models, self._configs = models, list(configs)
+
+    def _check_base_paths(self, configs: Iterable[ModelConfig]) -> None:
+        """New ones may be missing, and are then waited for, but those that are there must be readable."""
+        known = {model.base_path for model in self._models.values()}
+        for config in configs:
+            if config.base_path not in known and config.base_path.exists():
+                find_versions(config.base_path)
 
     def _check_labels(self, configs: Iterable[ModelConfig]) -> None:
         for config in configs:

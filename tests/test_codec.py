@@ -239,6 +239,15 @@ def test_floats_take_integers_and_what_is_not_finite():
     )
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("number", ["1e400", "-1e999", "0.1e310"])
+def test_a_number_beyond_all_floats_is_not_infinity(number, dtype):
+    document = parse_body(f'{{"instances": [Infinity, 1, {number}]}}'.encode())
+    with pytest.raises(RequestError, match="Number too big to be stored in double") as caught:
+        decode_inputs(document, {"x": TensorSpec(dtype, (None,))})
+    assert caught.value.status == 400
+
+
 @pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 0), (2, 3, 4)])
 def test_any_rank_where_the_signature_leaves_it_open(shape):
     array = np.zeros(shape, np.int32)

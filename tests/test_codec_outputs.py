@@ -41,12 +41,14 @@ def test_a_single_output_is_bare():
     assert encode_outputs(outputs, rows=True) == b'{"predictions": [[1, 2], [3, 4]]}'
     assert encode_outputs(outputs, rows=False) == b'{"outputs": [[1, 2], [3, 4]]}'
     assert encode_outputs({"y": np.float64(1)}, rows=False) == b'{"outputs": 1.0}'
+    assert encode_outputs({"y": np.array(b"ab", object)}, rows=False) == b'{"outputs": "ab"}'
 
 
-@pytest.mark.parametrize("shape", [(0,), (0, 3), (2, 0), (2, 0, 3), (1, 2, 3, 2)])
+@pytest.mark.parametrize("shape", [(0,), (0, 3), (2, 0), (2, 0, 3), (2, 3, 0), (1, 2, 3, 2)])
+@pytest.mark.parametrize("dtype", ["int64", "float32", "float64"])
 @pytest.mark.parametrize("rows", [True, False])
-def test_shapes_survive(shape, rows):
-    array = np.arange(np.prod(shape), dtype=np.int64).reshape(shape)
+def test_shapes_survive(shape, dtype, rows):
+    array = np.arange(np.prod(shape), dtype=dtype).reshape(shape)
     document = json.loads(encode_outputs({"y": array}, rows=rows))
     assert document == {"predictions" if rows else "outputs": array.tolist()}
 
@@ -110,6 +112,7 @@ def test_any_float64_reads_back(data):
         ({"y": np.float16([1])}, "Failed to write JSON value for tensor type: half"),
         ({"y": np.complex64([1])}, "tensor type: complex64"),
         ({"y": np.float32(1)}, "Tensor name: y has no shape information"),
+        ({"y": np.array(b"ab", object)}, "Tensor name: y has no shape information"),
         ({"y": np.zeros(2), "z": np.zeros(3)}, "z has inconsistent batch size: 3 expecting: 2"),
     ],
 )

@@ -1,10 +1,12 @@
 """The gRPC API, asked through the generated stubs: the numbers and errors of the REST API."""
 
+import contextlib
+
 import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
-from serving_toys import FakeModel, FakeVersions
+from serving_toys import FakeModel, FakeVersions, save_toy
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
     get_model_status_pb2,
@@ -14,7 +16,9 @@ from tensorflow_serving.apis import (
 )
 
 from serving import grpc_api
+from serving.codec import TensorSpec
 from serving.local_server import create_app
+from serving.runner import SavedModel
 
 MEGABYTE = 2**20
 
@@ -24,12 +28,24 @@ def service():
     return create_app({"wflw": FakeVersions()}).state.service
 
 
-@pytest.fixture(scope="module")
-def channel(service):
+@contextlib.contextmanager
+def connected(service):
     with (
         grpc_api.serving(service, "localhost:0", max_request_bytes=MEGABYTE) as port,
         grpc.insecure_channel(f"localhost:{port}") as channel,
     ):
+        yield channel
+
+
+@contextlib.contextmanager
+def asking(service):
+    with connected(service) as channel:
+        yield prediction_service_pb2_grpc.PredictionServiceStub(channel)
+
+
+@pytest.fixture(scope="module")
+def channel(service):
+    with connected(service) as channel:
         yield channel
 
 
@@ -113,16 +129,53 @@ def test_errors(stub, message, code, words):
     assert caught.value.code().name == code and words in caught.value.details()
 
 
+class AnyModel(FakeModel):
+    """Takes x of the type that a signature's name is."""
+
+    def input_specs(self, signature):
+        return {"x": TensorSpec(signature, (None,))}
+
+
+@pytest.mark.parametrize(
+    ("dtype", "values"),
+    [
+        ("uint8", {"int_val": [300]}),
+        ("uint8", {"int_val": [-1]}),
+        ("float16", {"half_val": [99999999]}),
+        ("variant", {}),
+    ],
+)
+def test_values_beyond_their_type_are_refused(dtype, values):
+    message = predict_pb2.PredictRequest()
+    message.model_spec.name, message.model_spec.signature_name = "wflw", dtype
+    message.inputs["x"].dtype = tf.as_dtype(dtype).as_datatype_enum
+    message.inputs["x"].tensor_shape.dim.add(size=1)
+    for name, value in values.items():
+        getattr(message.inputs["x"], name).extend(value)
+    service = create_app({"wflw": FakeVersions(model=AnyModel())}).state.service
+    with asking(service) as stub, pytest.raises(grpc.RpcError) as caught:
+        stub.Predict(message, timeout=10)
+    assert caught.value.code().name == "INVALID_ARGUMENT"
+    assert f'Input "x" of type {dtype} cannot be parsed' in caught.value.details()
+
+
+def test_neither_client_nor_server_need_a_deadline(tmp_path):
+    save_toy(tmp_path / "1")
+    versions = FakeVersions(model=SavedModel(tmp_path / "1"))
+    service = create_app({"wflw": versions}, timeout_ms=0).state.service
+    message = predict_pb2.PredictRequest()
+    message.model_spec.name, message.model_spec.signature_name = "wflw", "double"
+    message.inputs["x"].CopyFrom(tensor([[1, 2, 3]], tf.float32))
+    with asking(service) as stub:
+        assert tf.make_ndarray(stub.Predict(message).outputs["y"]).tolist() == [[2, 4, 6]]
+
+
 def test_a_failure_of_the_server_tells_nothing(caplog):
     model = FakeModel()
     model.error = RuntimeError("an internal secret")
     service = create_app({"wflw": FakeVersions(model=model)}).state.service
-    with (
-        grpc_api.serving(service, "localhost:0", max_request_bytes=MEGABYTE) as port,
-        grpc.insecure_channel(f"localhost:{port}") as channel,
-        pytest.raises(grpc.RpcError) as caught,
-    ):
-        prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict(request(), timeout=10)
+    with asking(service) as stub, pytest.raises(grpc.RpcError) as caught:
+        stub.Predict(request(), timeout=10)
     assert caught.value.code().name == "INTERNAL" and "secret" not in caught.value.details()
     assert "an internal secret" in caplog.text
 

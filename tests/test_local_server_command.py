@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -16,8 +17,10 @@ import numpy as np
 import pytest
 from serving_toys import COUNT, b64, jpeg, row, save_toy, wait_for
 
+from serving import local_server
+
 ROOT = Path(__file__).resolve().parent.parent
-PREDICT = "/v1/models/wflw:predict"
+PORTS = ("rest_api_port", "port")
 
 
 @contextlib.contextmanager
@@ -175,11 +178,66 @@ def test_a_configuration_file_with_labels_and_both_apis(tmp_path):
         assert shift("stable") == pytest.approx(20)
         configure([2], stable=2)
         wait_for(lambda: httpx.get(f"{model}/versions/1/metadata").status_code == 404)
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=20) == 0
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=20) == 130
+    assert "interrupted\n" in lines
     logged = [json.loads(line) for line in lines if line.startswith("{")]
     assert {"info", "error"} == {entry["level"] for entry in logged}
     assert any(entry.get("version") == 2 and entry["status"] == 200 for entry in logged)
+
+
+def save_endless(directory):
+    """Writes a SavedModel whose answer never comes."""
+    import tensorflow as tf
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
+    def endless(x):
+        return {"y": tf.while_loop(lambda y: y[0] < 1, lambda y: (tf.abs(y) * 0.5,), (x,))[0]}
+
+    tf.saved_model.save(tf.Module(), str(directory), signatures=endless)
+
+
+def test_a_stop_waits_for_nothing_that_has_no_end(tmp_path):
+    """Over both APIs, with no limit of time: one computes, one waits for its turn."""
+    import grpc
+    import tensorflow as tf
+    from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+
+    save_endless(tmp_path / "toy" / "1")
+    port = free_port()
+    flags = [
+        "--model_name=wflw",
+        f"--model_base_path={tmp_path / 'toy'}",
+        "--rest_api_timeout_in_ms=0",
+        "--rest_api_num_threads=2",
+        "--rest_api_port=0",
+        f"--port={port}",
+    ]
+    with command(*flags) as (process, lines), ThreadPoolExecutor(2) as pool:
+        served = "version 1 of wflw serves at "
+        (ready,) = wait_for(lambda: [line for line in lines if line.startswith(served)])
+        predict = ready.removeprefix(served).strip()
+
+        def metrics():
+            url = predict.partition("/v1/")[0]
+            return httpx.get(f"{url}/monitoring/prometheus/metrics").text
+
+        request = predict_pb2.PredictRequest()
+        request.model_spec.name = "wflw"
+        request.inputs["x"].CopyFrom(tf.make_tensor_proto([0.0]))
+        with grpc.insecure_channel(f"localhost:{port}") as channel:
+            stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+            call = stub.Predict.future(request)
+            posts = [
+                pool.submit(httpx.post, predict, json={"instances": [0.0]}, timeout=120)
+                for _ in range(2)
+            ]
+            wait_for(lambda: "requests_running 2.0" in metrics())
+            process.send_signal(signal.SIGTERM)
+            assert [post.result().status_code for post in posts] == [503, 503]
+            assert process.wait(timeout=60) == 0
+            assert call.exception(timeout=20) is not None
+    assert not any("Traceback" in line for line in lines), lines
 
 
 def run_command(*flags):
@@ -195,6 +253,7 @@ def run_command(*flags):
 def test_what_cannot_be_served_gets_one_line(tmp_path):
     (tmp_path / "1").mkdir()
     (tmp_path / "1" / "saved_model.pb").touch()
+    free = free_port()
     with socket.create_server(("localhost", 0)) as taken:
         port = taken.getsockname()[1]
         for flags, message in [
@@ -213,6 +272,27 @@ def test_what_cannot_be_served_gets_one_line(tmp_path):
             (
                 [f"--model_base_path={tmp_path}", "--rest_api_port=70000"],
                 "--rest_api_port must be at most 65535, got 70000",
+            ),
+            (
+                [f"--model_base_path={tmp_path}", "--rest_api_port=0", "--port=99999"],
+                "--port must be at most 65535, got 99999",
+            ),
+            (
+                [f"--model_base_path={tmp_path}", "--rest_api_port=0", f"--port={port}"],
+                f"localhost:{port} is taken; choose another with --port",
+            ),
+            (
+                [f"--model_base_path={tmp_path}", *(f"--{name}={free}" for name in PORTS)],
+                f"localhost:{free} is taken; choose another with --port",
+            ),
+            (
+                [f"--model_base_path={tmp_path}", "--model_name=a/b"],
+                "--model_name: name 'a/b' must",
+            ),
+            ([f"--model_base_path={tmp_path}", "--model_name="], "--model_name: name '' must be"),
+            (
+                [f"--model_base_path={tmp_path}", "--rest_api_host=2001:db8::1"],
+                "[2001:db8::1]:8501 cannot be listened at",
             ),
             (
                 [f"--model_base_path={tmp_path}", "--rest_api_host=nowhere.invalid"],
@@ -249,3 +329,15 @@ def test_help_does_not_wait_for_tensorflow():
     )
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0 and "--model_base_path" in run.stdout, run.stderr
+
+
+def test_an_ipv6_address_can_be_listened_at():
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            pass
+    except OSError as error:
+        pytest.skip(f"no IPv6 here: {error}")
+    with local_server._listen("::1", 0, "--rest_api_port") as listener:
+        port = listener.getsockname()[1]
+        assert local_server._at("::1", port) == f"[::1]:{port}"
+        socket.create_connection(("::1", port), timeout=20).close()

@@ -1,6 +1,7 @@
 """The configuration files of tensorflow_model_server, and following them while they change."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 from serving_toys import save_toy
@@ -95,6 +96,10 @@ def test_several_models_and_labels_with_commas_and_comments(tmp_path):
         (
             'model_config_list { config { name: "a" base_path: "a" model_platform: "tensorflow" } }',
             "expected model a to have an absolute path; got base_path 'a'",
+        ),
+        (
+            config("").replace("/models", r"/\000models"),
+            r"base_path '/\x00models/wflw' of model wflw has a null character",
         ),
         (config("").replace("{", TWICE, 1), "Illegal to list model wflw multiple times"),
         (
@@ -227,3 +232,72 @@ def test_labels_are_for_versions_that_serve(base, caplog):
     configs = [model(base, [1, 2], {"stable": 2, "next": 3})]
     models.reload()
     assert models["wflw"].labels == {"stable": 2, "next": 3}
+
+
+def unreadable(monkeypatch, directory, error):
+    """Lets looks at what a directory holds fail, as for a user who may list it and no more."""
+    is_dir = Path.is_dir
+
+    def fail_there(path):
+        if path.parent == directory:
+            raise error
+        return is_dir(path)
+
+    monkeypatch.setattr(Path, "is_dir", fail_there)
+
+
+def errors(caplog):
+    return [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+
+
+def test_a_new_model_that_cannot_be_looked_at_changes_nothing(base, tmp_path, caplog, monkeypatch):
+    configs = [model(base)]
+    models = ServedModels(configs, reread=lambda: configs, metrics=Metrics())
+    models["wflw"].poll()
+    (tmp_path / "other" / "1").mkdir(parents=True)
+    unreadable(monkeypatch, tmp_path / "other", PermissionError(13, "Permission denied"))
+    configs = [model(base), model(tmp_path / "other", name="other")]
+    for _ in range(3):
+        assert models.reload() is False
+    assert list(models) == ["wflw"] and loaded(models) == {2}
+    (message,) = errors(caplog)
+    assert "the configuration stays as it was: [Errno 13] Permission denied" in message
+    configs = [model(base), model(tmp_path / "nowhere", name="other")]  # may come yet
+    assert models.reload() is True and list(models) == ["wflw", "other"]
+
+
+def test_a_directory_that_cannot_be_read_for_a_while_unloads_nothing(base, caplog):
+    models = ServedModels([model(base, [1, 2])], metrics=Metrics())
+    models["wflw"].poll()
+    for _ in range(2):
+        base.rename(base.with_name("away"))
+        for _ in range(3):
+            models["wflw"].poll()
+            assert loaded(models) == {1, 2}
+        base.with_name("away").rename(base)
+        models["wflw"].poll()
+        assert loaded(models) == {1, 2}
+    assert len(errors(caplog)) == 2 and "what is loaded stays" in errors(caplog)[0]
+    shutil.rmtree(base / "2")
+    models["wflw"].poll()
+    assert loaded(models) == {1}
+
+
+def test_versions_that_cannot_be_read_for_a_while_stay(base, caplog, monkeypatch):
+    models = ServedModels([model(base)], metrics=Metrics())
+    models["wflw"].poll()
+    with monkeypatch.context() as context:
+        unreadable(context, base, OSError(5, "Input/output error"))
+        models["wflw"].poll()
+    assert loaded(models) == {2} and "Input/output error" in caplog.text
+
+
+def test_a_version_beyond_64_bits_is_none(base):
+    shutil.copytree(base / "1", base / "99999999999999999999")
+    shutil.copytree(base / "1", base / str(2**63))
+    models = ServedModels([model(base)], metrics=Metrics())
+    models["wflw"].poll()
+    assert models["wflw"].serving == 2
+    (base / "1").rename(base / str(2**63 - 1))
+    models["wflw"].poll()
+    assert models["wflw"].serving == 2**63 - 1

@@ -8,10 +8,14 @@ import weakref
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from serving_toys import COUNT, save_toy
 
 from serving.codec import RequestError, TensorSpec
 from serving.runner import ModelVersions, SavedModel
+from tfhuber import warmup
+
+v1 = tf.compat.v1
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +103,117 @@ def test_several_threads_share_a_model(model):
     assert not failures
 
 
+# --- models of other kinds
+
+
+def save_v1(directory, dtype, shape, function, *, change=None):
+    """Writes a v1 graph: y is a function of a placeholder x; `change` alters the signature."""
+    with tf.Graph().as_default(), v1.Session() as session:
+        placeholder = v1.placeholder if shape != "sparse" else v1.sparse_placeholder
+        x = placeholder(dtype, None if shape == "sparse" else shape, name="x")
+        y = function(x)
+        session.run(v1.global_variables_initializer())
+        signature = v1.saved_model.build_signature_def(
+            {"x": v1.saved_model.build_tensor_info(x)},
+            {"y": v1.saved_model.build_tensor_info(y)},
+            v1.saved_model.PREDICT_METHOD_NAME,
+        )
+        if change:
+            change(signature)
+        builder = v1.saved_model.Builder(str(directory))
+        builder.add_meta_graph_and_variables(session, ["serve"], {"serving_default": signature})
+        builder.save()
+
+
+def run_v1(directory, function, x, shape=(None,), **options):
+    save_v1(
+        directory / "1", x.dtype if x.dtype != object else tf.string, shape, function, **options
+    )
+    return SavedModel(directory / "1").run("serving_default", {"x": x})["y"]
+
+
+@pytest.mark.parametrize(
+    ("function", "x", "shape", "y"),
+    [
+        (tf.strings.reduce_join, np.array([b"a", b"b"], object), [None], b"ab"),
+        (tf.strings.lower, np.array(b"A", object), None, b"a"),
+    ],
+)
+def test_a_string_of_rank_0_is_an_array(tmp_path, function, x, shape, y):
+    array = run_v1(tmp_path, function, x, shape)
+    assert (array.shape, array.dtype, array.item()) == ((), object, y)
+
+
+def test_what_a_v1_graph_refuses_is_told_in_the_runtimes_words(tmp_path):
+    def lookup(x):
+        return tf.gather([1.0, 2.0, 3.0], x, name="lookup")
+
+    with pytest.raises(RequestError) as caught:
+        run_v1(tmp_path, lookup, np.int32([7]))
+    assert caught.value.message == "indices[0] = 7 is not in [0, 3)"
+    assert caught.value.status == 400
+
+
+def test_a_tensor_of_another_type_is_not_cast(model):
+    for x in (np.ones([1, 3]), np.ones([1, 3], np.int64)):
+        with pytest.raises(RequestError) as caught:
+            model.run("double", {"x": x})
+        assert caught.value.message == f'Input "x": expects float32 but {x.dtype} is provided'
+        assert caught.value.status == 400
+
+
+def test_a_version_whose_warm_up_has_another_type_does_not_serve(toy, tmp_path):
+    publish(toy, tmp_path, "1")
+    warmup.write(tmp_path / "1", [("double", {"x": np.ones([1, 3], np.int64)})])
+    versions = ModelVersions("toy", tmp_path)
+    versions.poll()
+    (status,) = versions.statuses()
+    assert (status.state, status.error_code) == ("END", "INVALID_ARGUMENT")
+    assert status.error_message == 'Input "x": expects float32 but int64 is provided'
+
+
+def _missing(signature):
+    signature.outputs["y"].name = "gone:0"
+
+
+def _open(signature):
+    signature.inputs["x"].tensor_shape.CopyFrom(tf.TensorShape(None).as_proto())
+
+
+def _list(x):
+    return tf.raw_ops.TensorListFromTensor(tensor=x, element_shape=tf.constant([], tf.int32))
+
+
+def _handle(x):
+    return tf.raw_ops.VarHandleOp(dtype=tf.float32, shape=[])
+
+
+@pytest.mark.parametrize(
+    ("function", "shape", "change", "status", "message"),
+    [
+        (lambda x: x, [None], None, 400, "x:0 is both fed and fetched."),
+        (tf.sparse.from_dense, [None], None, 501, '"y" is not dense, which is not implemented'),
+        (tf.sparse.to_dense, "sparse", None, 501, '"x" is not dense, which is not implemented'),
+        (tf.abs, [None], _missing, 404, '"y": node gone:0: not found'),
+        (tf.abs, [None, 2], _open, 400, 'Input "x": expecting shape (None, 2) but got (1,)'),
+        (_list, [None], None, 501, '"y" is of type variant, which is not'),
+        (_handle, [None], None, 501, '"y" is of type resource, which is not'),
+    ],
+)
+def test_signatures_that_cannot_be_asked_say_why(
+    tmp_path, function, shape, change, status, message
+):
+    with pytest.raises(RequestError) as caught:
+        run_v1(tmp_path, function, np.float32([1]), shape, change=change)
+    assert caught.value.status == status and caught.value.message.startswith(message)
+
+
+@pytest.mark.parametrize("timeout_ms", [2**63 - 1, 10**20])
+def test_a_time_limit_without_end_is_none(model, timeout_ms):
+    x = np.ones([1, 3], np.float32)
+    assert model.run("double", {"x": x}, timeout_ms=timeout_ms)["y"].tolist() == [[2, 2, 2]]
+
+
 # --- versions
 
 
@@ -122,7 +237,7 @@ def test_the_highest_number_serves_and_takes_over(toy, tmp_path):
     assert versions.serving == 11 and versions.get(10) is None
 
     # A request that was under way still gets its answer; then the old version goes.
-    assert first.run("double", {"x": np.ones([1, 3])})["y"].tolist() == [[2, 2, 2]]
+    assert first.run("double", {"x": np.ones([1, 3], np.float32)})["y"].tolist() == [[2, 2, 2]]
     gone = weakref.ref(first)
     del first
     gc.collect()
@@ -176,5 +291,8 @@ def test_an_empty_directory_is_reported_once_and_watched(toy, tmp_path, caplog):
     assert versions.serving == 1
 
     shutil.rmtree(tmp_path / "later")
+    versions.poll()
+    assert versions.serving == 1, "it may come back"
+    (tmp_path / "later").mkdir()
     versions.poll()
     assert versions.serving is None and states(versions) == [(1, "END")]

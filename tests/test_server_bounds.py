@@ -1,5 +1,7 @@
 """What a client may cost the local server: time, memory, turns; and how the server stops."""
 
+import asyncio
+import contextlib
 import itertools
 import json
 import socket
@@ -10,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 import h11
 import httpx
 import pytest
-import uvicorn
 from serving_toys import FakeModel, FakeVersions, HeldModel, running, wait_for
 
 from serving import http_server
@@ -119,14 +120,20 @@ def test_a_request_that_takes_its_time_to_compute_is_not_hung_up_on(monkeypatch)
             time.sleep(0.8)
 
 
-def test_a_stop_lets_requests_finish_and_takes_no_new_ones():
-    model = HeldModel()
-    app = create_app({"wflw": FakeVersions(model=model)})
-    server = uvicorn.Server(http_server.configure(app))
+def started(app, others=None):
+    """Starts a server; returns it with its thread and URL."""
+    others = others or contextlib.ExitStack()
+    server = http_server.Server(http_server.configure(app), others)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     wait_for(lambda: server.started)
-    url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    return server, thread, f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+
+
+def test_a_stop_lets_requests_finish_and_takes_no_new_ones():
+    model = HeldModel()
+    app = create_app({"wflw": FakeVersions(model=model)})
+    server, thread, url = started(app)
     with ThreadPoolExecutor(1) as pool:
         post = pool.submit(httpx.post, url + PREDICT, content=BODY, timeout=30)
         metrics = app.state.service.metrics
@@ -140,3 +147,72 @@ def test_a_stop_lets_requests_finish_and_takes_no_new_ones():
         assert post.result().status_code == 200
     thread.join(timeout=10)
     assert not thread.is_alive()
+
+
+def test_a_stop_cuts_off_what_does_not_finish_or_begin(monkeypatch, caplog):
+    """One is computed, one waits; both are told, and nothing looks like a defect."""
+    monkeypatch.setattr(http_server, "_SHUTDOWN_SECONDS", 0.3)
+    model = HeldModel()
+    app = create_app({"wflw": FakeVersions(model=model)}, threads=1)
+    server, thread, url = started(app)
+    with ThreadPoolExecutor(2) as pool:
+        posts = [pool.submit(httpx.post, url + PREDICT, content=BODY, timeout=30) for _ in range(2)]
+        wait_for(lambda: b"requests_waiting 1.0" in app.state.service.metrics.page())
+        server.should_exit = True
+        for answer in [post.result() for post in posts]:
+            assert answer.status_code == 503 and "shutting down" in answer.json()["error"]
+    thread.join(timeout=10)
+    assert not thread.is_alive() and not model.go.is_set()
+    model.go.set()
+    assert not any(record.exc_info for record in caplog.records)
+
+
+def test_others_stop_while_requests_finish():
+    model = HeldModel()
+    app = create_app({"wflw": FakeVersions(model=model)})
+    with contextlib.ExitStack() as others:
+        others.callback(model.go.set)
+        server, thread, url = started(app, others)
+        with ThreadPoolExecutor(1) as pool:
+            post = pool.submit(httpx.post, url + PREDICT, content=BODY, timeout=30)
+            wait_for(lambda: model.held)
+            server.should_exit = True
+            assert post.result().status_code == 200
+        thread.join(timeout=10)
+        assert not thread.is_alive()
+
+
+def test_a_stop_does_not_wait_for_a_version_that_loads():
+    looking, go = threading.Event(), threading.Event()
+
+    class Loading(FakeVersions):
+        def poll(self):
+            looking.set()
+            go.wait(60)
+
+    server, thread, _ = started(create_app({"wflw": Loading()}))
+    wait_for(looking.is_set)
+    server.should_exit = True
+    thread.join(timeout=30)
+    go.set()
+    assert not thread.is_alive()
+
+
+def test_an_answer_that_nobody_takes_ends_with_the_server():
+    app = create_app({"wflw": FakeVersions()})
+    scope = {"type": "http", "method": "GET", "path": "/v1/models/wflw", "headers": []}
+    scope |= {"raw_path": b"/v1/models/wflw", "query_string": b""}
+
+    async def ask():
+        sending = asyncio.Event()
+
+        async def send(_):
+            sending.set()
+            await asyncio.Event().wait()
+
+        answering = asyncio.create_task(app.router.default(scope, None, send))
+        await sending.wait()
+        answering.cancel()
+        await answering  # would raise CancelledError, of which uvicorn logs a traceback
+
+    asyncio.run(asyncio.wait_for(ask(), 30))
