@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import io
+import math
 import os
 import sys
 import warnings
@@ -34,8 +35,8 @@ _FORMATS = ("JPEG", "MPO", "PNG")
 _EXIF_ORIENTATION = 0x0112
 _MOST_BYTES = 256 * 2**20
 
-# As many as the exported model decodes; Pillow's own bound is lower.
-Image.MAX_IMAGE_PIXELS = 100_000_000
+# As many as the exported model decodes; beyond fewer, Pillow warns.
+_MOST_PIXELS = 100_000_000
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -99,6 +100,9 @@ def open_image(path: Path) -> tuple[bytes, Image.Image, int]:
         orientation = image.getexif().get(_EXIF_ORIENTATION, 1) if kind in _FORMATS else 1
     if kind not in _FORMATS:
         raise ValueError(f"{path} is a {kind} file; the model reads JPEG and PNG")
+    if math.prod(image.size) > _MOST_PIXELS:
+        width, height = image.size
+        raise ValueError(f"{path} has {width} x {height} pixels, more than {_MOST_PIXELS:,}")
     return image_bytes, image, orientation or 1
 
 
@@ -123,10 +127,8 @@ def read_image(path: Path) -> tuple[bytes, Image.Image]:
 
 def decode_rgb(image_bytes: bytes, name: str) -> Image.Image:
     """A picture as stored, RGB, from its file's bytes; ValueError naming it if it is damaged."""
-    try:
+    with _readable(name):
         return _rgb(Image.open(io.BytesIO(image_bytes)))
-    except Exception as error:  # Pillow raises almost anything for a damaged file
-        raise ValueError(f"{name} is not an image that can be read: {error}") from None
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -137,16 +139,15 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 @contextlib.contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def _readable(name: object) -> Iterator[None]:
     """Turns whatever Pillow raises for a damaged or far too large picture into a `ValueError`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             yield
         except Exception as error:  # Pillow raises almost anything for a damaged file
             reason = "" if isinstance(error, UnidentifiedImageError) else f": {error}"
-            raise ValueError(f"{path} is not an image that can be read{reason}") from None
+            raise ValueError(f"{name} is not an image that can be read{reason}") from None
 
 
 def parse_box(text: str, size: tuple[int, int] | None = None) -> np.ndarray:
