@@ -31,13 +31,13 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.make_tfrecords import lines_of
+from benchmarks.paired_timing import Times, Turn, ratio, summary, time_in_turns
 from benchmarks.serving import export_one, server
-from benchmarks.turns import Times, Turn, ratio, summary, time_in_turns
 from pipelines.sample_data import write_sample_data
-from serving.given_boxes import Boxes
-from serving.sources import Video, import_av
-from tfhuber.cli import import_tensorflow, run_main
-from tfhuber.savedmodel import find_version, read_facts
+from serving.client.boxes import Boxes
+from serving.client.sources import Video, import_av
+from tfhuber.console.cli import import_tensorflow, run_main
+from tfhuber.saved_model.session import find_version, read_facts
 
 __all__ = ["main", "make_video"]
 
@@ -70,7 +70,7 @@ def main() -> int:
         video = make_video(scratch / "clip.mp4", arguments.frames)
         folder = make_folder(scratch / "frames", video)
         import_tensorflow()
-        from serving.runner import SavedModel
+        from serving.local_server.versions import SavedModel
 
         version = find_version(base)
         model, square = SavedModel(version), read_facts(version).square

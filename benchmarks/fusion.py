@@ -15,7 +15,7 @@ import time
 import numpy as np
 import scipy.optimize
 
-from tfhuber.cli import import_tensorflow, progress, run_main
+from tfhuber.console.cli import import_tensorflow, progress, run_main
 
 __all__ = ["main"]
 
@@ -61,8 +61,8 @@ def time_both(images: int, rounds: int) -> tuple[float, float]:
     """Seconds that the loop takes for all landmarks, and the median of `fuse`."""
     import tensorflow as tf
 
-    from tfhuber.fusion import fuse
-    from tfhuber.radial import Huber
+    from tfhuber.distributions.fusion import fuse
+    from tfhuber.distributions.radial import Huber
 
     loc, factor = random_views(Huber(1.0), 2, images * LANDMARKS, seed=0)
     shape = [2, images, LANDMARKS]
@@ -129,7 +129,7 @@ def turned(rng: np.random.Generator, axes: np.ndarray) -> np.ndarray:
 
 def random_cases(points: int):
     """Name, locations, factors and energy: views of each family, true to their distributions."""
-    from tfhuber.radial import Charbonnier, Gauss, Huber, Laplace
+    from tfhuber.distributions.radial import Charbonnier, Gauss, Huber, Laplace
 
     for energy in (Huber(1.0), Huber(0.01), Gauss(), Laplace(), Charbonnier()):
         for views in (2, 5):
@@ -138,7 +138,7 @@ def random_cases(points: int):
 
 def hard_cases():
     """As `random_cases`: where a plain iteration stalls, cycles, divides by zero or creeps."""
-    from tfhuber.radial import Charbonnier, Huber, Laplace
+    from tfhuber.distributions.radial import Charbonnier, Huber, Laplace
 
     rng = np.random.default_rng(2)
     eye = np.eye(2)
@@ -169,7 +169,7 @@ def compare(loc: np.ndarray, factor: np.ndarray, energy) -> tuple[float, float]:
 
     The distance is `|F (y - y')| / sqrt(kappa)`: in standard deviations of the fused distribution.
     """
-    from tfhuber.fusion import fuse
+    from tfhuber.distributions.fusion import fuse
 
     point, fused = (x.numpy() for x in fuse(loc, factor, energy))
     distances, excess = [], []

@@ -28,8 +28,8 @@ from multiprocessing.connection import Connection
 
 import numpy as np
 
-from benchmarks.turns import TIMED, Times, Turn, print_table, ratio, time_in_turns, timed
-from tfhuber.cli import import_tensorflow, run_main
+from benchmarks.paired_timing import TIMED, Times, Turn, print_table, ratio, time_in_turns, timed
+from tfhuber.console.cli import import_tensorflow, run_main
 
 __all__ = ["main"]
 
@@ -111,9 +111,9 @@ def tensorflow_steps(y: np.ndarray, nu: np.ndarray, vector: np.ndarray) -> dict[
     import tensorflow as tf
     import tensorflow_probability as tfp
 
-    from tfhuber.elliptical import negative_log_likelihood
-    from tfhuber.radial import Huber
-    from tfhuber.spd import g, log_g, spd_matrix, vector_to_symmetric
+    from tfhuber.distributions.elliptical import negative_log_likelihood
+    from tfhuber.distributions.radial import Huber
+    from tfhuber.linalg.spd import g, log_g, spd_matrix, vector_to_symmetric
 
     radial = Huber(1.0)
     y, nu, vector = (tf.constant(array) for array in (y, nu, vector))
@@ -252,11 +252,12 @@ def training_steps(batch: int) -> dict[str, Step]:
     """Graphs of forward and backward passes: of the whole model, and of head and loss alone."""
     import tensorflow as tf
 
-    from tfhuber import config, model
-    from tfhuber.elliptical import negative_log_likelihood
-    from tfhuber.radial import Huber
+    from tfhuber.config import schema
+    from tfhuber.distributions.elliptical import negative_log_likelihood
+    from tfhuber.distributions.radial import Huber
+    from tfhuber.model import network as model
 
-    network = model.build(config.Model(backbone="resnet50", image_size=224), LANDMARKS)
+    network = model.build(schema.Model(backbone="resnet50", image_size=224), LANDMARKS)
     head, radial = network.get_layer("head"), Huber(1.0)
     generator = tf.random.Generator.from_seed(0)
     images = generator.uniform([batch, 224, 224, 3], maxval=255)

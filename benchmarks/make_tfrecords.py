@@ -25,7 +25,7 @@ from pathlib import Path
 from PIL import Image
 
 from pipelines.sample_data import write_sample_data
-from tfhuber.cli import progress, run_main
+from tfhuber.console.cli import progress, run_main
 
 __all__ = ["main"]
 
@@ -128,7 +128,7 @@ def convert_plainly(source: Path, output: Path) -> int:
     import tensorflow as tf
 
     from pipelines.crops import store_crop
-    from tfhuber import records
+    from tfhuber.data import records
 
     class Whole:
         """A decoded image as `store_crop` wants it."""

@@ -32,10 +32,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from benchmarks.junk import Junk, battered, junk_requests
+from benchmarks.bad_requests import Junk, battered, junk_requests
 from benchmarks.make_tfrecords import memory
-from tfhuber.cli import import_tensorflow, progress, run_main
-from tfhuber.savedmodel import find_version
+from tfhuber.console.cli import import_tensorflow, progress, run_main
+from tfhuber.saved_model.session import find_version
 
 __all__ = ["main"]
 
@@ -94,7 +94,7 @@ def main() -> int:
         base = arguments.model_base_path or export_one(Path(scratch))
         version = find_version(base)
         import_tensorflow()
-        from serving.runner import SavedModel
+        from serving.local_server.versions import SavedModel
 
         model = SavedModel(version)
         with server(base, Path(scratch) / "log") as (process, address):

@@ -28,9 +28,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from benchmarks.make_tfrecords import make_sources
-from benchmarks.turns import Times, ratio, summary, time_in_turns, timed
-from tfhuber import config as configuration
-from tfhuber.cli import import_tensorflow, run_main
+from benchmarks.paired_timing import Times, ratio, summary, time_in_turns, timed
+from tfhuber.config import schema
+from tfhuber.console.cli import import_tensorflow, run_main
 
 __all__ = ["main"]
 
@@ -92,9 +92,9 @@ def drawn_faces(size: int) -> Iterator[Path]:
         yield directory / "records"
 
 
-def make_config(backbone: str, data: Path, args: argparse.Namespace) -> configuration.Config:
+def make_config(backbone: str, data: Path, args: argparse.Namespace) -> schema.Config:
     """The recipe's configuration with that backbone, for more steps than anybody will time."""
-    return configuration.parse(
+    return schema.parse(
         {
             "data": {"directory": str(data)},
             "model": {"backbone": backbone, "image_size": args.image_size},
@@ -109,7 +109,7 @@ def make_config(backbone: str, data: Path, args: argparse.Namespace) -> configur
     )
 
 
-def report_input(config: configuration.Config, turns: int) -> bool:
+def report_input(config: schema.Config, turns: int) -> bool:
     """Times the input alone, and prints its rates and whether they are as required."""
     kept = config.data.model_copy(update={"cache_gigabytes": 64.0})
     read = config.data.model_copy(update={"cache_gigabytes": 0.0})
@@ -127,23 +127,26 @@ def report_input(config: configuration.Config, turns: int) -> bool:
     return good
 
 
-def warp_rates(config: configuration.Config, turns: int) -> list[float]:
+def warp_rates(config: schema.Config, turns: int) -> list[float]:
     """Images a second of the augmenting warp as one operation for a batch of padded uint8 crops."""
     import numpy as np
     import tensorflow as tf
 
-    from tfhuber import augment, geometry, inputs, records
+    from tfhuber.data import augmentation, dataset, records
+    from tfhuber.geometry import projective
 
-    split = inputs.open_split(config.data.directory, config.data.train_split)
+    split = dataset.open_split(config.data.directory, config.data.train_split)
     count, size = config.train.batch_size, config.model.image_size
     crops, maps = [], []
     for i, record in enumerate(tf.data.TFRecordDataset(split.paths).take(count)):
         example = records.parse(record, split.landmark_set)
         crops.append(tf.io.decode_jpeg(example["image"], channels=3).numpy())
-        plain = geometry.box_to_crop(example["box"], size, split.landmark_set.square)
-        random, _ = augment.random_map(tf.constant([i, 0], tf.int64), size, config.augmentation)
-        h = geometry.compose(random, geometry.compose(plain, example["crop_to_original"]))
-        to_crop = geometry.invert(h)
+        plain = projective.box_to_crop(example["box"], size, split.landmark_set.square)
+        random, _ = augmentation.random_map(
+            tf.constant([i, 0], tf.int64), size, config.augmentation
+        )
+        h = projective.compose(random, projective.compose(plain, example["crop_to_original"]))
+        to_crop = projective.invert(h)
         maps.append(tf.reshape(to_crop / to_crop[2, 2], [9])[:8])
     rows, columns = (max(crop.shape[axis] for crop in crops) for axis in (0, 1))
     padding = [[(0, rows - crop.shape[0]), (0, columns - crop.shape[1]), (0, 0)] for crop in crops]
@@ -165,7 +168,7 @@ def warp_rates(config: configuration.Config, turns: int) -> list[float]:
     return [1000 * len(crops) / each for each in milliseconds]
 
 
-def input_rates(config: configuration.Config, turns: int, images: int = 1600) -> list[float]:
+def input_rates(config: schema.Config, turns: int, images: int = 1600) -> list[float]:
     """Images a second of the input alone, after a start that is not timed."""
     batches = iter(training_batches(config))
     size = config.train.batch_size
@@ -181,26 +184,28 @@ def input_rates(config: configuration.Config, turns: int, images: int = 1600) ->
     return rates
 
 
-def training_batches(config: configuration.Config):
+def training_batches(config: schema.Config):
     """The batches that `tfhuber.train` would take."""
-    from tfhuber import inputs
+    from tfhuber.data import dataset
 
-    split = inputs.open_split(config.data.directory, config.data.train_split)
-    return inputs.training_batches(split, config)
+    split = dataset.open_split(config.data.directory, config.data.train_split)
+    return dataset.training_batches(split, config)
 
 
-def make_steps(config: configuration.Config) -> dict[str, Callable[[], object]]:
+def make_steps(config: schema.Config) -> dict[str, Callable[[], object]]:
     """The kinds of step, each until its result is there."""
     import tensorflow as tf
 
-    from tfhuber import inputs, loop, whitening
+    from tfhuber.data import dataset
+    from tfhuber.model import whitening
+    from tfhuber.training import step as loop
 
-    split = inputs.open_split(config.data.directory, config.data.train_split)
+    split = dataset.open_split(config.data.directory, config.data.train_split)
     landmarks, size = split.landmark_set.count, config.model.image_size
-    state = loop.State.create(config, landmarks, inputs.steps_per_epoch(split, config))
-    whitener = whitening.fit(inputs.augmented_labels(split, config, 1000), landmarks, size)
+    state = loop.State.create(config, landmarks, dataset.steps_per_epoch(split, config))
+    whitener = whitening.fit(dataset.augmented_labels(split, config, 1000), landmarks, size)
     train = loop.training_step(state, whitener, config, tf.distribute.get_strategy())
-    batches = iter(inputs.training_batches(split, config))
+    batches = iter(dataset.training_batches(split, config))
     first = next(batches)
     images = tf.random.stateless_uniform(first["image"].shape, [0, 0], maxval=255.0)
     backbone = state.model.get_layer("backbone")

@@ -5,7 +5,7 @@ import io
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from tfhuber.landmarks import LandmarkSet
+from tfhuber.landmarks.known_sets import LandmarkSet
 
 __all__ = ["check_example"]
 

@@ -18,11 +18,12 @@ from PIL import Image, ImageDraw, ImageFont
 
 from pipelines.manifest import read_manifest
 from pipelines.storage import create, open_file
-from pipelines.tfrecord import read_records
-from tfhuber import landmarks, records
-from tfhuber.boxes import square_around
-from tfhuber.cli import run_main
-from tfhuber.landmarks import LandmarkSet
+from tfhuber.console.cli import run_main
+from tfhuber.data import records
+from tfhuber.data.tfrecord import read_records
+from tfhuber.geometry.box_square import square_around
+from tfhuber.landmarks import known_sets
+from tfhuber.landmarks.known_sets import LandmarkSet
 
 __all__ = ["CONTACT_SHEET", "main", "write_contact_sheet"]
 
@@ -74,7 +75,7 @@ def write_contact_sheet(
     total = sum(shard["examples"] for _, shard in shards)
     if total == 0:
         return False
-    landmark_set = landmarks.parse(manifest["landmark_set"])
+    landmark_set = known_sets.parse(manifest["landmark_set"])
     colours = _colours(landmark_set, manifest)
     chosen = sorted(random.Random(seed).sample(range(total), min(count, total)))
     tiles = [

@@ -5,9 +5,9 @@ import io
 import numpy as np
 from PIL import Image
 
-from pipelines.annotation import Unusable
+from pipelines.readers.annotation import Unusable
 from pipelines.source_image import SourceImage
-from tfhuber.boxes import square_around
+from tfhuber.geometry.box_square import square_around
 
 __all__ = ["MARGIN", "store_crop"]
 

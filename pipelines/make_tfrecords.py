@@ -14,13 +14,12 @@ from collections import Counter
 
 import google_crc32c
 
-from pipelines.books import Books
 from pipelines.contact_sheet import CONTACT_SHEET, write_contact_sheet
 from pipelines.crops import MARGIN
 from pipelines.options import make_reader, parameters_of, parse_arguments
 from pipelines.output import Work, written_aside
 from pipelines.plans import SPLITS, ShardPlan, hashed, hold_out, listed, write_plans
-from pipelines.reader import Reader
+from pipelines.readers.base import Reader
 from pipelines.runners import make_pipeline, run_job
 from pipelines.shards import (
     BOOKS,
@@ -31,9 +30,11 @@ from pipelines.shards import (
     versions,
     write_shards,
 )
+from pipelines.statistics import Books
 from pipelines.storage import Source, create, digest, is_local, open_file
-from tfhuber import landmarks, records
-from tfhuber.cli import progress, run_main
+from tfhuber.console.cli import progress, run_main
+from tfhuber.data import records
+from tfhuber.landmarks import known_sets
 
 __all__ = ["REJECTS_FILE", "main"]
 
@@ -65,7 +66,7 @@ def main(argv: list[str] | None = None) -> None:
         if not any(books["examples"] for books in splits.values()):
             raise ValueError(f"nothing could be used; {work.path('data', REJECTS_FILE)} says why")
         manifest = {
-            "landmark_set": landmarks.describe(reader.landmark_set),
+            "landmark_set": known_sets.describe(reader.landmark_set),
             "splits": splits,
             "rejects": rejects,
             "sources": {name: {"sha256": source.sha256(name)} for name in reader.lists},

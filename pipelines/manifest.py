@@ -7,7 +7,7 @@ from apache_beam.io.filesystems import FileSystems
 from pydantic import BaseModel, Field, ValidationError
 
 from pipelines.storage import exists, open_file
-from tfhuber import records
+from tfhuber.data import records
 
 __all__ = ["Manifest", "Shard", "Split", "StoredFile", "read_manifest"]
 

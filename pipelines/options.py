@@ -4,11 +4,11 @@ import argparse
 import hashlib
 import os
 
-from pipelines.lp300w import Lp300w
-from pipelines.mpii import Mpii
-from pipelines.reader import Reader
+from pipelines.readers.base import Reader
+from pipelines.readers.lp300w import Lp300w
+from pipelines.readers.mpii import Mpii
+from pipelines.readers.wflw import Wflw
 from pipelines.storage import Source, digest, is_local
-from pipelines.wflw import Wflw
 
 __all__ = ["DATASETS", "make_reader", "parameters_of", "parse_arguments"]
 
@@ -54,7 +54,7 @@ def parse_arguments(argv: list[str] | None) -> tuple[argparse.Namespace, list[st
 def make_reader(args: argparse.Namespace) -> Reader:
     """The reader of `args.dataset` with its options."""
     if args.dataset == "coco":
-        from pipelines.coco import Coco
+        from pipelines.readers.coco import Coco
 
         options = {name: getattr(args, name) for name in COCO_OPTIONS}
         return Coco.from_options(Source(args.source), **options)

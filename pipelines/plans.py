@@ -5,9 +5,9 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 
-from pipelines.annotation import Entry
 from pipelines.output import Work
-from pipelines.reader import Reader
+from pipelines.readers.annotation import Entry
+from pipelines.readers.base import Reader
 from pipelines.storage import create, open_file
 
 __all__ = ["SPLITS", "ShardPlan", "hashed", "hold_out", "listed", "read_plan", "write_plans"]

@@ -27,19 +27,19 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.drawing_faces import draw_faces
-from pipelines.drawing_figures import draw_figures
-from pipelines.face_views import face_views
-from pipelines.label_noise import huber_noise
 from pipelines.output import written_aside
-from pipelines.sample_layouts import (
+from pipelines.sample.face_views import face_views
+from pipelines.sample.faces import draw_faces
+from pipelines.sample.figures import draw_figures
+from pipelines.sample.label_noise import huber_noise
+from pipelines.sample.layouts import (
     Picture,
     people,
     write_lp300w_mats,
     write_mpii_mat,
     write_wflw_list,
 )
-from tfhuber.cli import progress, run_main
+from tfhuber.console.cli import progress, run_main
 
 __all__ = ["read_truth", "write_sample_data"]
 

@@ -19,16 +19,16 @@ import numpy as np
 from apache_beam.metrics import Metrics
 
 import tfhuber
-from pipelines.annotation import Entry, Labels, Reject, Unusable
-from pipelines.books import Books
 from pipelines.crops import store_crop
 from pipelines.output import Work
 from pipelines.plans import ShardPlan, read_plan
-from pipelines.reader import Reader
+from pipelines.readers.annotation import Entry, Labels, Reject, Unusable
+from pipelines.readers.base import Reader
 from pipelines.source_image import SourceImage
+from pipelines.statistics import Books
 from pipelines.storage import Source, create, digest, open_file, rename
-from pipelines.tfrecord import frame
-from tfhuber import records
+from tfhuber.data import records
+from tfhuber.data.tfrecord import frame
 
 __all__ = ["BOOKS", "CropParameters", "WriteShard", "read_lines", "versions", "write_shards"]
 

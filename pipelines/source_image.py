@@ -10,7 +10,7 @@ from functools import cached_property
 import pyvips
 from PIL import Image, UnidentifiedImageError
 
-from pipelines.annotation import Unusable
+from pipelines.readers.annotation import Unusable
 
 __all__ = ["MAX_PIXELS", "SourceImage"]
 

@@ -24,16 +24,17 @@ import google_crc32c
 import numpy as np
 from apache_beam.io.filesystems import FileSystems
 
-from pipelines.annotation import Reject
-from pipelines.books import Books
 from pipelines.check_example import check_example
 from pipelines.contact_sheet import CONTACT_SHEET
 from pipelines.manifest import Manifest, Shard, StoredFile, read_manifest
+from pipelines.readers.annotation import Reject
+from pipelines.statistics import Books
 from pipelines.storage import names, open_file
-from pipelines.tfrecord import read_records
-from tfhuber import landmarks, records
-from tfhuber.cli import progress, run_main
-from tfhuber.landmarks import LandmarkSet
+from tfhuber.console.cli import progress, run_main
+from tfhuber.data import records
+from tfhuber.data.tfrecord import read_records
+from tfhuber.landmarks import known_sets
+from tfhuber.landmarks.known_sets import LandmarkSet
 
 __all__ = ["main", "verify"]
 
@@ -66,7 +67,7 @@ def verify(directory: str, processes: int = 1) -> dict[str, dict[str, int]]:
         raise ValueError(f"processes must be at least 1, got {processes}")
     path = FileSystems.join(directory, records.MANIFEST)
     manifest = read_manifest(directory)
-    landmark_set = landmarks.parse(manifest.landmark_set, f"{path}: landmark_set")
+    landmark_set = known_sets.parse(manifest.landmark_set, f"{path}: landmark_set")
     if manifest.parameters.rule != landmark_set.square:
         raise ValueError(f"{path}: parameters.rule is not the landmark set's square")
     _check_names(directory, manifest)

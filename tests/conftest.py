@@ -109,9 +109,9 @@ def face_records(faces, tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_config(face_records):
     """A configuration that trains in seconds."""
-    from tfhuber import config
+    from tfhuber.config import schema
 
-    return config.parse(
+    return schema.parse(
         {
             "data": {"directory": str(face_records)},
             "model": {"backbone": "resnet18", "image_size": 32},
@@ -157,7 +157,7 @@ def url():
     from client_toys import FullModel
     from serving_toys import FakeVersions, running
 
-    from serving.application import create_app
+    from serving.local_server.application import create_app
 
     with running(create_app({"wflw": FakeVersions(model=FullModel())})) as http:
         yield str(http.base_url)

@@ -12,11 +12,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tfhuber import config, files, landmarks, records
-from tfhuber.cli import run_main
-from tfhuber.whitening import Whitening
+from tfhuber.config import schema
+from tfhuber.console import files
+from tfhuber.console.cli import run_main
+from tfhuber.data import records
+from tfhuber.landmarks import known_sets
+from tfhuber.model.whitening import Whitening
 
-K, EXAMPLES = landmarks.WFLW.count, 12
+K, EXAMPLES = known_sets.WFLW.count, 12
 
 
 @pytest.fixture
@@ -75,7 +78,7 @@ def data(tmp_path):
         if shard is not None:
             path.write_bytes(shard)
         books = {"examples": EXAMPLES, "shards": [{"name": path.name, "examples": EXAMPLES}]}
-        landmark_set = landmarks.describe(landmarks.WFLW)
+        landmark_set = known_sets.describe(known_sets.WFLW)
         values = {"landmark_set": landmark_set, "splits": {"train": books, "test": books}}
         manifest = json.loads(records.manifest_text(values))
         (directory / records.MANIFEST).write_text(json.dumps(change(manifest)))
@@ -104,7 +107,7 @@ def run(tmp_path):
     """A directory that looks like a training run, but for its checkpoints."""
     directory = tmp_path / "run"
     (directory / "latest").mkdir(parents=True)
-    values = config.parse(_values()).model_dump(mode="json")
+    values = schema.parse(_values()).model_dump(mode="json")
     files.write_json(directory / "run.json", {"config": values, "landmark_set": "wflw"})
     identities = np.tile(np.eye(2), (K, 1, 1))
     Whitening(np.zeros((K, 2)), identities).save(directory / "whitening.json")

@@ -13,6 +13,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
+from pinned_packages import pinned_version, pins
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -21,18 +22,6 @@ REQUIREMENTS = [
     Requirement(line)
     for line in [*PROJECT["dependencies"], *(line for extra in EXTRAS.values() for line in extra)]
 ]
-
-
-def pins() -> dict[str, Requirement]:
-    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
-    parsed = [Requirement(line) for line in lines if line.strip() and not line.startswith("#")]
-    return {canonicalize_name(pin.name): pin for pin in parsed}
-
-
-def pinned_version(pin: Requirement) -> str:
-    (specifier,) = pin.specifier
-    assert specifier.operator == "==" and "*" not in specifier.version, f"{pin} is no exact pin"
-    return specifier.version
 
 
 # --- pyproject.toml and constraints.txt

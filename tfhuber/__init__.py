@@ -16,14 +16,14 @@ __all__ = [
 __version__ = "0.1.0"
 
 _HOME = {
-    "Charbonnier": "tfhuber.radial",
-    "Elliptical": "tfhuber.elliptical",
-    "Gauss": "tfhuber.radial",
-    "Huber": "tfhuber.radial",
-    "Laplace": "tfhuber.radial",
-    "MultivariateHuber": "tfhuber.elliptical",
-    "SPDMatrix": "tfhuber.spd",
-    "fuse": "tfhuber.fusion",
+    "Charbonnier": "tfhuber.distributions.radial",
+    "Elliptical": "tfhuber.distributions.elliptical",
+    "Gauss": "tfhuber.distributions.radial",
+    "Huber": "tfhuber.distributions.radial",
+    "Laplace": "tfhuber.distributions.radial",
+    "MultivariateHuber": "tfhuber.distributions.elliptical",
+    "SPDMatrix": "tfhuber.linalg.spd",
+    "fuse": "tfhuber.distributions.fusion",
 }
 
 

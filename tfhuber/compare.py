@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tfhuber.cli import run_main
-from tfhuber.config import Config, Data
-from tfhuber.config_reference import flatten
-from tfhuber.files import read_json
+from tfhuber.config.reference import flatten
+from tfhuber.config.schema import Config, Data
+from tfhuber.console.cli import run_main
+from tfhuber.console.files import read_json
 from tfhuber.seeds import Spread, mean_and_deviation, spread
 
 __all__ = ["Row", "Run", "main", "over_seeds", "read_run", "rows", "table", "warnings"]

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from tfhuber import metrics as measures
-from tfhuber import uncertainty
-from tfhuber.cli import import_tensorflow, run_main
-from tfhuber.files import write_json
+from tfhuber.console.cli import import_tensorflow, run_main
+from tfhuber.console.files import write_json
+from tfhuber.evaluation import metrics as measures
+from tfhuber.evaluation import reliability
 
 __all__ = [
     "Predictions",
@@ -72,7 +72,7 @@ def collect(predictor, split, tta: str = "none") -> Predictions:
     Raises:
       ValueError: if the split's landmarks are not those that the model predicts.
     """
-    from tfhuber import inputs
+    from tfhuber.data import dataset
 
     if split.landmark_set != predictor.landmark_set:
         theirs, ours = split.landmark_set.name, predictor.landmark_set.name
@@ -80,10 +80,10 @@ def collect(predictor, split, tta: str = "none") -> Predictions:
             f"the model predicts {ours} landmarks, but {split.directory} holds {theirs}"
             + (", which are others of that name" if theirs == ours else "")
         )
-    batches = inputs.evaluation_batches(split, predictor.config)
+    batches = dataset.evaluation_batches(split, predictor.config)
     rows = [
         _original_frame(predictor, batch, *predictor.compiled(tta)(batch["image"]))
-        for batch in inputs.readable(batches, split)
+        for batch in dataset.readable(batches, split)
     ]
     return Predictions(
         **{f.name: np.concatenate([row[f.name] for row in rows]) for f in fields(Predictions)}
@@ -127,7 +127,7 @@ def summarise(predictor, predictions: Predictions) -> dict:
     )
     constant = float(predictor.energy.log_normalizer(2)) - math.log(2 * math.pi)
     relative = p.loss + constant * p.weights.sum(axis=1)
-    covered = uncertainty.coverage(p.radial_cdf, p.weights, LEVELS)
+    covered = reliability.coverage(p.radial_cdf, p.weights, LEVELS)
     return {
         **found,
         "loss": float(p.loss.mean()),
@@ -194,21 +194,22 @@ def _original_frame(predictor, batch, loc, precision_factor) -> dict:
     """One batch's entries of `Predictions`, from its predictions in the network crop's frame."""
     import tensorflow as tf
 
-    from tfhuber import geometry, smallmatrix
+    from tfhuber.geometry import projective
+    from tfhuber.linalg import small_matrix
 
     here = predictor.distribution(loc, precision_factor)
     weights = batch["weights"]
-    log_det = smallmatrix.log_determinant(precision_factor)
+    log_det = small_matrix.log_determinant(precision_factor)
     whitening_log_det = tf.constant(predictor.whitening.log_det, tf.float32)
     radius = here.radius(batch["landmarks"])
     energy = predictor.energy.energy(radius**2)
     constant = float(predictor.energy.log_normalizer(2))
 
-    to_original = geometry.invert(batch["to_network"])
-    jacobian = geometry.jacobian(to_original, loc)
+    to_original = projective.invert(batch["to_network"])
+    jacobian = projective.jacobian(to_original, loc)
     there = predictor.distribution(
-        geometry.apply_map(to_original, loc),
-        geometry.push_precision_factor(jacobian, precision_factor),
+        projective.apply_map(to_original, loc),
+        projective.push_precision_factor(jacobian, precision_factor),
     )
     to_original_log_det = tf.math.log(tf.abs(tf.linalg.det(jacobian)))
     values = {
@@ -230,7 +231,7 @@ def _relative_errors(predictor, predictions: Predictions) -> tuple[np.ndarray, .
     """Expected and actual errors in percent of the normaliser, and which of them count; [N, K] each."""
     p, energy = predictions, predictor.energy
     mean_radius = math.exp(energy.log_integral(2) - energy.log_integral(1))
-    expected = uncertainty.expected_distance(p.covariance, mean_radius / math.sqrt(energy.kappa(2)))
+    expected = reliability.expected_distance(p.covariance, mean_radius / math.sqrt(energy.kappa(2)))
     counted, percent = _in_percent(p)
     actual = measures.point_errors(p.landmarks, p.truth)
     return expected * percent, actual * percent, counted
@@ -249,17 +250,17 @@ def _sharpness(predictor, predictions: Predictions) -> dict:
     counted, percent = _in_percent(predictions)
     relative = covariance * np.square(percent)[..., None, None]
     return {
-        "pixels": uncertainty.sharpness(covariance[predictions.weights > 0], radius),
-        "percent": uncertainty.sharpness(relative[counted], radius),
+        "pixels": reliability.sharpness(covariance[predictions.weights > 0], radius),
+        "percent": reliability.sharpness(relative[counted], radius),
     }
 
 
 def _calibration(predictor, predictions: Predictions) -> dict:
     expected, actual = calibration_errors(predictor, predictions)
-    curve = uncertainty.calibration_curve(expected, actual)
+    curve = reliability.calibration_curve(expected, actual)
     return {
         "slope": curve.slope,
-        "rank_correlation": uncertainty.rank_correlation(expected, actual),
+        "rank_correlation": reliability.rank_correlation(expected, actual),
         "expected_error": float(expected.mean()),
         "empirical_error": float(actual.mean()),
         "unit": error_unit(predictor),
@@ -306,12 +307,15 @@ def main() -> int:
     arguments = parser.parse_args()
 
     import_tensorflow()
-    from tfhuber import examples, inference, inputs, overlay, plots
+    from tfhuber.data import dataset
+    from tfhuber.drawing import overlay
+    from tfhuber.evaluation import examples, plots
+    from tfhuber.model import predictor as inference
 
     run = Path(arguments.run)
     predictor = inference.load_run(run, arguments.checkpoint)
     data = predictor.config.data
-    split = inputs.open_split(
+    split = dataset.open_split(
         data.directory if arguments.data is None else arguments.data,
         data.evaluation_split if arguments.split is None else arguments.split,
     )
@@ -321,7 +325,7 @@ def main() -> int:
     write_json(run / "metrics.json", metrics)
     sheet = examples.best_median_worst(predictor, split, predictions)
     overlay.save_image(sheet, run / "evaluation.png")
-    curve = uncertainty.calibration_curve(*calibration_errors(predictor, predictions))
+    curve = reliability.calibration_curve(*calibration_errors(predictor, predictions))
     title = f"{predictor.config.train.epochs} epochs"
     plot = plots.calibration_figure({title: curve}, error_unit(predictor))
     plots.save_figure(plot, run / "calibration.png")

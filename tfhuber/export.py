@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from tfhuber import graph_lint, savedmodel, warmup
-from tfhuber.cli import import_tensorflow, progress, run_main
-from tfhuber.files import write_json
+from tfhuber.console.cli import import_tensorflow, progress, run_main
+from tfhuber.console.files import write_json
+from tfhuber.saved_model import lint, session, warmup
 
 __all__ = ["examine", "export", "main"]
 
@@ -47,7 +47,9 @@ def export(
       ValueError: if the run or its data set cannot be loaded, or the written model is not fit for
         TensorFlow Serving, or its numbers are not the run's.
     """
-    from tfhuber import inference, model_metadata, served_examples, serving_graph
+    from tfhuber.model import predictor as inference
+    from tfhuber.saved_model import metadata as model_metadata
+    from tfhuber.saved_model import served_examples, signatures
 
     predictor = inference.load_run(run, checkpoint)
     size = predictor.config.model.image_size
@@ -63,12 +65,12 @@ def export(
     aside = Path(tempfile.mkdtemp(prefix=_ASIDE, dir=output))
     try:
         # It takes as long to start as the first steps take.
-        with savedmodel.fresh_process() as in_fresh_process:
-            functions = serving_graph.predict_functions(predictor)
+        with session.fresh_process() as in_fresh_process:
+            functions = signatures.predict_functions(predictor)
             deviations = _deviations(functions["serving_default"], examples)
             metadata = model_metadata.describe(predictor, run, checkpoint, deviations)
             text = model_metadata.text(metadata)
-            functions["metadata"] = serving_graph.metadata_function(text)
+            functions["metadata"] = signatures.metadata_function(text)
             with progress(total=3, desc="export", unit="step") as steps:
                 _write(aside, functions, metadata, warmup.make(examples))
                 steps.update()
@@ -84,13 +86,13 @@ def export(
 
 def examine(directory: Path) -> list[dict[str, np.ndarray]]:
     """The answers of a SavedModel to its warm-up requests; ValueError if it could not be served."""
-    graph_lint.check(directory)
-    return savedmodel.answers(directory, warmup.requests(directory))
+    lint.check(directory)
+    return session.answers(directory, warmup.requests(directory))
 
 
 def _deviations(function, examples: dict[str, np.ndarray]) -> np.ndarray:
     """`relative_deviations` [N, K] that the model predicts for examples."""
-    from tfhuber.model_metadata import relative_deviations
+    from tfhuber.saved_model.metadata import relative_deviations
 
     files, boxes = examples["image_bytes"], examples["box"]
     found = []
@@ -112,7 +114,7 @@ def _write(directory: Path, functions: dict, metadata: dict, requests: list) -> 
         archive.add_endpoint(name, function)
     archive.write_out(str(directory), verbose=False)
     warmup.write(directory, requests)
-    write_json(directory / savedmodel.METADATA, metadata, indent=None)
+    write_json(directory / session.METADATA, metadata, indent=None)
 
 
 def _compare(directory: Path, functions: dict, found: list[dict[str, np.ndarray]]) -> None:

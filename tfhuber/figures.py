@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from tfhuber import plots
-from tfhuber.cli import import_tensorflow, run_main
-from tfhuber.uncertainty import BIN_SIZE, calibration_curve
+from tfhuber.console.cli import import_tensorflow, run_main
+from tfhuber.evaluation import plots
+from tfhuber.evaluation.reliability import BIN_SIZE, calibration_curve
 
 __all__ = ["certain_and_uncertain", "contours", "distributions", "figure2", "figure3", "main"]
 
@@ -36,7 +36,7 @@ def distributions(name: str) -> dict:
     Raises:
       ValueError: if `name` is none of "figure4", "figure5" and "figure6".
     """
-    from tfhuber.radial import Gauss, Huber
+    from tfhuber.distributions.radial import Gauss, Huber
 
     if name == "figure6":
         names = [r"\Lambda_1", *(rf"\Lambda_1 / {divisor}" for divisor in DIVISORS[1:])]
@@ -96,7 +96,7 @@ def figure2(run: str | Path, data: str | None = None, split: str | None = None):
     Raises:
       ValueError: if there is no such run, data set or split.
     """
-    from tfhuber import examples
+    from tfhuber.evaluation import examples
 
     predictor, opened, predictions = _measured(run, data, split)
     chosen = certain_and_uncertain(predictions)
@@ -158,11 +158,11 @@ def _centred(inverse, energy):
     """The elliptical distribution around 0 with inv(A A) = `inverse`."""
     import tensorflow as tf
 
-    from tfhuber import smallmatrix
-    from tfhuber.elliptical import Elliptical
+    from tfhuber.distributions.elliptical import Elliptical
+    from tfhuber.linalg import small_matrix
 
     precision = tf.constant(np.linalg.inv(inverse))
-    return Elliptical(tf.zeros(2, tf.float64), smallmatrix.square_root(precision), energy)
+    return Elliptical(tf.zeros(2, tf.float64), small_matrix.square_root(precision), energy)
 
 
 def _typeset(matrix) -> str:
@@ -179,11 +179,13 @@ def _deviation(covariance) -> np.ndarray:
 
 def _measured(run, data, split):
     """A run's predictor, the opened split, and the predictions for it."""
-    from tfhuber import evaluate, inference, inputs
+    from tfhuber import evaluate
+    from tfhuber.data import dataset
+    from tfhuber.model import predictor as inference
 
     predictor = inference.load_run(run)
     own = predictor.config.data
-    opened = inputs.open_split(
+    opened = dataset.open_split(
         own.directory if data is None else data, own.evaluation_split if split is None else split
     )
     return predictor, opened, evaluate.collect(predictor, opened)

@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 
-from tfhuber.cli import run_main
+from tfhuber.console.cli import run_main
 
 __all__ = ["launch", "main", "worker_environments"]
 

@@ -4,8 +4,8 @@ import argparse
 
 import numpy as np
 
-from tfhuber import pictures, savedmodel
-from tfhuber.cli import import_tensorflow, run_main
+from tfhuber.console.cli import import_tensorflow, run_main
+from tfhuber.saved_model import pictures, session
 
 __all__ = ["main"]
 
@@ -20,11 +20,11 @@ def main() -> int:
         "--tta", action="store_true", help="fuse with the prediction for the mirror image"
     )
     arguments, image_bytes, image, box = pictures.read_arguments(parser)
-    model = savedmodel.find_version(arguments.model)
-    facts = savedmodel.read_facts(model)
+    model = session.find_version(arguments.model)
+    facts = session.read_facts(model)
     import_tensorflow()
     signature = "tta" if arguments.tta else "serving_default"
-    found = savedmodel.run(model, [image_bytes], [np.zeros(4) if box is None else box], signature)
+    found = session.run(model, [image_bytes], [np.zeros(4) if box is None else box], signature)
     if not found["valid"][0]:
         fault = "it is no whole JPEG or PNG"
         if box is not None:

@@ -14,12 +14,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from tfhuber import config as configuration
-from tfhuber import records, report
-from tfhuber.cli import import_tensorflow, progress, run_main
-from tfhuber.config import Config
-from tfhuber.files import read_json, write_json
-from tfhuber.tables import BASES, TABLES, Table, Variant
+from tfhuber.config import schema
+from tfhuber.config.schema import Config
+from tfhuber.console.cli import import_tensorflow, progress, run_main
+from tfhuber.console.files import read_json, write_json
+from tfhuber.data import records
+from tfhuber.paper import report
+from tfhuber.paper.tables import BASES, TABLES, Table, Variant
 
 __all__ = ["Run", "main", "plan"]
 
@@ -89,7 +90,7 @@ def plan(
             if before:
                 changes["model.transfer"] = str(before.directory)
             texts = [f"{key}={json.dumps(value)}" for key, value in changes.items()]
-            config = configuration.load(
+            config = schema.load(
                 CONFIGS / f"{variant.base}.json",
                 [*texts, f"train.seed={seed}", *overrides],
                 data=directory,
@@ -110,7 +111,7 @@ def _data_directory(data: Path | None, base: str) -> str | None:
 def _check_distinct(runs: list[Run]) -> None:
     for i, one in enumerate(runs):
         for other in runs[:i]:
-            if not configuration.differences(one.config, other.config):
+            if not schema.differences(one.config, other.config):
                 raise ValueError(
                     f"with these --set values {other.name} and {one.name} are the same; leave out what "
                     "the table compares, or the seed"
@@ -177,10 +178,10 @@ def _is_done(run: Run) -> bool:
         return False
     path = run.directory / "run.json"
     try:
-        there = configuration.parse(read_json(path)["config"], str(path))
+        there = schema.parse(read_json(path)["config"], str(path))
     except (OSError, KeyError, TypeError, ValueError):
         return False  # the training says what is damaged
-    changed = configuration.differences(there, run.config)
+    changed = schema.differences(there, run.config)
     if changed:
         raise ValueError(
             f"{run.directory} was trained with other values (there, here): {'; '.join(changed)}; choose "
@@ -233,11 +234,13 @@ def _metrics(run: Run, tta: str) -> dict:
     path = run.directory / f"metrics-{tta}.json"
     if not path.is_file():
         import_tensorflow()
-        from tfhuber import evaluate, inference, inputs
+        from tfhuber import evaluate
+        from tfhuber.data import dataset
+        from tfhuber.model import predictor as inference
 
         predictor = inference.load_run(run.directory)
         data = run.config.data
-        split = inputs.open_split(data.directory, data.evaluation_split)
+        split = dataset.open_split(data.directory, data.evaluation_split)
         write_json(path, evaluate.evaluate(predictor, split, tta))
     return read_json(path)
 

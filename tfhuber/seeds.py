@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from tfhuber import config as configuration
-from tfhuber.cli import run_main
-from tfhuber.config_reference import flatten
-from tfhuber.files import read_json, write_json
+from tfhuber.config import schema
+from tfhuber.config.reference import flatten
+from tfhuber.console.cli import run_main
+from tfhuber.console.files import read_json, write_json
 
 __all__ = ["Spread", "main", "mean_and_deviation", "spread", "summarise", "table"]
 
@@ -120,7 +120,7 @@ def main() -> int:
         raise ValueError(f"--seeds must differ, got {' '.join(map(str, arguments.seeds))}")
     for seed in arguments.seeds:  # before the first one has trained for hours
         overrides = [*arguments.set, f"train.seed={seed}"]
-        config = configuration.load(arguments.config, overrides, data=arguments.data)
+        config = schema.load(arguments.config, overrides, data=arguments.data)
     if config.train.distribution == "multi_worker":
         raise ValueError(
             "several workers train one seed at a time: start tfhuber.launch with tfhuber.train and "

@@ -9,13 +9,13 @@ import contextlib
 import time
 from pathlib import Path
 
-from tfhuber import config as configuration
-from tfhuber.cli import import_tensorflow, progress, run_main
-from tfhuber.config import Config
-from tfhuber.files import write_json
-from tfhuber.interruption import Interrupted, Watch
-from tfhuber.landmarks import LandmarkSet
-from tfhuber.run_directory import claim, fit_whitening
+from tfhuber.config import schema
+from tfhuber.config.schema import Config
+from tfhuber.console.cli import import_tensorflow, progress, run_main
+from tfhuber.console.files import write_json
+from tfhuber.console.signals import Interrupted, Watch
+from tfhuber.landmarks.known_sets import LandmarkSet
+from tfhuber.runs.directory import claim, fit_whitening
 
 __all__ = ["main", "train"]
 
@@ -52,21 +52,25 @@ def _train(config: Config, run: Path, quiet: bool, watch: Watch) -> dict:
     import keras
     import tensorflow as tf
 
-    from tfhuber import distribution, evaluate, inputs, loop, seeing
-    from tfhuber.checkpoints import Checkpoints, tidy, writing
-    from tfhuber.inference import Predictor, load_run
-    from tfhuber.not_finite import Guard
-    from tfhuber.run_file import RunFile
-    from tfhuber.whitening import Whitening
+    from tfhuber import evaluate
+    from tfhuber.data import dataset
+    from tfhuber.model.predictor import Predictor, load_run
+    from tfhuber.model.whitening import Whitening
+    from tfhuber.runs.checkpoints import Checkpoints, tidy, writing
+    from tfhuber.runs.run_file import RunFile
+    from tfhuber.training import step as loop
+    from tfhuber.training import strategy as distribution
+    from tfhuber.training import tensorboard
+    from tfhuber.training.finite_guard import Guard
 
     strategy = distribution.strategy_for(config.train.distribution)
     watch.listen()  # that of several workers takes SIGTERM for itself
     chief = distribution.is_chief(strategy)
     tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(config.train.seed)
-    split = inputs.open_split(config.data.directory, config.data.train_split)
-    held_out = inputs.open_split(config.data.directory, config.data.evaluation_split)
-    steps = inputs.steps_per_epoch(split, config)
+    split = dataset.open_split(config.data.directory, config.data.train_split)
+    held_out = dataset.open_split(config.data.directory, config.data.evaluation_split)
+    steps = dataset.steps_per_epoch(split, config)
     _check_metric(config, held_out.landmark_set)
     if chief:
         claim(run, config, split.landmark_set)
@@ -91,7 +95,9 @@ def _train(config: Config, run: Path, quiet: bool, watch: Watch) -> dict:
     if chief:
         run_file = RunFile(run, config.train.batch_size)
         with writing(f"TensorBoard's files to {run / 'logs'}"):
-            summaries = seeing.Summaries(run / "logs", first + (not again), predictor, held_out)
+            summaries = tensorboard.Summaries(
+                run / "logs", first + (not again), predictor, held_out
+            )
 
     def saved_at(step):
         return watch.interrupted(
@@ -130,12 +136,12 @@ def _train(config: Config, run: Path, quiet: bool, watch: Watch) -> dict:
         if again:
             metrics, over = evaluate_and_keep(first)
         batches = distribution.distribute(
-            lambda part: inputs.training_batches(split, config, start_step=first, part=part),
+            lambda part: dataset.training_batches(split, config, start_step=first, part=part),
             batch_size,
             strategy,
         )
         saved = time.monotonic()
-        for step, batch in enumerate(() if over else inputs.readable(batches, split), first + 1):
+        for step, batch in enumerate(() if over else dataset.readable(batches, split), first + 1):
             with distribution.lost_workers_named():
                 report = step_fn(batch)
             guard.hold(step, report)
@@ -200,7 +206,7 @@ def main() -> int:
         help="replaces one value, e.g. --set train.epochs=3; may be repeated",
     )
     arguments = parser.parse_args()
-    config = configuration.load(arguments.config, arguments.set, data=arguments.data)
+    config = schema.load(arguments.config, arguments.set, data=arguments.data)
     run = Path(arguments.run or Path("runs") / Path(arguments.config).stem)
     with Watch() as watch:
         watch.defer()  # libraries that are interrupted while they are imported fail in their own ways

@@ -18,7 +18,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-from tfhuber.cli import run_main
+from tfhuber.console.cli import run_main
 
 __all__ = ["main"]
 

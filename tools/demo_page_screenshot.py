@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from tfhuber.cli import run_main
+from tfhuber.console.cli import run_main
 from tools import demo
 
 __all__ = ["main"]

@@ -1,0 +1,43 @@
+"""What a format's reader is: `wflw`, `mpii`, `lp300w` and `coco` have one each."""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from pipelines.readers.annotation import Entry, Labels
+from pipelines.storage import Source
+from tfhuber.landmarks.known_sets import LandmarkSet
+
+__all__ = ["Reader"]
+
+
+class Reader(Protocol):
+    """A format. The launcher streams its entries; the workers get the reader and make the labels.
+
+    Attributes:
+      landmark_set: what the landmarks are.
+      images: the folder, below the source's directory, that no image's path may leave.
+      lists: the files that `entries` reads, below the source's directory.
+      validation_fraction: part of the training photographs to hold out unless told otherwise.
+    """
+
+    landmark_set: LandmarkSet
+    images: str
+    lists: tuple[str, ...]
+    validation_fraction: float
+
+    def entries(self, source: Source) -> Iterator[Entry]:
+        """The source's entries, in its order, without holding them all.
+
+        Raises:
+          ValueError: if the directory does not have the format's layout, or a list is no list.
+        """
+
+    def labels(self, entry: Entry, source: Source) -> Labels:
+        """The labels of an entry, whose splits may have been renamed.
+
+        Raises:
+          Unusable: if they cannot be used.
+        """
+
+    def photograph(self, image: str) -> str:
+        """What may not be divided between splits: the photograph that an image was made from."""

@@ -1,0 +1,214 @@
+"""COCO keypoints on disk, of which the memory need not hold more than one annotation."""
+
+import contextlib
+import json
+import math
+import sqlite3
+import tempfile
+from collections.abc import Iterable, Iterator
+from typing import Any, BinaryIO
+
+from pipelines.readers.annotation import Unusable
+from pipelines.readers.json_stream import members
+
+__all__ = ["CocoDatabase", "json_key", "opened"]
+
+_FORM = "COCO keypoints"
+
+# Characters of an id or a path, and keypoints: more than anyone has, so that an entry is small.
+_LONGEST_NAME = 4096
+_MOST_KEYPOINTS = 10_000
+_MOST_CATEGORIES = 1000
+
+# Ids and names are JSON text, so that an id 1 is not an id "1". Nothing here outlives the process.
+_TABLES = """
+PRAGMA journal_mode = OFF;
+PRAGMA synchronous = OFF;
+PRAGMA temp_store = FILE;
+PRAGMA cache_size = -16384;
+CREATE TABLE images (
+  number INTEGER PRIMARY KEY, file, id, name, ambiguous DEFAULT 0, people DEFAULT 0, UNIQUE (file, id)
+);
+CREATE TABLE annotations (
+  number INTEGER PRIMARY KEY, file, position, id, image, category, crowd, labels, repeated
+);
+CREATE TABLE seen (scope, id, PRIMARY KEY (scope, id)) WITHOUT ROWID;
+"""
+_ADD_IMAGE = """
+INSERT INTO images (file, id, name) VALUES (?, ?, ?)
+ON CONFLICT DO UPDATE SET ambiguous = ambiguous OR name IS NOT excluded.name
+"""
+_ADD_ANNOTATION = """
+INSERT INTO annotations (file, position, id, image, category, crowd, labels, repeated)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+"""
+_INDEX = """
+CREATE INDEX IF NOT EXISTS by_image ON annotations (file, image, category, crowd, repeated)
+"""
+_COUNT_PEOPLE = """
+UPDATE images SET people = (
+  SELECT COUNT(*) FROM annotations AS a WHERE a.file = images.file AND a.image = images.id
+  AND a.category = ? AND NOT a.crowd AND NOT a.repeated
+) WHERE file = ?
+"""
+_ROWS = """
+SELECT a.*, i.name, i.ambiguous, i.people
+FROM annotations AS a LEFT JOIN images AS i ON i.file = a.file AND i.id = a.image
+ORDER BY a.file, i.number IS NULL, i.number, a.number
+"""
+
+
+@contextlib.contextmanager
+def opened() -> Iterator["CocoDatabase"]:
+    """An empty database in the directory for temporary files, which goes at the end.
+
+    Raises:
+      OSError: if it cannot be written, or be written to while it is open.
+    """
+    with tempfile.TemporaryDirectory(prefix="tfhuber-coco-") as directory:
+        try:
+            with contextlib.closing(sqlite3.connect(f"{directory}/annotations.db")) as connection:
+                yield CocoDatabase(connection)
+        except sqlite3.Error as error:
+            raise OSError(
+                f"the database in {directory} failed ({error}); TMPDIR can name another directory"
+            ) from error
+
+
+class CocoDatabase:
+    """Images and annotations of several files, which have a number each."""
+
+    def __init__(self, connection: sqlite3.Connection):
+        connection.row_factory = sqlite3.Row
+        connection.executescript(_TABLES)
+        self._connection = connection
+
+    def add(
+        self, file: int, stream: BinaryIO, path: str, folder: str | None, attributes: Iterable[str]
+    ) -> list[dict]:
+        """Adds a file's images and annotations; returns its categories.
+
+        Args:
+          file: its number.
+          stream: its bytes.
+          path: what errors call it.
+          folder: what its images' names are below, if anything.
+          attributes: the flags that are wanted of each annotation.
+
+        Raises:
+          ValueError: if it is not COCO's JSON.
+        """
+        categories, position = [], 0
+        for key, number, value in members(stream, path, _FORM):
+            if key not in ("images", "annotations", "categories"):
+                continue
+            if number is None:
+                raise ValueError(f"{path} is not {_FORM}: its {key} are no list")
+            if key == "annotations":
+                position += 1
+                self._add_annotation(file, position, value, attributes)
+            elif isinstance(value, dict) and (id := json_key(value.get("id"))):
+                if key == "images":
+                    name = _image_name(value, folder)
+                    self._connection.execute(_ADD_IMAGE, (file, id, name))
+                elif len(categories) < _MOST_CATEGORIES:
+                    kept = {name: value.get(name) for name in ("id", "name", "keypoints")}
+                    categories.append(kept)
+                else:
+                    raise ValueError(f"{path} has more than {_MOST_CATEGORIES:,} categories")
+        if not position:
+            raise ValueError(f"{path} is not {_FORM}: it has no annotations")
+        return categories
+
+    def count_people(self, file: int, category: str) -> None:
+        """Counts, for each image of a file, the annotations of that category that are no crowds."""
+        self._connection.execute(_INDEX)
+        self._connection.execute(_COUNT_PEOPLE, (category, file))
+
+    def rows(self) -> Iterator[sqlite3.Row]:
+        """All annotations by file, image and position; those without an image are a file's last.
+
+        A row has `file`, `position` (from 1), `id`, `image`, `category`, `crowd`, `labels` (JSON text;
+        None if the annotation is no object), `repeated` (whether the file had its id before), and of
+        its image `name` (None if it is unknown), `ambiguous` and `people`.
+        """
+        return self._connection.execute(_ROWS)
+
+    def is_new(self, scope: int | str, id: str) -> bool:
+        """Whether an id comes in that scope for the first time."""
+        added = self._connection.execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", (scope, id))
+        return added.rowcount == 1
+
+    def _add_annotation(self, file: int, position: int, value: Any, attributes: Iterable[str]):
+        annotation = value if isinstance(value, dict) else {}
+        names = ("id", "image_id", "category_id")
+        id, image, category = (json_key(annotation.get(name)) for name in names)
+        crowd = annotation.get("iscrowd") == 1
+        labels = json.dumps(_labels(annotation, attributes)) if isinstance(value, dict) else None
+        repeated = id is not None and not self.is_new(file, id)
+        row = (file, position, id, image, category, crowd, labels, repeated)
+        self._connection.execute(_ADD_ANNOTATION, row)
+
+
+def json_key(value: Any) -> str | None:
+    """JSON text, without lone surrogates, of what can be an id or a name; else None."""
+    if type(value) not in (int, str):
+        return None
+    text = json.dumps(value, ensure_ascii=False).encode("utf-8", "replace").decode()
+    return text if len(text) <= _LONGEST_NAME else None
+
+
+def _image_name(image: dict, folder: str | None) -> str | None:
+    name = image.get("file_name")
+    if not isinstance(name, str) or not name:
+        return None
+    return json_key(f"{folder}/{name}" if folder else name)
+
+
+def _labels(annotation: dict, attributes: Iterable[str]) -> dict:
+    """What is kept of an annotation: `keypoints`, `box` and `attributes`, or its `fault`."""
+    try:
+        return {
+            "keypoints": _keypoints(annotation.get("keypoints")),
+            "box": _box(annotation.get("bbox")),
+            "attributes": _flags(annotation.get("attributes"), attributes),
+        }
+    except Unusable as unusable:
+        return {"fault": [unusable.reason, unusable.detail]}
+
+
+def _keypoints(values: Any) -> list[float]:
+    if values is None or values == []:
+        raise Unusable("unlabelled", "there are no keypoints")
+    if not _are_numbers(values):
+        raise Unusable("malformed_annotation", "keypoints are no list of numbers")
+    if len(values) > 3 * _MOST_KEYPOINTS:
+        raise Unusable("wrong_keypoint_count", f"keypoints are {len(values):,} numbers")
+    return list(map(_float, values))
+
+
+def _box(values: Any) -> list[float]:
+    if values is None:
+        raise Unusable("no_box", "there is no bbox")
+    if not _are_numbers(values) or len(values) != 4:
+        raise Unusable("malformed_annotation", f"bbox is no list of four numbers: {values!r:.60}")
+    return list(map(_float, values))
+
+
+def _flags(values: Any, names: Iterable[str]) -> list[int]:
+    values = values if isinstance(values, dict) else {}
+    flags = [values.get(name, 0) for name in names]
+    if not all(type(flag) in (int, bool) and flag in (0, 1) for flag in flags):
+        raise Unusable("bad_attribute", "an attribute is not 0, 1, false or true")
+    return list(map(int, flags))
+
+
+def _are_numbers(values: Any) -> bool:
+    return isinstance(values, list) and all(type(value) in (int, float) for value in values)
+
+
+def _float(value: int | float) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf

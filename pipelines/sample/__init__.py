@@ -1,0 +1,1 @@
+"""Drawn faces and figures with known label noise."""

@@ -1,0 +1,334 @@
+"""Asks a model server for the landmarks of pictures, and writes them down or draws them.
+
+    python -m serving.client photo.jpg --box 40,30,210,220 --output overlay.png
+    python -m serving.client folder/ --boxes boxes.csv --jsonl found.jsonl --overlay drawn/
+    python -m serving.client clip.mp4 --csv found.csv --overlay drawn.mp4
+
+The server is TensorFlow Serving or `serving.local_server`; TensorFlow itself is not needed here, except
+for `--grpc`. Positions are pixels of the image as it is stored: TensorFlow ignores an EXIF orientation,
+so a photograph that viewers turn upright is given to the model, and drawn, unturned.
+"""
+
+import argparse
+import contextlib
+import signal
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from serving.client.base import MAX_ROWS, LandmarkClient, ServerError
+from serving.client.batches import MOST_PARALLEL, Answer, ask_many
+from serving.client.boxes import Boxes, read_boxes
+from serving.client.measurements import Drift, box_area
+from serving.client.rest import Client
+from serving.client.sources import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Files, Video, find_files
+from serving.client.writers import Csv, JsonLines, OverlayFolder, OverlayVideo, Writer, overlay_name
+from tfhuber.console.cli import import_tensorflow, progress, result_path, run_main, summary_stream
+from tfhuber.saved_model import pictures
+from tfhuber.saved_model.session import Facts, known_square
+
+__all__ = ["Client", "LandmarkClient", "ServerError", "main"]
+
+# So many failures, and files that are no pictures, are named; the others are only counted.
+_MOST_NAMED = 10
+
+
+def main() -> int:
+    """The command line: 0 if all went well, 1 if some pictures failed."""
+    parser, arguments = _parse()
+    for name, most in (("batch", MAX_ROWS), ("parallel", MOST_PARALLEL)):
+        if not 1 <= getattr(arguments, name) <= most:
+            raise ValueError(f"--{name} must be from 1 to {most}, got {getattr(arguments, name)}")
+    many = arguments.jsonl or arguments.csv or arguments.overlay
+    if arguments.output or arguments.json:
+        if many:
+            parser.error("--output and --json don't go with --jsonl, --csv and --overlay")
+        if len(arguments.sources) > 1 or not _is_picture(arguments.sources[0]):
+            parser.error("--output and --json are for one picture; use --overlay, --jsonl or --csv")
+        return _ask_about_one(arguments)
+    if not many:
+        parser.error(
+            "nothing to write: give --output, --json or both for one picture, "
+            "--jsonl, --csv or --overlay for any number"
+        )
+    return _ask_about_many(arguments)
+
+
+def _parse() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
+    parser = argparse.ArgumentParser(
+        prog="python -m serving.client",
+        description="Finds the landmarks of pictures with a model server.",
+        epilog="The exit status is 1 if some of several pictures failed, and 2 on an error.",
+    )
+    add = parser.add_argument
+    add(
+        "sources",
+        nargs="+",
+        type=Path,
+        metavar="SOURCE",
+        help="JPEG or PNG files, folders of them, or a video",
+    )
+    pictures.add_options(parser)
+    add(
+        "--boxes",
+        type=Path,
+        metavar="FILE",
+        help="a box for each picture: lines of NAME,X0,Y0,X1,Y1, with a frame's number from 0 for a "
+        'name in a video; or, in a .jsonl, of {"source": NAME or "frame": NUMBER, "box": [...]}',
+    )
+    add("--recursive", action="store_true", help="look into the folders within a folder too")
+    table = {"type": result_path, "metavar": "FILE"}
+    add("--jsonl", **table, help="a file for a line of JSON for each picture (- as for --json)")
+    add("--csv", **table, help="a file for a row of x, y, sxx, sxy, syy for each landmark")
+    add(
+        "--overlay",
+        type=Path,
+        help="where drawn pictures go: a folder, or, for a video, a file ending in .mp4",
+    )
+    server = parser.add_argument_group("server")
+    where = server.add_mutually_exclusive_group()
+    where.add_argument(
+        "--url",
+        default="http://localhost:8501",
+        help="TensorFlow Serving's or the local server's (default: %(default)s)",
+    )
+    where.add_argument("--grpc", metavar="HOST:PORT", help="ask over gRPC instead of REST")
+    server.add_argument(
+        "--model", default="wflw", help="the name it is served under (default: %(default)s)"
+    )
+    which = server.add_mutually_exclusive_group()
+    which.add_argument("--version", type=int, help="the model's version (default: the latest)")
+    which.add_argument("--label", help="the label of a version, such as stable")
+    server.add_argument(
+        "--tta", action="store_true", help="fuse with the prediction for the mirror image"
+    )
+    server.add_argument(
+        "--batch",
+        type=int,
+        default=8,
+        help=f"pictures in a request, at most {MAX_ROWS} (default: %(default)s)",
+    )
+    server.add_argument(
+        "--parallel", type=int, default=3, help="requests at a time (default: %(default)s)"
+    )
+    server.add_argument(
+        "--timeout", type=float, default=60.0, help="seconds for an answer (default: %(default)g)"
+    )
+    server.add_argument(
+        "--retries",
+        type=int,
+        default=3,
+        help="how often to ask again where a server is busy or away (default: %(default)s)",
+    )
+    return parser, parser.parse_args()
+
+
+def _connect(arguments: argparse.Namespace) -> LandmarkClient:
+    options = {
+        name: getattr(arguments, name) for name in ("version", "label", "timeout", "retries")
+    }
+    if arguments.grpc is None:
+        return Client(arguments.url, arguments.model, **options)
+    import_tensorflow()
+    from serving.client.grpc import GrpcClient
+
+    return GrpcClient(arguments.grpc, arguments.model, **options)
+
+
+def _signature(arguments: argparse.Namespace) -> str:
+    return "tta" if arguments.tta else "serving_default"
+
+
+def _facts(metadata: dict) -> Facts:
+    landmark_set = metadata["landmark_set"]
+    edges = [(int(i), int(j)) for i, j in landmark_set["edges"]]
+    return Facts(
+        landmark_set["names"], edges, metadata["delta"], metadata["family"], known_square(metadata)
+    )
+
+
+def _ask_about_one(arguments: argparse.Namespace) -> int:
+    (path,) = arguments.sources
+    image_bytes, image = pictures.read_image(path)
+    pictures.check_outputs(arguments, [path, arguments.boxes])
+    box = _boxes(arguments, image.size).of(str(path), path.name)
+    with _connect(arguments) as client:
+        boxes = None if box is None else [box]
+        found = client.predict([image_bytes], boxes, _signature(arguments))
+        if not found["valid"].all():
+            fault = f"the server could not decode {path}"
+            if box is not None:
+                fault += ", or --box is too small or too far away"
+            raise ValueError(fault)
+        facts = _facts(client.metadata())
+    landmarks, covariance = found["landmarks"][0], found["covariance"][0]
+    pictures.write_result(arguments, image, landmarks, covariance, box, facts)
+    return 0
+
+
+def _ask_about_many(arguments: argparse.Namespace) -> int:
+    source = _source(arguments)
+    _check_outputs(arguments, source)
+    with contextlib.ExitStack() as stack:
+        client = stack.enter_context(_connect(arguments))
+        metadata = client.metadata()
+        client.landmark_count(_signature(arguments))  # no picture is to blame if it has none
+        facts = _facts(metadata)
+        writers = [stack.enter_context(writer) for writer in _writers(arguments, source, facts)]
+        draw = next((writer.draw for writer in writers if hasattr(writer, "draw")), None)
+        bar = stack.enter_context(
+            progress(total=source.count, desc=arguments.model, unit=f" {source.unit}")
+        )
+        # The model's reference is of what it says without the mirror image.
+        summary = _Summary(source, None if arguments.tta else Drift.of(metadata))
+        answers = ask_many(
+            client,
+            source,
+            signature=_signature(arguments),
+            square=facts.square,
+            batch=arguments.batch,
+            parallel=arguments.parallel,
+            draw=draw,
+        )
+        stack.enter_context(contextlib.closing(answers))
+        for answer in answers:
+            for writer in writers:
+                writer.write(answer)
+            summary.add(answer)
+            bar.update()
+    summary.print([writer.path for writer in writers if writer.path.exists()])
+    return 1 if summary.failures or source.cut_short else 0
+
+
+class _Summary:
+    """Counts what has come back, and says so at the end."""
+
+    def __init__(self, source: Files | Video, drift: Drift | None):
+        self.failures = 0
+        self._source = source
+        self._drift = drift
+        self._named: list[str] = []
+        self._count = 0
+        self._deviations: list[float] = []
+        self._started = time.monotonic()
+
+    def add(self, answer: Answer) -> None:
+        self._count += 1
+        picture = answer.picture
+        if fault := answer.error or answer.undrawn:
+            self.failures += 1
+            if len(self._named) < _MOST_NAMED:
+                frame = "" if picture.number is None else f", frame {picture.number}"
+                self._named.append(f"{picture.source}{frame}: {fault}")
+        if answer.error:
+            return
+        trace = np.trace(answer.covariance, axis1=1, axis2=2)
+        self._deviations.append(float(np.median(np.sqrt(trace / 2))))
+        if self._drift:
+            self._drift.add(answer.covariance, box_area(picture.box, picture.size))
+
+    def print(self, paths: list[Path]) -> None:
+        seconds = time.monotonic() - self._started
+        for line in self._named:
+            print(f"failed: {line}", file=sys.stderr)
+        if self.failures > len(self._named):
+            print(f"failed: {self.failures - len(self._named)} more", file=sys.stderr)
+        if self._source.cut_short:
+            print(f"failed: {self._source.cut_short}", file=sys.stderr)
+        if unused := self._source.boxes.unused():
+            print(
+                f"note: {len(unused)} of the boxes in --boxes belong to none of the "
+                f"{self._source.unit}, the first to {unused[0]}",
+                file=sys.stderr,
+            )
+        if self._source.turned:
+            print(
+                f"note: viewers are asked to turn {self._source.turned} of the {self._source.unit} "
+                "or the video; the model sees pixels as stored, and so do the results",
+                file=sys.stderr,
+            )
+        out = summary_stream(paths)
+        line = f"{self._count - self.failures} of {self._count} {self._source.unit}"
+        line += f" in {seconds:.2f} seconds"
+        if self._deviations:
+            line += f", median standard deviation {np.median(self._deviations):.2f} pixels"
+        print(f"{line}; wrote {' and '.join(map(str, paths)) or 'nothing'}", file=out)
+        if self._drift and self._drift.landmarks:
+            print(self._drift.describe(), file=out)
+
+
+def _source(arguments: argparse.Namespace) -> Files | Video:
+    """What to ask about, opened."""
+    paths, boxes = arguments.sources, _boxes(arguments)
+    if any(path.suffix.lower() in VIDEO_SUFFIXES for path in paths):
+        if len(paths) > 1:
+            raise ValueError(f"a video must be the only source, got {len(paths)}")
+        return Video(paths[0], boxes)
+    files, others = find_files(paths, arguments.recursive)
+    if others:
+        names = ", ".join(map(str, others[:_MOST_NAMED])) + ", ..." * (len(others) > _MOST_NAMED)
+        print(f"note: left out {len(others)} files that are no pictures: {names}", file=sys.stderr)
+    return Files(files, boxes)
+
+
+def _writers(arguments: argparse.Namespace, source: Files | Video, facts: Facts) -> list[Writer]:
+    writers: list[Writer] = []
+    if arguments.jsonl:
+        writers.append(JsonLines(arguments.jsonl))
+    if arguments.csv:
+        writers.append(Csv(arguments.csv, facts.names))
+    if arguments.overlay:
+        from tfhuber.drawing.fast_overlay import (
+            Painter,  # and Matplotlib, which nothing else needs here
+        )
+
+        painter = Painter(facts.edges, family=facts.family, delta=facts.delta)
+        if arguments.overlay.suffix.lower() in VIDEO_SUFFIXES:
+            writers.append(OverlayVideo(arguments.overlay, painter, source))
+        else:
+            writers.append(OverlayFolder(arguments.overlay, painter))
+    return writers
+
+
+def _check_outputs(arguments: argparse.Namespace, source: Files | Video) -> None:
+    """Refuses results in places that are for something else."""
+    overlay = arguments.overlay
+    written = [arguments.jsonl, arguments.csv, overlay]
+    if isinstance(source, Files):
+        if overlay and overlay.suffix.lower() in IMAGE_SUFFIXES and not overlay.is_dir():
+            raise ValueError(
+                f"--overlay {overlay} is to be a folder; for one picture there is --output"
+            )
+        if overlay and overlay.suffix.lower() in VIDEO_SUFFIXES:
+            raise ValueError(f"--overlay {overlay} is a video; pictures are drawn into a folder")
+        read = list(source.paths.values())
+        if overlay:
+            written += [overlay / overlay_name(name) for name in source.paths]
+    else:
+        if overlay and overlay.suffix and overlay.suffix.lower() != ".mp4":
+            raise ValueError(f"--overlay {overlay} must end in .mp4, or be a folder")
+        read = [source.path]
+    pictures.refuse_overwriting(written, [*read, arguments.boxes])
+
+
+def _is_picture(path: Path) -> bool:
+    return not path.is_dir() and path.suffix.lower() not in VIDEO_SUFFIXES
+
+
+def _boxes(arguments: argparse.Namespace, size: tuple[int, int] | None = None) -> Boxes:
+    default = None if arguments.box is None else pictures.parse_box(arguments.box, size)
+    return Boxes(default, None if arguments.boxes is None else read_boxes(arguments.boxes))
+
+
+def _end(*_: object) -> None:
+    """What `kill` and `timeout` ask for: to end as an interrupt does, with what there is kept."""
+    interrupt = KeyboardInterrupt()
+    interrupt.status = 128 + signal.SIGTERM
+    raise interrupt
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _end)
+    run_main(main)

@@ -1,0 +1,106 @@
+"""Which box belongs to which picture, as a user gives them: one for all, or a file of them."""
+
+import csv
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from tfhuber.saved_model.pictures import parse_box
+
+__all__ = ["Boxes", "read_boxes"]
+
+
+class Boxes:
+    """Which box belongs to which picture.
+
+    Args:
+      default: [4] the box of those that have none of their own; None for all of the picture.
+      own: boxes by a file's name (its path below the folder, or that path's last part) or a frame's
+        number as a string; None if there are none.
+    """
+
+    def __init__(
+        self, default: np.ndarray | None = None, own: Mapping[str, np.ndarray] | None = None
+    ):
+        self._default = default
+        self._own = own
+        self._used: set[str] = set()
+
+    def of(self, *names: str) -> np.ndarray | None:
+        """The box under the first of some names that is known.
+
+        Raises:
+          ValueError: there are boxes, but none under these names, and no default.
+        """
+        for name in names:
+            if self._own and name in self._own:
+                self._used.add(name)
+                return self._own[name]
+        if self._own is not None and self._default is None:
+            raise ValueError(f"no box for {names[0]} in --boxes, and no --box for the others")
+        return self._default
+
+    def unused(self) -> list[str]:
+        """The names that have a box and that nobody has asked for."""
+        return [name for name in self._own or {} if name not in self._used]
+
+
+def read_boxes(path: Path) -> dict[str, np.ndarray]:
+    """The boxes in a CSV file, or, if its name ends in .jsonl, in JSON lines; by name or frame number.
+
+    A line of CSV is `name,x0,y0,x1,y1`, and the first may be a heading. A JSON line is an object with
+    `box`, a list of four numbers, and `source`, a file's name, or `frame`, a number.
+
+    Raises:
+      ValueError: naming the line at fault.
+      OSError: the file cannot be read.
+    """
+    boxes: dict[str, np.ndarray] = {}
+    read = _json_line if path.suffix.lower() == ".jsonl" else _csv_line
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                name, text = read(line)
+                if number == 1 and read is _csv_line and _is_heading(text):
+                    continue
+                box = parse_box(text)
+                if name in boxes:
+                    raise ValueError(f"a second box for {name}")
+            except (ValueError, KeyError, TypeError, RecursionError, csv.Error) as error:
+                fault = str(error).removeprefix("--box ")
+                raise ValueError(f"{path}, line {number}: {fault}") from None
+            boxes[name] = box
+    return boxes
+
+
+def _csv_line(line: str) -> tuple[str, str]:
+    name, *numbers = next(csv.reader([line]))
+    return name.strip(), ",".join(number.strip() for number in numbers)
+
+
+def _is_heading(text: str) -> bool:
+    """Whether there are four values that are words."""
+    values = [value.strip() for value in text.split(",")]
+    return len(values) == 4 and all(v[:1].isalpha() and not _is_number(v) for v in values)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _json_line(line: str) -> tuple[str, str]:
+    values = json.loads(line)
+    if not isinstance(values, dict) or not isinstance(values.get("box"), list):
+        raise ValueError('must be an object with a list "box"')
+    name = values.get("source") if values.get("frame") is None else values["frame"]
+    if name is None:
+        raise ValueError('must have a "source", a file\'s name, or a "frame", a number')
+    return str(name), ",".join(map(str, values["box"]))

@@ -1,0 +1,131 @@
+"""Asks a model server for landmarks over REST, without TensorFlow."""
+
+import base64
+import email.utils
+import json
+import time
+from collections.abc import Mapping, Sequence
+from urllib.parse import quote
+
+import httpx
+import numpy as np
+import orjson
+
+from serving.client.base import LandmarkClient, ServerError
+
+__all__ = ["Client"]
+
+
+class Client(LandmarkClient):
+    """A landmark model behind TensorFlow Serving's REST API; a context manager, or call `close`.
+
+    Example:
+      >>> with Client("http://localhost:8501", "wflw") as client:
+      ...     found = client.predict([Path("photo.jpg").read_bytes()])
+      >>> found["landmarks"].shape
+      (1, 98, 2)
+
+    Args:
+      url: where the server is, without a path.
+      model: the name under which it serves the model.
+      options: `version`, `label`, `timeout`, `retries` and `patience` of `LandmarkClient`.
+
+    Raises:
+      ValueError: `url` is none, or another argument is out of range.
+    """
+
+    def __init__(self, url: str = "http://localhost:8501", model: str = "wflw", **options):
+        self.url = url.rstrip("/")
+        super().__init__(self.url, model, **options)
+        which = "" if self.version is None else f"/versions/{self.version}"
+        which = which if self.label is None else f"/labels/{quote(self.label, safe='')}"
+        path = f"/v1/models/{quote(model, safe='')}{which}:predict"
+        try:
+            target = httpx.URL(self.url + path)
+        except httpx.InvalidURL as error:
+            raise ValueError(f"{url} is no URL: {error}") from None
+        if target.scheme not in ("http", "https") or not target.host:
+            raise ValueError(f"{url} is no URL such as http://localhost:8501")
+        self._target = target
+        self._http = httpx.Client(
+            timeout=httpx.Timeout(self.timeout, connect=min(self.timeout, 5.0))
+        )
+
+    def close(self) -> None:
+        super().close()
+        self._http.close()
+
+    def _ask(self, signature: str, inputs: Mapping[str, Sequence]) -> object:
+        columns = {name: _column(values) for name, values in inputs.items()}
+        body = json.dumps({"signature_name": signature, "inputs": columns})
+        try:
+            response, answer = self._post(body)
+        except httpx.TimeoutException as error:
+            raise TimeoutError(f"no answer from {self.url} in time: {error}") from None
+        except (httpx.TransportError, UnicodeError) as error:  # a host's name may be unwritable
+            raise ConnectionError(self._unreachable(error)) from None
+        try:
+            answer = _parsed(answer)
+            reason = answer.get("error")
+        except (ValueError, AttributeError, RecursionError):
+            answer, reason = {}, None
+        if response.is_error or "outputs" not in answer:
+            nothing = response.reason_phrase if response.is_error else "an answer without outputs"
+            raise ServerError(
+                f"{self.url} answered {response.status_code}: {reason or nothing}",
+                response.status_code,
+                _seconds(response.headers.get("retry-after", "")),
+            )
+        return answer["outputs"]
+
+    def _post(self, body: str) -> tuple[httpx.Response, bytes]:
+        """The answer and its content, of which httpx itself would time each piece only."""
+        last = time.monotonic() + self.timeout
+        with self._http.stream("POST", self._target, content=body) as response:
+            pieces = []
+            for piece in response.iter_bytes():
+                pieces.append(piece)
+                if time.monotonic() > last:
+                    raise httpx.ReadTimeout(f"only a part within {self.timeout:g} seconds")
+        return response, b"".join(pieces)
+
+    def _unreachable(self, error: Exception) -> str:
+        """What to do where no answer came."""
+        if isinstance(error, httpx.RemoteProtocolError) and "illegal" in str(error):
+            return (
+                f"what answers at {self.url} does not speak HTTP ({error}); if that is a server's gRPC "
+                "port, ask there with --grpc HOST:PORT or GrpcClient"
+            )
+        return (
+            f"no server at {self.url} ({error}); start one with "
+            f"`python -m serving.local_server --model_name={self.model} --model_base_path=DIR "
+            f"--rest_api_port={self._target.port or 80}`"
+        )
+
+
+def _parsed(body: bytes) -> object:
+    """The JSON of an answer; ValueError if it is none."""
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return json.loads(body)  # TensorFlow Serving writes NaN and Infinity
+
+
+def _column(values: Sequence) -> list:
+    """An input's values as JSON has them."""
+    if isinstance(values, np.ndarray):
+        return values.tolist()
+    return [
+        {"b64": base64.b64encode(value).decode()} if isinstance(value, bytes) else value
+        for value in values
+    ]
+
+
+def _seconds(retry_after: str) -> float | None:
+    """What a Retry-After header asks for, a number of seconds or a date; None if that is nothing."""
+    if retry_after.isascii() and retry_after.isdecimal():
+        return float(retry_after)
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(retry_after).timestamp() - time.time())
+    except (ValueError, TypeError, OverflowError):
+        return None

@@ -1,0 +1,315 @@
+"""Where answers go: JSON lines, CSV, pictures and videos, each written aside and renamed when whole."""
+
+import contextlib
+import csv
+import io
+import itertools
+import os
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, Self
+
+import numpy as np
+import orjson
+from PIL import Image
+
+from serving.client.batches import Answer
+from serving.client.sources import Video, VideoFrame, import_av
+from tfhuber.console.files import Aside, blamed
+
+if TYPE_CHECKING:
+    from tfhuber.drawing.fast_overlay import Painter
+
+__all__ = ["Csv", "JsonLines", "OverlayFolder", "OverlayVideo", "Writer", "overlay_name"]
+
+# Pictures whose shorter side is less are enlarged before they are drawn on, but not their longer side
+# beyond the other.
+_LEAST_SIDE, _MOST_SIDE = 480, 1920
+
+# Other presets make smaller files, but take the time from the server. At 20 a loss is hard to see.
+_VIDEO_OPTIONS = {"preset": "ultrafast", "crf": "20"}
+
+# Times in a video are multiples of a second's 90,000th.
+_TICKS = 90_000
+
+# FFmpeg's number for brightness from 16 to 235, which is what players take a video's to be.
+_LIMITED = 1
+
+
+class Writer(Protocol):
+    """A context manager that takes answers; leaving it without an error puts the result in place."""
+
+    path: Path
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, kind, error, traceback) -> None: ...
+
+    def write(self, answer: Answer) -> None:
+        """Adds an answer."""
+
+
+class JsonLines:
+    """One JSON object in a line for each picture; on an error or an interrupt, the lines so far are kept.
+
+    They are in the file, or, if there was one of that name, in one that has `.part` after it, or
+    `.part2` and so on.
+
+    A line has `source`; for a video `frame` and `seconds`; `box`; and `landmarks` [K][2], `covariance`
+    [K][2][2] and, if the model has it, `precision_factor` [K][2][2], each number with the digits
+    that make it the same float32 again; or `error` instead.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._count = self._end = 0
+
+    def __enter__(self) -> Self:
+        self._aside = _aside(self.path)
+        self._stream = self._aside.open()
+        return self
+
+    def write(self, answer: Answer) -> None:
+        line = _line(answer) + b"\n"
+        with blamed(self.path):
+            self._stream.buffer.write(line)
+            self._stream.buffer.flush()
+        self._count += 1
+        self._end += len(line)
+
+    def __exit__(self, kind, error, traceback) -> None:
+        with contextlib.suppress(OSError):  # what could not be written is no line that counts
+            self._stream.close()
+        if kind is None or not self._count:
+            self._aside.__exit__(kind, error, traceback)
+        else:
+            error.add_note(f"{self._keep()} holds the {self._count} results until then")
+
+    def _keep(self) -> Path:
+        """Puts the whole lines in place, and says which that is."""
+        if self._aside.is_stream:
+            return self.path
+        os.truncate(self._aside.path, self._end)  # a full disk may have cut a line
+        names = itertools.chain(("", ".part"), (f".part{i}" for i in itertools.count(2)))
+        places = (self.path.with_name(self.path.name + name) for name in names)
+        return self._aside.path.replace(next(place for place in places if not place.exists()))
+
+
+class Csv:
+    """A row for each landmark: source, frame, landmark (index), name, x, y, sxx, sxy, syy.
+
+    Pixels, and square pixels for the covariance; frame is empty where there is none. Pictures without
+    an answer have no rows.
+    """
+
+    def __init__(self, path: Path, names: list[str]):
+        self.path = path
+        self._names = names
+
+    def __enter__(self) -> Self:
+        self._aside = _aside(self.path)
+        self._stream = self._aside.open(newline="")
+        self._stream.write("source,frame,landmark,name,x,y,sxx,sxy,syy\n")
+        return self
+
+    def write(self, answer: Answer) -> None:
+        if answer.error is not None:
+            return
+        names = self._names if len(self._names) == len(answer.landmarks) else []
+        names = names or [str(k) for k in range(len(answer.landmarks))]
+        number = answer.picture.number
+        start = _csv_row(_text(answer.picture.source), "" if number is None else number)
+        middles = (f"{k},{_csv_row(name)}" for k, name in enumerate(names))
+        covariance = answer.covariance.reshape(-1, 4)[:, [0, 1, 3]]
+        rows = np.concatenate([answer.landmarks, covariance], axis=1).tolist()
+        with blamed(self.path):
+            for middle, row in zip(middles, rows, strict=True):
+                self._stream.write(f"{start},{middle},{','.join(f'{v:.9g}' for v in row)}\n")
+
+    def __exit__(self, kind, error, traceback) -> None:
+        self._aside.__exit__(kind, error, traceback)
+
+
+class OverlayFolder:
+    """A picture for each picture with landmarks, drawn on, as a JPEG or PNG under the same name.
+
+    A frame of a video is `frame_000000.jpg` and so on. Small pictures are enlarged.
+    """
+
+    def __init__(self, path: Path, painter: "Painter"):
+        self.path = path
+        self._painter = painter
+
+    def __enter__(self) -> Self:
+        self.path.mkdir(parents=True, exist_ok=True)
+        return self
+
+    def draw(self, answer: Answer) -> bytes:
+        """The file to write, made in whatever thread has the time."""
+        pixels = answer.picture.pixels()
+        height, width, _ = pixels.shape
+        scale = min(_LEAST_SIDE / min(width, height), _MOST_SIDE / max(width, height))
+        scale = max(1.0, scale)
+        if scale > 1:
+            size = max(1, round(scale * width)), max(1, round(scale * height))
+            pixels = np.array(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
+        box = answer.picture.box
+        self._painter.paint(pixels, answer.landmarks, answer.covariance, box=box, scale=scale)
+        data = io.BytesIO()
+        kind = "PNG" if _name(answer).lower().endswith(".png") else "JPEG"
+        Image.fromarray(pixels).save(data, kind, quality=92)
+        return data.getvalue()
+
+    def write(self, answer: Answer) -> None:
+        if answer.drawing is not None:
+            path = self.path / _name(answer)
+            with _aside(path) as aside, blamed(path):
+                aside.path.write_bytes(answer.drawing)
+
+    def __exit__(self, kind, error, traceback) -> None:
+        pass
+
+
+class OverlayVideo:
+    """A video of the frames, drawn on, at the times that they have in the original; without its sound.
+
+    Times that repeat or go back, as in joined recordings, go on instead. H.264 in MP4, which needs even
+    sides: an odd one becomes a pixel shorter. If there is no frame at all, there is no video.
+    """
+
+    def __init__(self, path: Path, painter: "Painter", video: Video):
+        self.path = path
+        self._painter = painter
+        self._video = video
+        self._av = import_av()
+        self._size = tuple(max(2, side // 2 * 2) for side in video.size)
+        self._last, self._shift = -1, 0  # of the frames' times, in ticks
+
+    def __enter__(self) -> Self:
+        self._aside = _aside(self.path)
+        place = str(self._aside.path.absolute())  # a:b.mp4 would be a protocol
+        self._container = self._av.open(place, "w", format="mp4")
+        self._stream = self._container.add_stream("libx264", self._video.rate)
+        self._stream.options = _VIDEO_OPTIONS
+        self._stream.pix_fmt = "yuv420p"
+        self._stream.width, self._stream.height = self._size
+        context = self._stream.codec_context
+        context.thread_count = self._video.threads
+        context.time_base = Fraction(1, _TICKS)
+        context.sample_aspect_ratio = self._video.pixel_shape
+        for name, value in self._video.colours.items():
+            setattr(context, name, value)
+        context.colorspace = _yuv(context.colorspace)
+        context.color_range = _LIMITED
+        return self
+
+    def draw(self, answer: Answer) -> object:
+        """The frame to encode, made in whatever thread has the time."""
+        picture, landmarks, covariance = answer.picture, answer.landmarks, answer.covariance
+        self._painter.paint(picture.pixels(), landmarks, covariance, box=picture.box)
+        return self._frame(picture.rgb, picture)
+
+    def write(self, answer: Answer) -> None:
+        picture = answer.picture
+        if not isinstance(picture, VideoFrame):
+            return  # it could not be decoded
+        with self._said():
+            frame = answer.drawing or self._frame(picture.frame, picture)
+            frame.pts, frame.time_base = self._time(picture), Fraction(1, _TICKS)
+            self._container.mux(self._stream.encode(frame))
+
+    def __exit__(self, kind, error, traceback) -> None:
+        if kind is not None or self._last < 0:
+            # Whatever else goes wrong now, the first error is the one to tell.
+            with contextlib.suppress(self._av.error.FFmpegError):
+                self._container.close()
+            self._aside.discard()
+            return
+        with self._aside, self._said():
+            self._container.mux(self._stream.encode(None))
+            self._container.close()
+
+    @contextlib.contextmanager
+    def _said(self) -> Iterator[None]:
+        """Turns what PyAV raises into a `ValueError` that names the file."""
+        try:
+            yield
+        except self._av.error.FFmpegError as error:
+            raise ValueError(f"{self.path} cannot be written: {error.strerror or error}") from None
+
+    def _frame(self, frame, picture: VideoFrame):
+        """The frame as the encoder takes it."""
+        width, height = self._size
+        if (frame.width - width, frame.height - height) in ((0, 1), (1, 0), (1, 1)):
+            even = np.ascontiguousarray(picture.pixels()[:height, :width])
+            frame = self._av.VideoFrame.from_ndarray(even, format="rgb24")
+        # The colours' meaning is said because the way back would not be the one that came here.
+        return frame.reformat(
+            width,
+            height,
+            "yuv420p",
+            dst_colorspace=_yuv(picture.frame.colorspace),
+            dst_color_range=_LIMITED,
+            threads=1,
+        )
+
+    def _time(self, picture: VideoFrame) -> int:
+        """The frame's time in ticks, later than that of the last one."""
+        frame, step = picture.frame, max(1, round(_TICKS / self._video.rate))
+        if frame.pts is None:
+            time = picture.number * step
+        else:
+            time = round(frame.pts * frame.time_base * _TICKS) + self._shift
+        if time < self._last - 2 * step:  # another recording, from its own beginning
+            self._shift += self._last + step - time
+            time = self._last + step
+        self._last = time = max(time, self._last + 1)
+        return time
+
+
+def _yuv(colorspace: int) -> int:
+    """What a video's colours are written in: as they were, but what was RGB in BT.709."""
+    return 1 if colorspace == 0 else colorspace
+
+
+def overlay_name(source: str) -> str:
+    """Where in a folder of overlays the picture of a source goes: its path, without root and `..`."""
+    return str(Path(*(part for part in Path(source).parts if part not in ("/", ".."))))
+
+
+def _aside(path: Path) -> Aside:
+    """As `files.Aside`, in a folder that is made if need be."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return Aside(path)
+
+
+def _line(answer: Answer) -> bytes:
+    picture = answer.picture
+    head: dict = {"source": _text(picture.source)}
+    if picture.number is not None:
+        head |= {"frame": picture.number, "seconds": picture.seconds}
+    head["box"] = None if picture.box is None else picture.box.tolist()
+    if answer.error is not None:
+        return orjson.dumps(head | {"error": answer.error})
+    arrays = {"landmarks": answer.landmarks, "covariance": answer.covariance}
+    if answer.precision_factor is not None:
+        arrays["precision_factor"] = answer.precision_factor
+    arrays = {name: np.ascontiguousarray(array, np.float32) for name, array in arrays.items()}
+    return orjson.dumps(head | arrays, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _text(name: str) -> str:
+    """A file's name with backslashes for what is no UTF-8 in it."""
+    return name.encode(errors="backslashreplace").decode()
+
+
+def _csv_row(*values: object) -> str:
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\r\n").writerow(values)  # it quotes what it ends lines with
+    return out.getvalue()[:-2]
+
+
+def _name(answer: Answer) -> str:
+    number = answer.picture.number
+    return overlay_name(answer.picture.source) if number is None else f"frame_{number:06d}.jpg"

@@ -1,0 +1,351 @@
+"""SavedModels behind the local server: running one version, and following a directory of versions.
+
+`SavedModel` loads and runs a version as TensorFlow Serving's C++ does, through the v1 loader and a
+session, so that a model which loads here loads there. `ModelVersions` follows a directory
+`BASE/1`, `BASE/2`, ...: the versions that its policy wants serve, and take over only when they are
+ready, their warm-up requests replayed.
+"""
+
+import gc
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from google.protobuf import json_format
+from tensorflow.core.protobuf import error_codes_pb2
+
+from serving.errors import HTTP_STATUS, RequestError
+from serving.local_server.json_codec import TensorSpec
+from serving.local_server.metrics import Metrics
+from serving.local_server.model_config import VersionPolicy
+from tfhuber.saved_model import warmup
+
+__all__ = ["ModelVersions", "SavedModel", "VersionStatus", "find_versions"]
+
+logger = logging.getLogger(__name__)
+
+# 24 days. The runtime counts in microseconds, which must fit into 64 bits.
+_LONGEST_TIMEOUT_MS = 2**31 - 1
+# What has no form as an array.
+_OPAQUE = (tf.resource, tf.variant)
+
+_MAX_VERSION = 2**63 - 1
+
+
+class SavedModel:
+    """One version of a model, loaded into a session of its own.
+
+    The session is closed when the last reference goes, so requests that are still running when a
+    newer version takes over end normally.
+
+    Args:
+      directory: the version's directory, the one with `saved_model.pb`.
+
+    Raises:
+      Exception: whatever TensorFlow raises for a model that it cannot load.
+    """
+
+    def __init__(self, directory: Path | str):
+        graph = tf.Graph()
+        self._session = tf.compat.v1.Session(graph=graph)
+        with graph.as_default():
+            meta_graph = tf.compat.v1.saved_model.load(self._session, ["serve"], str(directory))
+        self._signatures = dict(meta_graph.signature_def)
+
+    def input_specs(self, signature: str) -> dict[str, TensorSpec]:
+        """Returns the inputs of a signature by name.
+
+        Raises:
+          RequestError: the model has no such signature.
+        """
+        if signature not in self._signatures:
+            raise RequestError(f'Serving signature name: "{signature}" not found in signature def')
+        inputs = self._signatures[signature].inputs
+        return {name: _spec(inputs[name]) for name in sorted(inputs)}
+
+    def run(
+        self, signature: str, inputs: Mapping[str, np.ndarray], *, timeout_ms: int = 0
+    ) -> dict[str, np.ndarray]:
+        """Returns a signature's outputs by name. May be called from several threads.
+
+        Args:
+          signature: a name for which `input_specs` answers.
+          inputs: one array for each input, as `serving.local_server.json_codec.decode_inputs` makes them.
+          timeout_ms: how long it may take; 0 for no limit.
+
+        Raises:
+          RequestError: the inputs have other types or shapes than the graph's, the model could not
+            compute them, or not in time, with the status that TensorFlow Serving answers with; or
+            the signature has tensors that are not implemented here (501).
+        """
+        definition = self._signatures[signature]
+        feeds = self._feeds(definition.inputs, inputs)
+        outputs = sorted(definition.outputs.items())
+        fetches = {name: self._tensor(info, name).name for name, info in outputs}
+        for fetched in fetches.values():
+            if fetched in feeds:
+                raise RequestError(f"{fetched} is both fed and fetched.")
+        options = tf.compat.v1.RunOptions(timeout_in_ms=min(timeout_ms, _LONGEST_TIMEOUT_MS))
+        try:
+            values = self._session.run(fetches, feeds, options=options)
+        except tf.errors.OpError as error:
+            code, message = _explain(error)
+            raise RequestError(message, HTTP_STATUS.get(code, 500), code) from error
+        # A string of rank 0 comes as mere bytes.
+        return {
+            name: np.array(value, object) if isinstance(value, bytes) else value
+            for name, value in values.items()
+        }
+
+    def describe_signatures(self) -> dict:
+        """Returns all signatures as the JSON object of a `SignatureDefMap` message."""
+        return {
+            name: json_format.MessageToDict(
+                definition,
+                preserving_proto_field_name=True,
+                always_print_fields_with_no_presence=True,
+            )
+            for name, definition in sorted(self._signatures.items())
+        }
+
+    def _feeds(self, infos: Mapping, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Returns the inputs by tensor; the session alone would cast what has another type."""
+        feeds = {}
+        for name, array in inputs.items():
+            tensor = self._tensor(infos[name], name)
+            if array.dtype != tensor.dtype.as_numpy_dtype:
+                wanted, got = tensor.dtype.base_dtype.name, tf.as_dtype(array.dtype).name
+                raise RequestError(f'Input "{name}": expects {wanted} but {got} is provided')
+            if not tensor.shape.is_compatible_with(array.shape):
+                raise RequestError(
+                    f'Input "{name}": expecting shape {tensor.shape} but got {array.shape}'
+                )
+            feeds[tensor.name] = array
+        return feeds
+
+    def _tensor(self, info: tf.compat.v1.TensorInfo, name: str) -> tf.Tensor:
+        """Returns the tensor of the graph that a signature means by a name."""
+        if info.WhichOneof("encoding") != "name":
+            raise RequestError(f'"{name}" is not dense, which is not implemented', status=501)
+        try:
+            tensor = self._session.graph.get_tensor_by_name(info.name)
+        except (KeyError, ValueError):
+            raise RequestError(f'"{name}": node {info.name}: not found', status=404) from None
+        dtype = tensor.dtype.base_dtype
+        if dtype in _OPAQUE:
+            raise RequestError(
+                f'"{name}" is of type {dtype.name}, which is not implemented', status=501
+            )
+        return tensor
+
+
+@dataclass(frozen=True)
+class VersionStatus:
+    """The state of one version, in the words of TensorFlow Serving's model status.
+
+    Attributes:
+      version: its number.
+      state: `LOADING`, `AVAILABLE`, or `END`: unloaded, or failed to load.
+      error_code: `OK`, or the name of what went wrong.
+      error_message: empty, or what went wrong.
+    """
+
+    version: int
+    state: str
+    error_code: str = "OK"
+    error_message: str = ""
+
+
+class ModelVersions:
+    """The versions of a model under its base directory that serve; the highest is the latest.
+
+    `poll` looks at the directory and loads what is new; call it again and again, from one thread at
+    a time. Everything else answers at once, from any thread, while `poll` is loading. A version
+    that cannot be loaded shows in `statuses` and leaves what serves in place; it is tried again
+    when its files change.
+
+    Args:
+      name: the model's name, for messages.
+      base_path: the directory whose numbered subdirectories are the versions.
+      warm_up: whether a version replays its warm-up requests before it serves.
+      metrics: what counts loads and warm-ups.
+
+    Attributes:
+      labels: versions by label.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        base_path: Path | str,
+        *,
+        warm_up: bool = True,
+        metrics: Metrics | None = None,
+    ):
+        self.name = name
+        self.base_path = Path(base_path)
+        self.labels: Mapping[str, int] = {}
+        self._policy = VersionPolicy()
+        self._warm_up = warm_up
+        self._metrics = metrics or Metrics()
+        # Both are replaced, never changed, so that other threads always see a whole one.
+        self._loaded: dict[int, SavedModel] = {}
+        self._statuses: dict[int, VersionStatus] = {}
+        self._failed: dict[int, list] = {}
+        self._warned = ""
+
+    @property
+    def serving(self) -> int | None:
+        """The version that answers requests for the latest one; None while there is none."""
+        return max(self._loaded, default=None)
+
+    def configure(self, policy: VersionPolicy, labels: Mapping[str, int]) -> None:
+        """Sets which versions the next `poll` makes serve, and the labels from now on."""
+        self._policy, self.labels = policy, labels
+
+    def get(self, version: int | None = None) -> tuple[int, SavedModel] | None:
+        """Returns a version, by default the latest, with its number; None if it isn't loaded."""
+        loaded = self._loaded
+        number = max(loaded, default=None) if version is None else version
+        return (number, loaded[number]) if number in loaded else None
+
+    def statuses(self) -> list[VersionStatus]:
+        """Returns the state of every version that was ever seen, newest first."""
+        statuses = self._statuses
+        return [statuses[number] for number in sorted(statuses, reverse=True)]
+
+    def poll(self) -> None:
+        """Brings what serves in line with the directory: loads what is wanted, drops what is not.
+
+        While the directory cannot be read, all stays as it is.
+        """
+        try:
+            found = find_versions(self.base_path)
+        except OSError as error:
+            if self._loaded:
+                what = f"Could not find base path {self.base_path} of {self.name}"
+                self._warn(f"{what}, so what is loaded stays: {error}", logger.error)
+                return
+            found = {}
+        wanted = self._policy.wanted(found)
+        self._warn(
+            ""
+            if wanted
+            else f"no version of {self.name} to serve in {self.base_path}: waiting for a numbered "
+            f"directory such as {self.base_path / '1'}"
+        )
+        for version in sorted(wanted - self._loaded.keys(), reverse=True):
+            self._load(version, found[version])
+        if not wanted or wanted & self._loaded.keys():
+            self._keep_only(wanted)
+
+    def _load(self, version: int, directory: Path) -> None:
+        """Loads a version beside those that are loaded, if it can be."""
+        files = _fingerprint(directory)
+        if self._failed.get(version) == files:
+            return
+        self._set_status(VersionStatus(version, "LOADING"))
+        started = time.perf_counter()
+        try:
+            model = SavedModel(directory)
+            if self._warm_up:
+                self._replay(model, directory)
+        # A broken model may raise anything, and must not stop the server.
+        except Exception as error:
+            self._failed[version] = files
+            self._metrics.load_attempt_count.labels(str(directory), "fail").inc()
+            code, message = _explain(error)
+            self._set_status(VersionStatus(version, "END", code, message))
+            logger.error("version %d of %s cannot be loaded: %s", version, self.name, message)
+            return
+        self._metrics.load_attempt_count.labels(str(directory), "success").inc()
+        self._metrics.load_latency.labels(str(directory)).inc(_microseconds(started))
+        self._loaded = {**self._loaded, version: model}
+        self._set_status(VersionStatus(version, "AVAILABLE"))
+
+    def _replay(self, model: SavedModel, directory: Path) -> None:
+        """Runs a version's warm-up requests; as in TensorFlow Serving, one that fails is fatal."""
+        started, replayed = time.perf_counter(), False
+        for signature, inputs in warmup.requests(directory):
+            specs = model.input_specs(signature)
+            if inputs.keys() != specs.keys():
+                raise RequestError(
+                    f"a warm-up request for {signature} has the inputs {', '.join(sorted(inputs))}, "
+                    f"not {', '.join(specs)}"
+                )
+            model.run(signature, inputs)
+            replayed = True
+        if replayed:
+            latency = self._metrics.warmup_latency.labels(str(directory), "OK")
+            latency.observe(_microseconds(started))
+
+    def _warn(self, message: str, log: Callable[[str], None] = logger.warning) -> None:
+        """Logs what is wrong when it begins, and not at every look."""
+        if message and message != self._warned:
+            log(message)
+        self._warned = message
+
+    def _keep_only(self, versions: set[int]) -> None:
+        dropped = self._loaded.keys() - versions
+        if not dropped:
+            return
+        self._loaded = {n: model for n, model in self._loaded.items() if n in versions}
+        for number in dropped:
+            self._set_status(VersionStatus(number, "END"))
+        gc.collect()  # graphs hold reference cycles
+
+    def _set_status(self, status: VersionStatus) -> None:
+        self._statuses = {**self._statuses, status.version: status}
+
+
+def find_versions(base_path: Path) -> dict[int, Path]:
+    """Returns the numbered directories; a number that no request can hold is none.
+
+    Raises:
+      OSError: the directory, or what is in it, cannot be looked at.
+    """
+    return {
+        int(child.name): child
+        for child in base_path.iterdir()
+        if child.name.isascii()
+        and child.name.isdecimal()
+        and int(child.name) <= _MAX_VERSION
+        and child.is_dir()
+    }
+
+
+def _spec(info: tf.compat.v1.TensorInfo) -> TensorSpec:
+    shape = tf.TensorShape(info.tensor_shape)
+    dims = None if shape.rank is None else tuple(shape.as_list())
+    return TensorSpec(tf.as_dtype(info.dtype).name, dims)
+
+
+def _fingerprint(directory: Path) -> list:
+    """Returns what changes when any file of a version does."""
+    try:
+        files = [(str(path), path.stat()) for path in directory.rglob("*")]
+    except OSError:
+        return []
+    return sorted((name, stat.st_mtime_ns, stat.st_size) for name, stat in files)
+
+
+def _explain(error: Exception) -> tuple[str, str]:
+    """Returns the name of an error's code and its message on one line."""
+    if isinstance(error, tf.errors.OpError):
+        # Python raises the runtime's error anew, with headings and tracebacks around its message.
+        while isinstance(error.__context__, tf.errors.OpError):
+            error = error.__context__
+        lines = [line for line in error.message.splitlines() if not line.startswith("\t [[")]
+        return error_codes_pb2.Code.Name(error.error_code), " ".join(" ".join(lines).split())
+    if isinstance(error, RequestError):
+        return error.code, error.message
+    code = "NOT_FOUND" if isinstance(error, OSError) else "UNKNOWN"
+    return code, " ".join(str(error).split()) or type(error).__name__
+
+
+def _microseconds(since: float) -> float:
+    return 1e6 * (time.perf_counter() - since)

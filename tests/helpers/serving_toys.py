@@ -1,0 +1,195 @@
+"""What the tests of serving share: a small SavedModel, a model without TensorFlow, a server."""
+
+import base64
+import contextlib
+import io
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+
+import httpx
+import numpy as np
+import uvicorn
+from PIL import Image
+
+from serving.local_server import http_server
+from serving.local_server.json_codec import RequestError, TensorSpec
+
+COUNT = 98
+
+
+def jpeg(width=60, height=40) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (width, height), "teal").save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def b64(data: bytes) -> dict:
+    return {"b64": base64.b64encode(data).decode()}
+
+
+def row(box=(1, 2, 30, 40), image=b"x") -> dict:
+    return {"image_bytes": b64(image), "box": list(box)}
+
+
+def save_toy(directory: Path, shift: float = 0.0) -> None:
+    """Writes a SavedModel with the exported model's signature and some that are harder to serve.
+
+    `serving_default` puts 98 landmarks on an ellipse within the box, moved to the right by `shift`.
+    """
+    import tensorflow as tf
+
+    def spec(shape, dtype, name):
+        return tf.TensorSpec(shape, dtype, name=name)
+
+    class Toy(tf.Module):
+        def __init__(self):
+            super().__init__()
+            self.shift = tf.Variable(shift, dtype=tf.float32)
+            angles = np.linspace(0, 2 * np.pi, COUNT, endpoint=False)
+            self.circle = np.stack([np.cos(angles), np.sin(angles)], -1).astype(np.float32)
+
+        @tf.function(
+            input_signature=[
+                spec([None], tf.string, "image_bytes"),
+                spec([None, 4], tf.float32, "box"),
+            ]
+        )
+        def landmarks(self, image_bytes, box):
+            def size(image):
+                return tf.cond(
+                    tf.strings.substr(image, 0, 3) == b"\xff\xd8\xff",
+                    lambda: tf.cast(tf.io.extract_jpeg_shape(image), tf.float32)[1::-1],
+                    lambda: tf.zeros(2),
+                )
+
+            sizes = tf.map_fn(size, image_bytes, fn_output_signature=tf.float32)
+            whole = tf.concat([tf.zeros_like(sizes), sizes], -1)
+            box = tf.where(tf.reduce_all(box == 0, -1, keepdims=True), whole, box)
+            centre, half = (box[:, :2] + box[:, 2:]) / 2, (box[:, 2:] - box[:, :2]) / 2
+            points = centre[:, None] + 0.8 * half[:, None] * self.circle
+            covariance = tf.linalg.diag(tf.square(0.02 * half))[:, None]
+            return {
+                "landmarks": points + self.shift * tf.constant([1.0, 0.0]),
+                "covariance": tf.tile(covariance, [1, COUNT, 1, 1]),
+                "valid": sizes[:, 0] > 0,
+            }
+
+        @tf.function(input_signature=[spec([None, 3], tf.float32, "x")])
+        def double(self, x):
+            return {"y": 2 * x}
+
+        @tf.function(input_signature=[spec([None], tf.string, "image_bytes")])
+        def strict(self, image_bytes):
+            shapes = tf.map_fn(tf.io.extract_jpeg_shape, image_bytes, fn_output_signature=tf.int32)
+            return {"size": shapes, "copy_bytes": image_bytes}
+
+        @tf.function(input_signature=[spec([None], tf.float32, "x")])
+        def half(self, x):
+            return {"y": tf.cast(x, tf.float16)}
+
+        @tf.function(input_signature=[spec([None], tf.float32, "x")])
+        def total(self, x):
+            return {"y": tf.reduce_sum(x)}
+
+    toy = Toy()
+    signatures = {
+        "serving_default": toy.landmarks,
+        "double": toy.double,
+        "strict": toy.strict,
+        "half": toy.half,
+        "total": toy.total,
+    }
+    tf.saved_model.save(toy, str(directory), signatures=signatures)
+
+
+class FakeModel:
+    """Answers as a landmark model would, without TensorFlow; `delay` tells how slowly."""
+
+    delay: float = 0.0
+    error: Exception | None = None
+
+    def input_specs(self, signature):
+        if signature != "serving_default":
+            raise RequestError(f'Serving signature name: "{signature}" not found in signature def')
+        return {
+            "box": TensorSpec("float32", (None, 4)),
+            "image_bytes": TensorSpec("string", (None,)),
+        }
+
+    def run(self, signature, inputs, *, timeout_ms):
+        time.sleep(self.delay)
+        if self.error:
+            raise self.error
+        count = len(inputs["box"])
+        steps = np.arange(COUNT, dtype=np.float32)[None, :, None]
+        return {
+            "landmarks": inputs["box"][:, None, :2] + steps,
+            "covariance": np.tile(np.eye(2, dtype=np.float32), (count, COUNT, 1, 1)),
+            "valid": np.array([data != b"" for data in inputs["image_bytes"]]),
+        }
+
+    def describe_signatures(self):
+        return {"serving_default": {"method_name": "tensorflow/serving/predict"}}
+
+
+def wait_for(condition, seconds=60):
+    """What a condition returns once that is true."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+    return found
+
+
+class HeldModel(FakeModel):
+    """Answers nobody until it is let go; `held` counts those that it has been asked for."""
+
+    def __init__(self):
+        self.go = threading.Event()
+        self.held = 0
+
+    def run(self, *args, **kwargs):
+        self.held += 1
+        assert self.go.wait(30)
+        return super().run(*args, **kwargs)
+
+
+@dataclass
+class FakeVersions:
+    """One loaded version, 3, of a fake model."""
+
+    name: str = "wflw"
+    model: FakeModel = field(default_factory=FakeModel)
+    serving: int = 3
+    labels: dict[str, int] = field(default_factory=lambda: {"stable": 3, "gone": 2})
+
+    def get(self, version=None):
+        return (3, self.model) if version in (None, 3) else None
+
+    def statuses(self):
+        status = SimpleNamespace(version=3, state="AVAILABLE", error_code="OK", error_message="")
+        return [status]
+
+    def poll(self):
+        pass
+
+
+@contextlib.contextmanager
+def running(app):
+    """Serves an application on a free port of this machine; yields a client with its base URL."""
+    server = uvicorn.Server(http_server.configure(app))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    try:
+        while not server.started:
+            assert thread.is_alive(), "the server did not start"
+            time.sleep(0.01)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+            yield client
+    finally:
+        server.should_exit = True
+        thread.join(timeout=15)

@@ -1,0 +1,120 @@
+"""An exported model through a v1 Session, in a process of its own, and the facts beside it."""
+
+import os
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfhuber.console.files import write_json
+from tfhuber.saved_model import session
+from tfhuber.saved_model.session import Facts
+
+VALUES = {
+    "landmark_set": {"names": ["a", "b"], "edges": [[0, 1]]},
+    "family": "charbonnier",
+    "delta": 1.5,
+}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A SavedModel that doubles `x`, or says how long strings are."""
+    module = tf.Module()
+    numbers = tf.function(
+        lambda x: {"y": 2 * x}, input_signature=[tf.TensorSpec([None], tf.float32, name="x")]
+    )
+    strings = tf.function(
+        lambda s: {"length": tf.strings.length(s)},
+        input_signature=[tf.TensorSpec([None], tf.string, name="s")],
+    )
+    directory = tmp_path_factory.mktemp("model")
+    tf.saved_model.save(
+        module, str(directory), signatures={"serving_default": numbers, "strings": strings}
+    )
+    return directory
+
+
+def write_facts(directory, values):
+    (directory / "assets.extra").mkdir()
+    write_json(directory / session.METADATA, values)
+
+
+def test_facts_come_from_the_metadata(tmp_path):
+    write_facts(tmp_path, VALUES | {"format": 1, "metrics": None})
+    assert session.read_facts(tmp_path) == Facts(["a", "b"], [(0, 1)], 1.5, "charbonnier")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (VALUES | {"family": "cauchy"}, "unknown family, 'cauchy'"),
+        (VALUES | {"family": None}, "unknown family, None"),
+        (VALUES | {"delta": "wide"}, "'wide'"),
+        (VALUES | {"landmark_set": {"names": ["a"], "edges": [[0, 1]]}}, "edges join landmarks"),
+        (VALUES | {"landmark_set": 3}, ""),
+        ([], ""),
+        ({}, "landmark_set"),
+    ],
+    ids=range(7),
+)
+def test_facts_that_cannot_be_read(tmp_path, values, message):
+    write_facts(tmp_path, values)
+    with pytest.raises(ValueError, match=rf"model\.json .*{message}.*export the model again"):
+        session.read_facts(tmp_path)
+
+
+def test_no_facts(tmp_path):
+    with pytest.raises(ValueError, match=r"model\.json cannot be read .*export the model again"):
+        session.read_facts(tmp_path)
+
+
+def test_answers_to_several_requests(model):
+    words = np.array([b"", b"four"], object)
+    requests = [("serving_default", {"x": np.ones(3, np.float32)}), ("strings", {"s": words})]
+    numbers, lengths = session.answers(model, requests)
+    np.testing.assert_array_equal(numbers["y"], [2, 2, 2])
+    np.testing.assert_array_equal(lengths["length"], [0, 4])
+
+
+@pytest.mark.parametrize(
+    ("signature", "inputs", "message"),
+    [
+        ("median", {}, "it has no signature 'median'; export the model again"),
+        ("serving_default", {"z": np.ones(3, np.float32)}, r"takes \['x'\], got \['z'\]"),
+        ("serving_default", {}, r"takes \['x'\], got \[\]"),
+        ("serving_default", {"x": np.ones([3, 1], np.float32)}, "shape"),
+        ("serving_default", {"x": np.array(["a"], object)}, "could not convert"),
+    ],
+    ids=range(5),
+)
+def test_requests_that_cannot_be_answered(model, signature, inputs, message):
+    with pytest.raises(ValueError, match=f"{model}: .*{message}"):
+        session.answers(model, [(signature, inputs)])
+
+
+def test_a_fresh_process_answers_fails_and_dies(model):
+    request = "serving_default", {"x": np.array([1.5], np.float32)}
+    with session.fresh_process() as call:
+        assert call(os.getpid) != os.getpid()
+        assert call(session.answers, model, [request])[0]["y"] == [3.0]
+        with pytest.raises(ValueError, match="no signature"):
+            call(session.answers, model, [("median", {})])
+        with pytest.raises(ValueError, match="the process that loaded the model has died"):
+            call(os._exit, 1)
+
+
+def test_the_newest_version_is_found(tmp_path, model):
+    for name in ("2", "10", "x", ".export-11"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "saved_model.pb").write_bytes(b"")
+    assert session.find_version(tmp_path) == tmp_path / "10"
+    assert session.find_version(model) == model
+    with pytest.raises(ValueError, match=r"holds no exported model; make one with .*export"):
+        session.find_version(tmp_path / "x" / "y")
+
+
+def test_what_is_no_model(tmp_path):
+    (tmp_path / "saved_model.pb").write_bytes(b"junk")
+    with pytest.raises(ValueError, match=str(tmp_path)):
+        session.answers(tmp_path, [])

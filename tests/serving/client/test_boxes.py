@@ -1,0 +1,58 @@
+"""Files of boxes: what is read, and what is refused by its line."""
+
+import pytest
+
+from serving.client.boxes import read_boxes
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("boxes.csv", "name,x0,y0,x1,y1\na.jpg,1,2,30,40\n7, -1.5,0,3,4\n\n"),
+        ("boxes.txt", '"a.jpg",1,2,30,40\r\n7,-1.5,0,3,4'),
+        (
+            "boxes.jsonl",
+            '{"source": "a.jpg", "frame": null, "box": [1, 2, 30, 40]}\n'
+            '{"source": "x.mp4", "frame": 7, "box": [-1.5, 0, 3, 4]}\n',
+        ),
+    ],
+)
+def test_boxes_are_read(name, text, tmp_path):
+    (tmp_path / name).write_text(text)
+    boxes = read_boxes(tmp_path / name)
+    assert {key: box.tolist() for key, box in boxes.items()} == {
+        "a.jpg": [1, 2, 30, 40],
+        "7": [-1.5, 0, 3, 4],
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("b.csv", "a.jpg,1,2,3\n", "line 1: must be four numbers"),
+        ("b.csv", "a.jpg,1,2,3,4\nb.jpg,x,2,3,4\n", "line 2: must be four numbers"),
+        ("b.csv", "a.jpg,1,2,1,4\n", "line 1: .* is empty"),
+        ("b.csv", "a.jpg,1,2,nan,4\n", "line 1: must be four numbers"),
+        ("b.csv", "a.jpg,1,2,3,4\na.jpg,1,2,3,5\n", r"line 2: a second box for a\.jpg"),
+        ("b.csv", "a.jpg\n", "line 1: must be four numbers"),
+        ("b.jsonl", "{", "line 1: Expecting"),
+        ("b.jsonl", "[1]", "line 1: must be an object"),
+        ("b.jsonl", '{"source": "a", "box": 3}', "line 1: must be an object"),
+        ("b.jsonl", '{"box": [1, 2, 3, 4]}', 'line 1: must have a "source"'),
+        ("b.jsonl", '{"frame": 1, "box": [1, 2, 3, null]}', "line 1: must be four numbers"),
+        ("b.jsonl", "[" * 100_000, "line 1: "),
+    ],
+)
+def test_boxes_that_make_no_sense_name_their_line(name, text, message, tmp_path):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_boxes(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "first", ["a.jpg,1,x,3,4", "a.jpg,nan,nan,nan,nan", "a.jpg,x,y", "x,y,w,h"]
+)
+def test_a_first_line_with_numbers_or_too_few_values_is_no_heading(first, tmp_path):
+    (tmp_path / "boxes.csv").write_text(f"{first}\nb.jpg,1,2,3,4\n")
+    with pytest.raises(ValueError, match="line 1: must be four numbers"):
+        read_boxes(tmp_path / "boxes.csv")

@@ -1,0 +1,315 @@
+"""The configuration of a run: validated, every key documented here, unknown keys refused."""
+
+import difflib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from tfhuber.console.files import read_json
+
+__all__ = ["Augmentation", "Config", "Data", "Model", "Train", "differences", "load", "parse"]
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+# Within this, squares and logarithms are far from the ends of float32.
+Scale = Annotated[float, Field(ge=1e-6, le=1e6)]
+# A count that no 64-bit product of two overflows.
+Count = Annotated[int, Field(ge=1, lt=2**31)]
+
+BestMetric = Literal[
+    "nme", "failure_rate_10", "auc_10", "pckh_0.5", "pckh_0.1", "loss", "nll", "nll_relative"
+]
+
+_MOST_FAULTS = 8
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Data(_Section):
+    """Where the examples come from."""
+
+    directory: str = Field(description="A converted data set: a directory with manifest.json.")
+    train_split: str = Field("train", description="The split to train on.")
+    evaluation_split: str = Field("test", description="The split to evaluate on.")
+    shuffle_buffer: Count = Field(
+        8192,
+        description="Examples shuffled at a time; of more than these, the order of shards is shuffled "
+        "as well.",
+    )
+    cache_gigabytes: float = Field(
+        2.0,
+        ge=0,
+        description="Memory for decoded crops of the training split: if all fit, and there are no more "
+        "than shuffle_buffer, each is decoded once. It changes speed and nothing else; 0 for none.",
+    )
+    wrong_labels: Fraction = Field(
+        0.0,
+        description="Fraction of the training landmarks that get a wrong position, somewhere in the "
+        "crop and the same in every epoch: for experiments on robustness.",
+    )
+
+
+class Augmentation(_Section):
+    """How far the random map of the network crop may go; the defaults are the paper's recipe."""
+
+    mirror: Fraction = Field(0.5, description="Probability of a mirror image.")
+    rotation_degrees: float = Field(30.0, ge=0, le=180, description="Largest rotation either way.")
+    scale: float = Field(
+        1.2, ge=1, le=2, description="Largest factor of the area's and of the shape's change."
+    )
+    shift: float = Field(
+        0.05,
+        ge=0,
+        le=0.5,
+        description="Largest shift before and after the perspective, of the size.",
+    )
+    perspective: float = Field(0.3, ge=0, lt=1, description="Largest perspective over the size.")
+    equal_spacing: bool = Field(
+        True, description="Move points along contours (WFLW's jaw) to equal arc-length spacing."
+    )
+
+
+class Model(_Section):
+    """From the image to the distributions."""
+
+    backbone: Literal["resnet18", "resnet50", "resnet101"] = Field(
+        "resnet50", description="The network up to its last feature map."
+    )
+    pretrained: str | None = Field(
+        None,
+        description="keras-hub preset of the backbone (`resnet_50_imagenet`) or a local preset "
+        "directory; null trains from scratch.",
+    )
+    transfer: str | None = Field(
+        None,
+        description="A training run, of any landmarks, whose weights except the head's are carried "
+        "over; null for none.",
+    )
+    image_size: int = Field(
+        224, ge=32, le=1024, multiple_of=32, description="Side of the network crop in pixels."
+    )
+    pooling: Literal["convolution", "average"] = Field(
+        "convolution",
+        description="From the last feature map to one vector: a convolution of each channel, or the "
+        "mean of each.",
+    )
+    family: Literal["huber", "gauss", "laplace", "charbonnier"] = Field(
+        "huber", description="The family of the predicted distributions (eq. 6 and 11-13)."
+    )
+    covariance: Literal["full", "diagonal", "identity"] = Field(
+        "full",
+        description="What the precision factor A may be; `identity` makes the loss that of plain "
+        "regression.",
+    )
+    parameterization: Literal["nu", "mu"] = Field(
+        "nu",
+        description="What the network predicts beside A: nu = A mu, or the position mu itself.",
+    )
+    delta: Scale = Field(
+        1.0, description="The knee of the Huber energy, in units of A y - nu; of no other family."
+    )
+    theta: Scale = Field(
+        1.0,
+        description="The smallest reasonable eigenvalue of A in normalised coordinates (eq. 9).",
+    )
+
+    @model_validator(mode="after")
+    def _one_origin(self):
+        if self.pretrained is not None and self.transfer is not None:
+            raise ValueError("pretrained and transfer exclude each other; set one of them to null")
+        return self
+
+
+class Train(_Section):
+    """How the weights are found."""
+
+    epochs: Count = Field(50, description="Passes over the training split.")
+    batch_size: Count = Field(32, description="Examples per step, over all devices.")
+    learning_rate: list[tuple[float, Positive]] = Field(
+        [(0, 1e-3), (25, 1e-3), (40, 1e-4), (50, 1e-5)],
+        min_length=1,
+        description="Adam's rate as (epoch, rate) points; `schedule` says what lies between them.",
+    )
+    schedule: Literal["linear", "cosine"] = Field(
+        "linear",
+        description="The learning rate between its points: a straight line or half a cosine, as in "
+        "[[0, 1e-6], [2, 1e-3], [50, 1e-6]].",
+    )
+    optimizer: Literal["adam", "adamw"] = Field(
+        "adam", description="`adamw` is Adam with `weight_decay`."
+    )
+    weight_decay: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="AdamW's decay of all kernels, not of biases and normalisation: each step takes "
+        "this times the learning rate off them. head_l2 comes on top.",
+    )
+    head_l2: float = Field(
+        0.1, ge=0, description="L2 penalty on the kernels of the channel-wise convolution and head."
+    )
+    frozen_epochs: int = Field(
+        0,
+        ge=0,
+        lt=2**31,
+        description="First epochs in which only the new layers train (pretrained backbones).",
+    )
+    seed: int = Field(0, ge=0, lt=2**31, description="Seed of weights, order and augmentation.")
+    distribution: Literal["one_device", "mirrored", "multi_worker"] = Field(
+        "one_device",
+        description="`mirrored` uses every GPU that TensorFlow sees; `multi_worker` those of all "
+        "processes that the environment's TF_CONFIG names, which share the run's directory.",
+    )
+    precision: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32",
+        description="What the layers before the head compute in; weights, statistics, the head, the loss "
+        "and evaluations are float32. float16, for GPUs that have no bfloat16, scales the loss.",
+    )
+    xla: Literal["none", "loss"] = Field(
+        "loss", description="What XLA compiles: the loss with the SPD map, or nothing."
+    )
+    gradient_clip: Positive | None = Field(
+        None,
+        description="Gradients of a larger norm, over all weights, are scaled down to it; null for "
+        "none.",
+    )
+    ema: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Decay of the moving average of weights and statistics that is evaluated and "
+        "exported in their place, such as 0.999; in step t it is at most t / (t + 10). 0 for none.",
+    )
+    checkpoint_minutes: Positive = Field(
+        5.0, description="A checkpoint is written at least this often, and after an evaluation."
+    )
+    evaluation_epochs: Count = Field(
+        5, description="Epochs between evaluations; the best one is kept beside the latest."
+    )
+    best_metric: BestMetric | None = Field(
+        None,
+        description="The number in metrics.json by which the best is chosen; null for pckh_0.5 where "
+        "there is one, else nme.",
+    )
+    early_stop_epochs: Count | None = Field(
+        None,
+        description="Training ends at the first evaluation that is so many epochs after the best; "
+        "null for never.",
+    )
+
+    @model_validator(mode="after")
+    def _schedule_ascends(self):
+        epochs = [epoch for epoch, _ in self.learning_rate]
+        if epochs != sorted(set(epochs)):
+            raise ValueError("learning_rate: the epochs of its points must ascend")
+        return self
+
+    @model_validator(mode="after")
+    def _decay_is_adamws(self):
+        if (self.optimizer == "adamw") != (self.weight_decay > 0):
+            raise ValueError("optimizer adamw needs a weight_decay above 0, and adam has none")
+        return self
+
+
+class Config(_Section):
+    """Everything that defines a run."""
+
+    about: str = Field(
+        "", description="What it reproduces, on what machine, in what time, with what result."
+    )
+    data: Data
+    model: Model = Model()
+    augmentation: Augmentation = Augmentation()
+    train: Train = Train()
+
+
+def load(path: str | Path, overrides: list[str] = (), *, data: str | None = None) -> Config:
+    """The configuration in a JSON file, with `key.path=value` overrides applied.
+
+    Args:
+      path: a JSON file such as `configs/wflw.json`.
+      overrides: e.g. `["train.epochs=3", "model.pretrained=null"]`; values are JSON, or else text.
+      data: replaces `data.directory`.
+
+    Raises:
+      ValueError: naming the file and what is wrong: no such file, not JSON, an unknown key (with the
+        nearest known one), or a value out of range.
+    """
+    path = Path(path)
+    try:
+        values = read_json(path)
+    except FileNotFoundError:
+        known = ", ".join(sorted(str(p) for p in Path("configs").glob("*.json")))
+        raise ValueError(f"no configuration file {path}; there are: {known or 'none'}") from None
+    except OSError as error:
+        raise ValueError(f"cannot read configuration {path}: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} must hold a JSON object, not {type(values).__name__}")
+    for override in overrides:
+        _apply(values, override)
+    if data is not None:
+        _apply(values, f"data.directory={json.dumps(data)}")
+    return parse(values, str(path))
+
+
+def parse(values: dict[str, Any], source: str = "configuration") -> Config:
+    """The validated configuration; ValueError names the faults in one line."""
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        faults = [_explain(fault) for fault in error.errors()]
+        if len(faults) > _MOST_FAULTS:
+            faults[_MOST_FAULTS:] = [f"and {len(faults) - _MOST_FAULTS} more"]
+        raise ValueError(f"{source}: {'; '.join(faults)}") from error
+
+
+def differences(a: Config, b: Config) -> list[str]:
+    """What differs between two runs, as `key.path: value in a, value in b` lines; `about` is ignored."""
+
+    def flat(config):
+        dump = config.model_dump(mode="json", exclude={"about"})
+        return {f"{s}.{k}": v for s, section in dump.items() for k, v in section.items()}
+
+    left, right = flat(a), flat(b)
+    return [f"{k}: {left[k]!r}, {right[k]!r}" for k in left if left[k] != right[k]]
+
+
+def _apply(values: dict, override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ValueError(f"--set needs key.path=value, got {override!r}")
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        value = text
+    *sections, last = key.split(".")
+    for section in sections:
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            raise ValueError(f"--set {override}: {section!r} is no section")
+    values[last] = value
+
+
+def _explain(fault: dict) -> str:
+    where = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        known = _keys_of(fault["loc"][:-1])
+        near = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
+        return f"unknown key {where!r}; {hint}"
+    if fault["type"] == "missing":
+        return f"{where} is required"
+    value = repr(fault["input"])
+    value = value if len(value) <= 60 else value[:57] + "..."
+    return f"{where or 'value'}: {fault['msg'].removeprefix('Value error, ')} (got {value})"
+
+
+def _keys_of(location: tuple) -> list[str]:
+    section = Config
+    for part in location:
+        section = section.model_fields[part].annotation
+    return list(section.model_fields)

@@ -1,0 +1,1 @@
+"""The record schema, and reading, augmenting and batching of converted data sets."""

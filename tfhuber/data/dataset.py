@@ -1,0 +1,369 @@
+"""tf.data: TFRecords in, batches of network crops and labels out; every order and map is reproducible.
+
+What is random comes from (seed, epoch, example id) alone, so that a run that starts at any step sees
+what an undisturbed one would have seen there.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import tensorflow as tf
+
+from tfhuber.config.schema import Augmentation, Config
+from tfhuber.console.files import reason
+from tfhuber.data import records
+from tfhuber.data.augmentation import equal_spacing, random_map
+from tfhuber.data.decoded_cache import keep_decoded
+from tfhuber.geometry.projective import apply_map, box_to_crop, compose, invert, visible_part, warp
+from tfhuber.landmarks import known_sets
+from tfhuber.landmarks.known_sets import LandmarkSet
+
+__all__ = [
+    "Split",
+    "augmented_labels",
+    "evaluation_batches",
+    "network_example",
+    "open_split",
+    "readable",
+    "steps_per_epoch",
+    "training_batches",
+]
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split of a converted data set: its TFRecord files, their example count, their landmarks."""
+
+    directory: Path
+    name: str
+    paths: list[str]
+    examples: int
+    landmark_set: LandmarkSet
+
+
+def open_split(directory: str | Path, name: str) -> Split:
+    """The split `name` of the converted data set in `directory`.
+
+    Raises:
+      ValueError: if there is no such data set or split, it is empty, or a file of it is missing.
+    """
+    manifest = records.read_manifest(directory)
+    paths = records.shard_paths(directory, manifest, name)
+    return Split(
+        Path(directory),
+        name,
+        paths,
+        manifest["splits"][name]["examples"],
+        known_sets.parse(manifest["landmark_set"], f"{directory}/{records.MANIFEST}"),
+    )
+
+
+def training_batches(
+    split: Split, config: Config, *, start_step: int = 0, part: slice = slice(None)
+) -> tf.data.Dataset:
+    """Augmented batches for all steps from `start_step` to the end of training.
+
+    Each epoch takes `examples // batch_size` full batches of a fresh order; the few examples left
+    over differ from epoch to epoch.
+
+    Args:
+      split: what to train on.
+      config: of the run.
+      start_step: the first step.
+      part: of each batch; the rest is not decoded.
+
+    Returns:
+      A dataset of dicts: `image` [B, S, S, 3] float32 in 0..255, `landmarks` [B, K, 2] in
+      network-crop pixels, `weights` [B, K], and what `network_example` lists.
+
+    Raises:
+      ValueError: if the split is smaller than one batch.
+    """
+    batch, size, seed = config.train.batch_size, config.model.image_size, config.train.seed
+    steps = steps_per_epoch(split, config)
+    first_epoch, first_batch = divmod(start_step, steps)
+    order, read = _order(split, config)
+
+    def epoch_examples(epoch):
+        ordered = order(epoch)
+        skipped = tf.where(epoch == first_epoch, first_batch * batch, 0)
+        ordered = ordered.take(steps * batch).skip(tf.cast(skipped, tf.int64))
+        if part != slice(None):
+            ordered = ordered.batch(batch).map(lambda items: items[part]).unbatch()
+        return ordered.map(lambda item: (read(item), epoch))
+
+    def prepare(example, epoch):
+        key = _augmentation_key(example["id"], seed, epoch)
+        result = network_example(example, split.landmark_set, size, config.augmentation, key)
+        result["landmarks"] = _misplace(
+            result["landmarks"], example, result["to_network"], split.landmark_set, config
+        )
+        return result
+
+    return (
+        tf.data.Dataset.range(first_epoch, config.train.epochs)
+        .flat_map(epoch_examples)
+        .map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        .batch(len(range(batch)[part]), drop_remainder=True)
+        .prefetch(tf.data.AUTOTUNE)
+    )
+
+
+def evaluation_batches(
+    split: Split, config: Config, indices: Iterable[int] | None = None
+) -> tf.data.Dataset:
+    """All examples of a split, or those at these places, in its order; the last batch may be smaller."""
+    size = config.model.image_size
+    stored = _stored_examples(split)
+    if indices is not None:
+        wanted = tf.constant(list(indices), tf.int64)
+        stored = stored.enumerate().filter(lambda index, _: tf.reduce_any(index == wanted))
+        stored = stored.map(lambda _, example: example)
+
+    def prepare(example):
+        return network_example(example, split.landmark_set, size)
+
+    return (
+        stored.map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        .batch(config.train.batch_size)
+        .prefetch(tf.data.AUTOTUNE)
+    )
+
+
+def augmented_labels(split: Split, config: Config, minimum: int = 20_000) -> tf.data.Dataset:
+    """Batches of (landmarks [B, K, 2] in network-crop pixels, weights [B, K]) of augmented examples.
+
+    As many whole epochs as give at least `minimum` examples; images are not decoded.
+    """
+    size, seed = config.model.image_size, config.train.seed
+    epochs = -(-minimum // split.examples)
+
+    def prepare(example, epoch):
+        key = _augmentation_key(example["id"], seed, epoch)
+        h, points, weights = _network_labels(
+            example, split.landmark_set, size, config.augmentation, key
+        )
+        return _misplace(points, example, h, split.landmark_set, config), weights
+
+    def one_epoch(epoch):
+        return _stored_examples(split).map(lambda example: (example, epoch))
+
+    return (
+        tf.data.Dataset.range(epochs)
+        .flat_map(one_epoch)
+        .map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        .batch(1024)
+    )
+
+
+def readable(batches: Iterable, split: Split) -> Iterator:
+    """Yields the batches made from a split, and says which of its files is at fault if that fails.
+
+    Raises:
+      ValueError: if an example cannot be read, or the files hold more or fewer than the manifest says.
+    """
+    try:
+        yield from batches
+    except tf.errors.OpError as error:
+        fault = _fault(split)
+        if fault is None:
+            raise
+        raise ValueError(f"{fault}; convert the data set again") from error
+
+
+def steps_per_epoch(split: Split, config: Config) -> int:
+    """Full batches in one epoch; ValueError if the split is smaller than one batch."""
+    steps = split.examples // config.train.batch_size
+    if steps == 0:
+        raise ValueError(
+            f"split {split.name!r} of {split.directory} holds {split.examples} examples, fewer than "
+            f"train.batch_size = {config.train.batch_size}; lower it with --set train.batch_size=N"
+        )
+    return steps
+
+
+def network_example(
+    example: dict,
+    landmark_set: LandmarkSet,
+    size: int,
+    augmentation: Augmentation | None = None,
+    key: tf.Tensor | None = None,
+) -> dict:
+    """One parsed record in the network crop's frame, augmented if `augmentation` is given.
+
+    Args:
+      example: as `records.parse` returns it; `image` may be decoded.
+      landmark_set: the data set's landmarks.
+      size: side of the network crop in pixels.
+      augmentation: how far the random map may go; None gives the plain crop.
+      key: [2] seed of the random map.
+
+    Returns:
+      `image` [size, size, 3] float32 in 0..255; `landmarks` [K, 2] in network-crop pixels;
+      `weights` [K]; `to_network` [3, 3], the map from the original image to the network crop;
+      `landmarks_original` [K, 2] and `normalizer` in original pixels; `attributes` [A]; `id`; `box`.
+    """
+    h, points, weights = _network_labels(example, landmark_set, size, augmentation, key)
+    return {
+        "image": _network_image(example["image"], compose(h, example["crop_to_original"]), size),
+        "landmarks": points,
+        "weights": weights,
+        "to_network": h,
+        "landmarks_original": example["landmarks"],
+        "normalizer": example["normalizer"],
+        "attributes": example["attributes"],
+        "box": example["box"],
+        "id": example["id"],
+    }
+
+
+def _network_image(stored, h, size):
+    """What a map `h` from the stored crop, JPEG or pixels, shows; no more is decoded than is seen."""
+    if stored.dtype == tf.string:
+        part, h = visible_part(tf.io.extract_jpeg_shape(stored), h, size)
+        return warp(tf.image.decode_and_crop_jpeg(stored, part, channels=3), h, size)
+    part, h = visible_part(tf.shape(stored), h, size)
+    y, x, height, width = tf.unstack(part)
+    return warp(stored[y : y + height, x : x + width], h, size)
+
+
+def _network_labels(example, landmark_set, size, augmentation, key):
+    """The map from the original image to the network crop, and labels and weights in that crop."""
+    h = box_to_crop(example["box"], size, landmark_set.square)
+    weights = example["weights"]
+    if augmentation is None:
+        return h, apply_map(h, example["landmarks"]), weights
+    # With others in the image, a shift could bring one of them to the crop's centre.
+    shift = landmark_set.shift_in_company or example["people"] <= 1
+    random, mirrored = random_map(key, size, augmentation, shift)
+    h = compose(random, h)
+    points = apply_map(h, example["landmarks"])
+    mirror = tf.constant(landmark_set.mirror)
+    points = tf.where(mirrored, tf.gather(points, mirror), points)
+    weights = tf.where(mirrored, tf.gather(weights, mirror), weights)
+    if augmentation.equal_spacing:
+        for first, last in landmark_set.contours:
+            points = _space_contour(points, weights, first, last)
+    return h, points, weights
+
+
+def _space_contour(points, weights, first, last):
+    part = slice(first, last + 1)
+    complete = tf.reduce_all(weights[part] > 0)
+    spaced = tf.where(complete, equal_spacing(points[part]), points[part])
+    return tf.concat([points[:first], spaced, points[last + 1 :]], axis=0)
+
+
+def _misplace(points, example, to_network, landmark_set, config):
+    """Network-crop points with `data.wrong_labels` of them somewhere else in the image.
+
+    Which ones, and where in the image, is the same in every epoch, as with a wrong annotation.
+    """
+    if not config.data.wrong_labels:
+        return points
+    # No epoch has this number.
+    key = _augmentation_key(example["id"], config.train.seed, tf.constant(2**31, tf.int64))
+    which, where = tf.unstack(tf.random.experimental.stateless_split(key, 2))
+    wrong = tf.random.stateless_uniform([landmark_set.count], which) < config.data.wrong_labels
+    place = tf.random.stateless_uniform([landmark_set.count, 2], where)
+    plain = box_to_crop(example["box"], config.model.image_size, landmark_set.square)
+    place = apply_map(invert(plain), place * config.model.image_size - 0.5)
+    # A mirroring map turns round; it exchanges the landmarks, and so the wrong ones as well.
+    order = tf.where(
+        tf.linalg.det(to_network) < 0,
+        tf.constant(landmark_set.mirror),
+        tf.range(landmark_set.count),
+    )
+    wrong, place = tf.gather(wrong, order), tf.gather(place, order)
+    return tf.where(wrong[:, tf.newaxis], apply_map(to_network, place), points)
+
+
+def _fault(split: Split) -> str | None:
+    """What is wrong with a split's files, found by reading them one example after the other."""
+    total = 0
+    for path in split.paths:
+        count = 0
+        try:
+            for serialized in tf.data.TFRecordDataset(path):
+                example = records.parse(serialized, split.landmark_set)
+                network_example(example, split.landmark_set, 32)
+                count += 1
+        except tf.errors.OpError as error:
+            return f"{path} is damaged after {count} examples ({reason(error)})"
+        total += count
+    if total == split.examples:
+        return None
+    return (
+        f"split {split.name!r} of {split.directory} holds {total} examples, but its manifest says "
+        f"{split.examples}"
+    )
+
+
+def _stored_records(split: Split) -> tf.data.Dataset:
+    """The split's serialized examples in the order of its files."""
+    stored = tf.data.TFRecordDataset(split.paths)
+    return stored.apply(tf.data.experimental.assert_cardinality(split.examples))
+
+
+def _stored_examples(split: Split) -> tf.data.Dataset:
+    """The split's parsed examples in the order of its files."""
+    return _stored_records(split).map(lambda record: records.parse(record, split.landmark_set))
+
+
+def _order(split: Split, config: Config) -> tuple[Callable, Callable]:
+    """A function from an epoch to a dataset of items in its order, and one from an item to the example.
+
+    A split no larger than the buffer is shuffled as a whole, and kept in memory decoded if it fits. Of
+    a larger one, shards are shuffled and interleaved, and of that stream each block of that many
+    examples is shuffled.
+    """
+    buffer, seed = config.data.shuffle_buffer, config.train.seed
+
+    def key(epoch):
+        return tf.stack([tf.cast(seed, tf.int64), epoch])
+
+    def read(record):
+        return records.parse(record, split.landmark_set)
+
+    def shuffled_places(epoch):
+        places = tf.range(split.examples, dtype=tf.int64)
+        places = tf.random.experimental.stateless_shuffle(places, key(epoch))
+        return tf.data.Dataset.from_tensor_slices(places)
+
+    def shuffled_records(epoch):
+        if split.examples <= buffer:
+            stored = _stored_records(split)
+        else:
+            stored = _interleaved_records(split, key(epoch))
+        return (
+            stored.batch(min(buffer, split.examples))
+            .map(lambda block: tf.random.experimental.stateless_shuffle(block, key(epoch)))
+            .unbatch()
+        )
+
+    if split.examples <= buffer and config.data.cache_gigabytes:
+        example = keep_decoded(_stored_examples(split), config.data.cache_gigabytes)
+        if example is not None:
+            return shuffled_places, example
+    return shuffled_records, read
+
+
+def _interleaved_records(split: Split, key: tf.Tensor) -> tf.data.Dataset:
+    """The split's serialized examples from 16 shards at a time, shards in the order of that key."""
+    paths = tf.constant(split.paths)
+
+    def shard(i):
+        return paths[tf.random.experimental.index_shuffle(i, key, len(split.paths) - 1)]
+
+    return (
+        tf.data.Dataset.range(len(split.paths))
+        .map(shard)
+        .interleave(tf.data.TFRecordDataset, cycle_length=16, block_length=16)
+        .apply(tf.data.experimental.assert_cardinality(split.examples))
+    )
+
+
+def _augmentation_key(example_id: tf.Tensor, seed: int, epoch: tf.Tensor) -> tf.Tensor:
+    example = tf.strings.to_hash_bucket_fast(example_id, 2**62)
+    return tf.stack([example, tf.cast(seed, tf.int64) * 2**32 + epoch])

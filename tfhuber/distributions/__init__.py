@@ -1,0 +1,1 @@
+"""Radial energies, elliptical distributions and their fusion."""

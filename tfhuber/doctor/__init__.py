@@ -1,0 +1,1 @@
+"""Whether training can work on this machine: `python -m tfhuber.doctor`."""

@@ -1,0 +1,1 @@
+"""Landmarks and their ellipses on pictures."""

@@ -1,0 +1,1 @@
+"""How good positions are, and how honest and sharp their uncertainty is."""

@@ -1,0 +1,1 @@
+"""Projective maps of points, covariances and images, and the square around a box."""

@@ -1,0 +1,1 @@
+"""What a set of landmarks is, and those that are known."""

@@ -1,0 +1,1 @@
+"""Symmetric positive definite matrices: the spectral map, and small-matrix algebra."""

@@ -1,0 +1,216 @@
+"""The network: a standard backbone, pooling by a learned convolution, one linear layer, the SPD map."""
+
+import math
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras import ops
+
+from tfhuber.config import schema
+from tfhuber.linalg.small_matrix import matvec
+from tfhuber.linalg.spd import SPDMatrix
+
+__all__ = ["DistributionHead", "build", "new_layers"]
+
+# ImageNet's mean and standard deviation of 0..255 RGB values.
+_MEAN = (123.675, 116.28, 103.53)
+_STDDEV = (58.395, 57.12, 57.375)
+
+# torchvision's layout, which the paper's pretrained weights have as well.
+_RESNETS = {
+    "resnet18": {"stackwise_num_blocks": [2, 2, 2, 2], "block_type": "basic_block"},
+    "resnet50": {"stackwise_num_blocks": [3, 4, 6, 3], "block_type": "bottleneck_block"},
+    "resnet101": {"stackwise_num_blocks": [3, 4, 23, 3], "block_type": "bottleneck_block"},
+}
+
+
+def build(
+    options: schema.Model, landmark_count: int, policy: keras.DTypePolicy | None = None
+) -> keras.Model:
+    """The model from images to distributions in normalised coordinates.
+
+    Args:
+      options: the `model` section of the configuration.
+      landmark_count: K.
+      policy: what everything before the head computes in; the head computes in float32.
+
+    Returns:
+      A Keras model from images [N, S, S, 3] (RGB, 0..255) to a dict of `nu` [N, K, 2],
+      `precision_factor` [N, K, 2, 2] and `log_det` [N, K], all float32. It starts at nu = 0, A = I.
+
+    Raises:
+      ValueError: if `options.pretrained` cannot be loaded or is another backbone's.
+    """
+    image = keras.Input((options.image_size, options.image_size, 3), name="image")
+    normalised = keras.layers.Normalization(
+        mean=_MEAN, variance=np.square(_STDDEV), name="imagenet_statistics"
+    )(image)
+    features = _backbone(options, policy)(normalised)
+    if options.pooling == "average":
+        flat = keras.layers.GlobalAveragePooling2D(dtype=policy, name="average_pooling")(features)
+    else:
+        pooled = keras.layers.DepthwiseConv2D(
+            features.shape[1],
+            depthwise_initializer=_centred_kernel,
+            use_bias=True,
+            dtype=policy,
+            name="channelwise_convolution",
+        )(features)
+        flat = keras.layers.Flatten(dtype=policy, name="features")(pooled)
+    outputs = DistributionHead(
+        landmark_count,
+        options.covariance,
+        options.theta,
+        options.parameterization,
+        dtype="float32",
+        name="head",
+    )(flat)
+    return keras.Model(image, outputs, name="landmarks")
+
+
+def new_layers(model: keras.Model) -> list[keras.layers.Layer]:
+    """The layers that no pretrained backbone brings: the channel-wise convolution, if any, and the head."""
+    return [layer for layer in model.layers if layer.name in ("channelwise_convolution", "head")]
+
+
+@keras.saving.register_keras_serializable(package="tfhuber")
+class DistributionHead(keras.layers.Layer):
+    """One linear layer to the parameters of K distributions in the plane.
+
+    Weights start at 0 and the bias such that nu = 0 and A = I. (The authors add 25.5 to the raw
+    eigenvalues and start the bias 25.5 lower; as the bias is not decayed, that changes nothing.)
+
+    Args:
+      landmark_count: K.
+      covariance: "full"; "diagonal" ignores the off-diagonal parameter; "identity" fixes A = I.
+      theta: smallest reasonable eigenvalue of A (eq. 9).
+      parameterization: whether the first two parameters are "nu" = A mu or the position "mu" itself.
+    """
+
+    def __init__(
+        self,
+        landmark_count: int,
+        covariance: str = "full",
+        theta: float = 1.0,
+        parameterization: str = "nu",
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.landmark_count = landmark_count
+        self.covariance = covariance
+        self.parameterization = parameterization
+        self.theta = theta
+        self.width = 2 if covariance == "identity" else 5
+        self.linear = keras.layers.Dense(
+            landmark_count * self.width,
+            kernel_initializer="zeros",
+            bias_initializer=self._initial_bias,
+            dtype=self.dtype_policy,
+            name="linear",
+        )
+        self.spd = SPDMatrix(theta, dtype=self.dtype_policy, name="spd")
+
+    def build(self, input_shape):
+        self.linear.build(input_shape)
+
+    def call(self, features):
+        """Features [N, F] to `nu` [N, K, 2], `precision_factor` [N, K, 2, 2], `log_det` [N, K]."""
+        return self.distributions(self.linear(features))
+
+    def distributions(self, parameters):
+        """What `call` returns, from all parameters [N, K W]; it has no weights."""
+        raw = ops.reshape(parameters, (-1, self.landmark_count, self.width))
+        location = raw[..., :2]
+        if self.covariance == "identity":
+            log_det = ops.zeros_like(location[..., 0])
+            precision_factor = log_det[..., None, None] + ops.eye(2, dtype=location.dtype)
+        else:
+            vector = raw[..., 2:]
+            if self.covariance == "diagonal":
+                vector = vector * ops.convert_to_tensor([1.0, 0.0, 1.0], dtype=vector.dtype)
+            precision_factor, log_det = self.spd(vector)
+        nu = location
+        if self.parameterization == "mu":
+            nu = matvec(precision_factor, location)
+        return {"nu": nu, "precision_factor": precision_factor, "log_det": log_det}
+
+    def compute_output_shape(self, input_shape):
+        n, k = input_shape[0], self.landmark_count
+        return {"nu": (n, k, 2), "precision_factor": (n, k, 2, 2), "log_det": (n, k)}
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "landmark_count": self.landmark_count,
+            "covariance": self.covariance,
+            "parameterization": self.parameterization,
+            "theta": self.theta,
+        }
+
+    def _initial_bias(self, shape, dtype=None):
+        # What g takes to 1.
+        raw = 1.0 if self.theta <= 1 else self.theta * (1 - math.log(self.theta))
+        one = [0.0, 0.0, raw, 0.0, raw][: self.width]
+        return ops.convert_to_tensor(np.tile(one, self.landmark_count), dtype=dtype)
+
+
+def _backbone(options: schema.Model, policy: keras.DTypePolicy | None) -> keras.Model:
+    import keras_hub
+
+    shape = (options.image_size, options.image_size, 3)
+    if options.pretrained is None:
+        return keras_hub.models.ResNetBackbone(
+            input_conv_filters=[64],
+            input_conv_kernel_sizes=[7],
+            stackwise_num_filters=[64, 128, 256, 512],
+            stackwise_num_strides=[1, 2, 2, 2],
+            image_shape=shape,
+            dtype=policy,
+            name="backbone",
+            **_RESNETS[options.backbone],
+        )
+    try:
+        backbone = keras_hub.models.ResNetBackbone.from_preset(
+            options.pretrained, image_shape=shape, dtype=policy, name="backbone"
+        )
+    except Exception as error:  # the hub, the network and the file system each raise their own
+        local = Path(options.pretrained).exists()
+        advice = (
+            "the directory must hold a preset as `backbone.save_to_preset(directory)` writes it"
+            if local
+            else 'on a machine with a network fetch it with `python -c "import keras_hub; '
+            f"keras_hub.models.ResNetBackbone.from_preset('{options.pretrained}')"
+            ".save_to_preset('pretrained')\"`, then say --set model.pretrained=pretrained; "
+            "or train from scratch with --set model.pretrained=null"
+        )
+        raise ValueError(
+            f"cannot load model.pretrained = {options.pretrained!r}; {advice}"
+        ) from error
+    blocks = list(backbone.stackwise_num_blocks)
+    wanted = _RESNETS[options.backbone]
+    if blocks != wanted["stackwise_num_blocks"] or backbone.block_type != wanted["block_type"]:
+        raise ValueError(
+            f"model.pretrained = {options.pretrained!r} is no {options.backbone}: it has "
+            f"{backbone.block_type}s {blocks}; set model.backbone to match"
+        )
+    return backbone
+
+
+@keras.saving.register_keras_serializable(package="tfhuber")
+def _centred_kernel(shape, dtype=None):
+    """1 at the centre and 0.5 at its four neighbours (the authors'), for any size and total 3.
+
+    A kernel of even size has no central tap: there the four central ones share the total.
+    """
+    size = shape[0]
+    kernel = np.zeros(shape)
+    middle = size // 2
+    if size % 2 == 0:
+        kernel[middle - 1 : middle + 1, middle - 1 : middle + 1] = 0.75
+    else:
+        kernel[middle, middle] = 1.0
+        for y, x in ((-1, 0), (1, 0), (0, -1), (0, 1)):
+            if 0 <= middle + y < size and 0 <= middle + x < size:
+                kernel[middle + y, middle + x] = 0.5
+    return ops.convert_to_tensor(kernel * (3.0 / kernel[..., 0, 0].sum()), dtype=dtype)

@@ -1,0 +1,1 @@
+"""Exported models: making, checking and running them."""

@@ -1,0 +1,143 @@
+"""What TensorBoard shows of a training run; `docs/training.md` says what each tag means."""
+
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from tfhuber import evaluate
+from tfhuber.evaluation import examples, plots, reliability
+
+__all__ = ["Summaries", "network_deviations"]
+
+PICTURES = 8
+PICTURE_SIZE = 320
+PERCENTILES = (10, 50, 90)
+HISTOGRAM_STEPS = 500
+
+
+class Summaries:
+    """TensorBoard's files of a run, which show each step once, however often the run was killed.
+
+    Args:
+      directory: of the files; of several workers, the chief alone may write there.
+      first_step: the first that will be told of. TensorBoard drops what it has of this step and later
+        ones: a process that was killed took them after its last checkpoint, and they are taken again.
+      predictor: `inference.Predictor` of the model that is evaluated.
+      split: `inputs.Split` that it is evaluated on.
+    """
+
+    def __init__(self, directory: str | Path, first_step: int, predictor, split):
+        self._predictor, self._split = predictor, split
+        self._views: dict[int, examples.View] = {}
+        self._last: tuple[int, float] | None = None
+        _mark_start(str(directory), first_step)
+        self._writer = tf.summary.create_file_writer(str(directory))
+
+    def training(
+        self, step: int, values: Mapping[str, float], precision_factor: np.ndarray
+    ) -> None:
+        """Tells of a step: `training/...`.
+
+        Args:
+          step: the number of it.
+          values: scalars by name.
+          precision_factor: [B, K, 2, 2] predicted for (a part of) its batch, in normalised
+            coordinates.
+        """
+        deviation = network_deviations(self._predictor, precision_factor)
+        values = {**values, **self._speed(step)}
+        for percent, value in zip(PERCENTILES, np.percentile(deviation, PERCENTILES), strict=True):
+            values[f"deviation_{percent}"] = value
+        with self._writer.as_default(step=step):
+            for name, value in values.items():
+                tf.summary.scalar(f"training/{name}", value)
+            if step % HISTOGRAM_STEPS == 0:
+                tf.summary.histogram("training/deviation", deviation)
+        # Before the checkpoint of this step: what comes before a checkpoint must not be lost.
+        self._writer.flush()
+
+    def evaluation(self, step: int, metrics: dict, predictions: evaluate.Predictions) -> None:
+        """Tells of an evaluation: `evaluation/...` and pictures.
+
+        Args:
+          step: after which it was made.
+          metrics: as `evaluate.evaluate` returns them.
+          predictions: what they are of.
+        """
+        predictor, unit = self._predictor, evaluate.error_unit(self._predictor)
+        errors = evaluate.calibration_errors(predictor, predictions)
+        curve = reliability.calibration_curve(*errors)
+        calibration = plots.calibration_figure({f"step {step:,}": curve}, unit)
+        landmarks = plots.landmark_figure(
+            predictor.landmark_set.names, *evaluate.landmark_errors(predictor, predictions), unit
+        )
+        with self._writer.as_default(step=step):
+            for tag, value in _scalars(metrics, "evaluation"):
+                tf.summary.scalar(tag, value)
+            for name, values in evaluate.deviations(predictions).items():
+                tf.summary.histogram(f"evaluation/deviation_{name}", values)
+            tf.summary.image("calibration", plots.rendered(calibration)[None])
+            tf.summary.image("landmarks", plots.rendered(landmarks)[None])
+            tf.summary.image("examples", self._pictures(predictions), max_outputs=PICTURES)
+        self._writer.flush()
+        self._last = step, time.monotonic()  # evaluations don't count as slow steps
+
+    def _speed(self, step: int) -> dict[str, float]:
+        """Images a second since the last report; nothing at the first, which has waited for the graph."""
+        now, last = time.monotonic(), self._last
+        self._last = step, now
+        if last is None:
+            return {}
+        images = (step - last[0]) * self._predictor.config.train.batch_size
+        return {"images_per_second": images / (now - last[1])}
+
+    def _pictures(self, predictions: evaluate.Predictions) -> np.ndarray:
+        """The same examples every time, evenly spaced by their ids: [P, S, S, 3]."""
+        if not self._views:
+            order = np.argsort(predictions.id)
+            places = np.linspace(0, len(order) - 1, min(PICTURES, len(order)))
+            chosen = order[places.round().astype(int)]
+            found = examples.views(self._split, self._predictor.config, chosen, PICTURE_SIZE)
+            self._views = {int(index): found[int(index)] for index in chosen}
+        crops = (
+            view.crop(predictions.landmarks[index], predictions.covariance[index])
+            for index, view in self._views.items()
+        )
+        return np.stack([np.asarray(examples.draw(self._predictor, crop)) for crop in crops])
+
+
+def network_deviations(predictor, precision_factor) -> np.ndarray:
+    """Standard deviations sqrt(trace / 2) in network-crop pixels, [B, K].
+
+    Args:
+      predictor: `inference.Predictor`.
+      precision_factor: [B, K, 2, 2] in normalised coordinates, as the network predicts it.
+    """
+    inverse = np.asarray(precision_factor, np.float64) @ predictor.whitening.factor
+    # The covariance is kappa M M' with M = inv(A W); its trace is that of M' M, and for 2 x 2 matrices
+    # the sum of squares of an inverse is that of the matrix over its determinant's square.
+    (a, b), (c, d) = np.moveaxis(inverse, (-2, -1), (0, 1))
+    squares = (a * a + b * b + c * c + d * d) / np.square(a * d - b * c)
+    return np.sqrt(predictor.energy.kappa(2) * squares / 2)
+
+
+def _mark_start(directory: str, step: int) -> None:
+    """Has TensorBoard forget what it has of this and later steps; every start of a run needs its mark.
+
+    TensorBoard takes the first mark in a directory for the run's beginning, and acts on those after it.
+    """
+    log = tf.compat.v1.SessionLog(status=tf.compat.v1.SessionLog.START)
+    with tf.Graph().as_default(), tf.compat.v1.summary.FileWriter(directory) as writer:
+        writer.add_session_log(log, global_step=step)
+
+
+def _scalars(metrics: dict, path: str) -> Iterator[tuple[str, float]]:
+    """Tags and values of the metrics that are measured, counts left out; nested ones by their paths."""
+    for name, value in metrics.items():
+        if isinstance(value, dict):
+            yield from _scalars(value, f"{path}/{name}")
+        elif isinstance(value, float):
+            yield f"{path}/{name}", value
