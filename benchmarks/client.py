@@ -37,7 +37,8 @@ from pipelines.sample_data import write_sample_data
 from serving.client.boxes import Boxes
 from serving.client.sources import Video, import_av
 from tfhuber.console.cli import import_tensorflow, run_main
-from tfhuber.saved_model.session import find_version, read_facts
+from tfhuber.saved_model.metadata import read_facts
+from tfhuber.saved_model.session import find_version
 
 __all__ = ["main", "make_video"]
 
@@ -70,7 +71,7 @@ def main() -> int:
         video = make_video(scratch / "clip.mp4", arguments.frames)
         folder = make_folder(scratch / "frames", video)
         import_tensorflow()
-        from serving.local_server.versions import SavedModel
+        from serving.local_server.saved_model import SavedModel
 
         version = find_version(base)
         model, square = SavedModel(version), read_facts(version).square

@@ -94,7 +94,7 @@ def main() -> int:
         base = arguments.model_base_path or export_one(Path(scratch))
         version = find_version(base)
         import_tensorflow()
-        from serving.local_server.versions import SavedModel
+        from serving.local_server.saved_model import SavedModel
 
         model = SavedModel(version)
         with server(base, Path(scratch) / "log") as (process, address):

@@ -199,10 +199,12 @@ def make_steps(config: schema.Config) -> dict[str, Callable[[], object]]:
     from tfhuber.data import dataset
     from tfhuber.model import whitening
     from tfhuber.training import step as loop
+    from tfhuber.training.optimizer import Adam
+    from tfhuber.training.state import State
 
     split = dataset.open_split(config.data.directory, config.data.train_split)
     landmarks, size = split.landmark_set.count, config.model.image_size
-    state = loop.State.create(config, landmarks, dataset.steps_per_epoch(split, config))
+    state = State.create(config, landmarks, dataset.steps_per_epoch(split, config))
     whitener = whitening.fit(dataset.augmented_labels(split, config, 1000), landmarks, size)
     train = loop.training_step(state, whitener, config, tf.distribute.get_strategy())
     batches = iter(dataset.training_batches(split, config))
@@ -210,7 +212,7 @@ def make_steps(config: schema.Config) -> dict[str, Callable[[], object]]:
     images = tf.random.stateless_uniform(first["image"].shape, [0, 0], maxval=255.0)
     backbone = state.model.get_layer("backbone")
     variables = backbone.trainable_variables
-    optimizer = loop.Adam(1e-3)
+    optimizer = Adam(1e-3)
     optimizer.build(variables)
 
     def gradients(images):

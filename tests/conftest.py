@@ -128,7 +128,7 @@ def tiny_config(face_records):
 @pytest.fixture(scope="session")
 def tiny_run(tiny_config, tmp_path_factory) -> Path:
     """A finished training run of `tiny_config`."""
-    from tfhuber.train import train
+    from tfhuber.training.trainer import train
 
     run = tmp_path_factory.mktemp("runs") / "tiny"
     train(tiny_config, run, quiet=True)
@@ -138,7 +138,7 @@ def tiny_run(tiny_config, tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def exported(tiny_run, tmp_path_factory) -> Path:
     """The base path of the model of `tiny_run`, exported as version 1; not to be changed."""
-    from tfhuber.export import export
+    from tfhuber.saved_model.export import export
 
     base = tmp_path_factory.mktemp("models") / "wflw"
     assert export(tiny_run, base) == base / "1"

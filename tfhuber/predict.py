@@ -5,7 +5,7 @@ import argparse
 import numpy as np
 
 from tfhuber.console.cli import import_tensorflow, run_main
-from tfhuber.saved_model import pictures, session
+from tfhuber.saved_model import metadata, pictures, session
 
 __all__ = ["main"]
 
@@ -21,7 +21,7 @@ def main() -> int:
     )
     arguments, image_bytes, image, box = pictures.read_arguments(parser)
     model = session.find_version(arguments.model)
-    facts = session.read_facts(model)
+    facts = metadata.read_facts(model)
     import_tensorflow()
     signature = "tta" if arguments.tta else "serving_default"
     found = session.run(model, [image_bytes], [np.zeros(4) if box is None else box], signature)

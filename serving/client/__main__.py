@@ -27,7 +27,7 @@ from serving.client.sources import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Files, Video,
 from serving.client.writers import Csv, JsonLines, OverlayFolder, OverlayVideo, Writer, overlay_name
 from tfhuber.console.cli import import_tensorflow, progress, result_path, run_main, summary_stream
 from tfhuber.saved_model import pictures
-from tfhuber.saved_model.session import Facts, known_square
+from tfhuber.saved_model.metadata import Facts, known_square
 
 __all__ = ["Client", "LandmarkClient", "ServerError", "main"]
 

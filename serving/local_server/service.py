@@ -12,7 +12,8 @@ from serving.errors import RequestError
 from serving.local_server.metrics import Metrics
 
 if TYPE_CHECKING:  # TensorFlow is imported when there is something to serve
-    from serving.local_server.versions import ModelVersions, SavedModel, VersionStatus
+    from serving.local_server.saved_model import SavedModel
+    from serving.local_server.versions import ModelVersions, VersionStatus
 
 __all__ = ["Service"]
 

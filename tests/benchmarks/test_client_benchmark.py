@@ -31,7 +31,7 @@ def test_the_median_of_the_rounds_ratios_decides(client_seconds, status, ratio, 
 def test_a_small_model_and_a_short_video(tiny_run, tmp_path):
     """What the ratio is, is another question: beside so small a model anything takes long."""
     pytest.importorskip("av", reason="PyAV is not installed (the extra `video`)")
-    from tfhuber.export import export
+    from tfhuber.saved_model.export import export
 
     base = export(tiny_run, tmp_path / "wflw").parent
     command = [sys.executable, "-m", "benchmarks.client", "--model_base_path", str(base)]

@@ -8,11 +8,11 @@ import scipy.stats
 
 from pipelines import make_tfrecords
 from pipelines.sample_data import read_truth, write_sample_data
-from tfhuber import evaluate
 from tfhuber.config import schema
 from tfhuber.data import dataset
-from tfhuber.model.predictor import load_run
-from tfhuber.train import train
+from tfhuber.evaluation import predictions
+from tfhuber.runs.load import load_run
+from tfhuber.training.trainer import train
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -26,7 +26,7 @@ def test_predicted_covariances_follow_the_known_ones(tmp_path):
     options = schema.load(ROOT / "configs/sample.json", data=str(data))
     metrics = train(options, tmp_path / "run")
     predictor = load_run(tmp_path / "run")
-    found = evaluate.collect(predictor, dataset.open_split(data, "test"))
+    found = predictions.collect(predictor, dataset.open_split(data, "test"))
 
     truth = read_truth(source, "test")
     known = np.stack([truth[example.decode()][1] for example in found.id])

@@ -12,11 +12,12 @@ import tensorflow as tf
 
 from pipelines import make_tfrecords
 from pipelines.sample_data import write_sample_data
-from tfhuber import evaluate
 from tfhuber.config import schema
 from tfhuber.data import dataset
-from tfhuber.model.predictor import load_run
-from tfhuber.train import train
+from tfhuber.evaluation import predictions as predictions_module
+from tfhuber.evaluation import summary
+from tfhuber.runs.load import load_run
+from tfhuber.training.trainer import train
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,7 @@ def split(tiny_config):
 
 @pytest.fixture(scope="module")
 def predictions(predictor, split):
-    return evaluate.collect(predictor, split)
+    return predictions_module.collect(predictor, split)
 
 
 def test_the_likelihoods_are_those_of_the_distributions(predictor, split, predictions):
@@ -57,7 +58,7 @@ def test_the_likelihoods_are_those_of_the_distributions(predictor, split, predic
 
 
 def test_metrics_have_the_names_that_others_rely_on(predictor, split, predictions):
-    metrics = evaluate.summarise(predictor, predictions)
+    metrics = summary.summarise(predictor, predictions)
     assert {"nme", "failure_rate_10", "auc_10", "subsets", "loss", "nll_relative", "nll"} <= set(
         metrics
     )
@@ -79,12 +80,12 @@ def test_calibration_and_sharpness_are_those_of_the_distributions(predictor, pre
     drawn = predictor.distribution(tf.zeros(2, tf.float64), factor).sample(2000, seed=1)
     distance = np.linalg.norm(drawn, axis=-1).mean(axis=0)
     percent = 100 / predictions.normalizer[:, None]
-    expected, actual = evaluate.calibration_errors(predictor, predictions)
+    expected, actual = summary.calibration_errors(predictor, predictions)
     np.testing.assert_allclose(
         expected.reshape(-1, 98)[:10].mean(), (distance * percent[:10]).mean(), rtol=0.004
     )
 
-    metrics = evaluate.summarise(predictor, predictions)
+    metrics = summary.summarise(predictor, predictions)
     calibration, sharpness = metrics["calibration"], metrics["sharpness"]
     # All landmarks of drawn faces are labelled: the mean error is the NME.
     assert calibration["empirical_error"] == pytest.approx(metrics["nme"], rel=1e-6)
@@ -107,10 +108,10 @@ def test_calibration_and_sharpness_are_those_of_the_distributions(predictor, pre
     # |covariance| is kappa^2 / |A|^2, and the 90 % ellipse's area pi R^2 / |A|.
     area = np.pi * predictor.energy.quantile(np.float64(0.9), 2) / np.linalg.det(factor)
     area = area * predictor.energy.quantile(np.float64(0.9), 2)
-    few = evaluate.Predictions(
+    few = predictions_module.Predictions(
         **{f.name: getattr(predictions, f.name)[:10] for f in dataclasses.fields(predictions)}
     )
-    found = evaluate.summarise(predictor, few)["sharpness"]["pixels"]["mean_area_90"]
+    found = summary.summarise(predictor, few)["sharpness"]["pixels"]["mean_area_90"]
     assert found == pytest.approx(area.numpy().mean(), rel=1e-4)
 
 
@@ -118,12 +119,12 @@ def test_errors_of_each_landmark_and_deviations_are_those_of_the_whole(predictor
     weights = predictions.weights.copy()
     weights[:, 3], weights[1, 5] = 0, 0
     part = dataclasses.replace(predictions, weights=weights)
-    pooled = evaluate.calibration_errors(predictor, part)
-    for errors, every in zip(evaluate.landmark_errors(predictor, part), pooled, strict=True):
+    pooled = summary.calibration_errors(predictor, part)
+    for errors, every in zip(summary.landmark_errors(predictor, part), pooled, strict=True):
         assert errors.shape == (98,) and np.flatnonzero(np.isnan(errors)).tolist() == [3]
         mean = np.nansum(errors * weights.sum(0)) / weights.sum()
         assert mean == pytest.approx(every.mean())
-    found, metrics = evaluate.deviations(part), evaluate.summarise(predictor, part)
+    found, metrics = summary.deviations(part), summary.summarise(predictor, part)
     for unit, values in found.items():
         assert len(values) == weights.sum()
         expected = metrics["sharpness"][unit]["mean_deviation"]
@@ -131,37 +132,37 @@ def test_errors_of_each_landmark_and_deviations_are_those_of_the_whole(predictor
 
 
 def test_predictions_that_are_there_are_not_made_again(predictor, split, predictions, monkeypatch):
-    monkeypatch.delattr(evaluate, "collect")
-    found = evaluate.evaluate(predictor, split, "none", predictions)
-    assert found == {"split": "test", "tta": "none", **evaluate.summarise(predictor, predictions)}
+    monkeypatch.delattr(predictions_module, "collect")
+    found = summary.evaluate(predictor, split, "none", predictions)
+    assert found == {"split": "test", "tta": "none", **summary.summarise(predictor, predictions)}
 
 
 def test_what_has_no_normaliser_or_label_is_left_out_of_calibration(predictor, predictions):
     normalizer, weights = predictions.normalizer.copy(), predictions.weights.copy()
     normalizer[0], weights[1, :50] = 0, 0
     part = dataclasses.replace(predictions, normalizer=normalizer, weights=weights)
-    whole = [e.reshape(-1, 98) for e in evaluate.calibration_errors(predictor, predictions)]
-    found = evaluate.calibration_errors(predictor, part)
+    whole = [e.reshape(-1, 98) for e in summary.calibration_errors(predictor, predictions)]
+    found = summary.calibration_errors(predictor, part)
     for errors, all_errors in zip(found, whole, strict=True):
         np.testing.assert_array_equal(
             errors, np.concatenate([all_errors[1, 50:], all_errors[2:].ravel()])
         )
-    sharpness = evaluate.summarise(predictor, part)["sharpness"]
+    sharpness = summary.summarise(predictor, part)["sharpness"]
     assert np.isfinite(list(sharpness["percent"].values())).all()
 
 
 def test_a_split_without_labels_is_refused(predictor, split, predictions, monkeypatch):
     """Such as the official test people of MPII, which `--split deploy` keeps."""
     bare = dataclasses.replace(predictions, weights=np.zeros_like(predictions.weights))
-    monkeypatch.setattr(evaluate, "collect", lambda *_: bare)
+    monkeypatch.setattr(predictions_module, "collect", lambda *_: bare)
     with pytest.raises(ValueError, match=r"split .test. of .* has no labels"):
-        evaluate.evaluate(predictor, split)
+        summary.evaluate(predictor, split)
 
 
 def test_a_split_with_other_landmarks_is_refused(predictor, split):
     other = dataclasses.replace(split.landmark_set, square="longest")
     with pytest.raises(ValueError, match="which are others of that name"):
-        evaluate.collect(predictor, dataclasses.replace(split, landmark_set=other))
+        predictions_module.collect(predictor, dataclasses.replace(split, landmark_set=other))
 
 
 def test_the_mirrored_view_comes_back_into_the_frame(predictor, split):

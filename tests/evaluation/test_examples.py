@@ -2,16 +2,16 @@
 
 import numpy as np
 
-from tfhuber import evaluate
 from tfhuber.data import dataset
 from tfhuber.evaluation import examples
-from tfhuber.model.predictor import load_run
+from tfhuber.evaluation.predictions import collect
+from tfhuber.runs.load import load_run
 
 
 def test_crops_are_the_networks_own_enlarged(tiny_run, tiny_config):
     predictor = load_run(tiny_run)
     split = dataset.open_split(tiny_config.data.directory, "test")
-    predictions = evaluate.collect(predictor, split)
+    predictions = collect(predictor, split)
     found = examples.crops(predictor, split, predictions, [3, 11], size=96)
     assert sorted(found) == [3, 11]
 
@@ -33,5 +33,5 @@ def test_crops_are_the_networks_own_enlarged(tiny_run, tiny_config):
 def test_the_sheet_shows_best_and_worst(tiny_run, tiny_config):
     predictor = load_run(tiny_run)
     split = dataset.open_split(tiny_config.data.directory, "test")
-    sheet = examples.best_median_worst(predictor, split, evaluate.collect(predictor, split))
+    sheet = examples.best_median_worst(predictor, split, collect(predictor, split))
     assert sheet.width > 4 * 360 and sheet.height > 3 * 360

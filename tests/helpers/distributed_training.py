@@ -16,6 +16,8 @@ from tfhuber.model import network as model
 from tfhuber.model import whitening
 from tfhuber.training import step as loop
 from tfhuber.training import strategy as distribution
+from tfhuber.training.optimizer import Adam, PiecewiseLinear
+from tfhuber.training.state import State
 
 # 7 does not divide by 2; the clip is about the median norm, so that some steps are clipped.
 BATCH, STEPS, CLIP, K = 7, 6, 1.0, 5
@@ -74,11 +76,11 @@ def main(mode: str, output: str) -> None:
     with strategy.scope():
         trained, average = network(), network()
         distribution.synchronise(trained, strategy)
-        rate = loop.PiecewiseLinear([(0, 1e-2)], 4)
-        optimizer = loop.Adam(rate, held=[0], held_steps=2, decayed=range(0, 9, 2), decay=0.1)
+        rate = PiecewiseLinear([(0, 1e-2)], 4)
+        optimizer = Adam(rate, held=[0], held_steps=2, decayed=range(0, 9, 2), decay=0.1)
         optimizer.build(trained.trainable_variables)
     whitener = whitening.Whitening(np.full((K, 2), 8.0), np.tile(np.eye(2) / 4, (K, 1, 1)))
-    state = loop.State(trained, optimizer, average)
+    state = State(trained, optimizer, average)
     step = loop.training_step(state, whitener, options, strategy)
     ids, loss, norm = [], [], []
     for batch in distribution.distribute(batches, BATCH, strategy):

@@ -8,11 +8,20 @@ import pytest
 import tensorflow as tf
 from matplotlib.path import Path
 
-from tfhuber import evaluate, figures
+from tfhuber import figures
 from tfhuber.data import dataset
 from tfhuber.distributions.elliptical import Elliptical
 from tfhuber.distributions.radial import FAMILIES, radial_energy
-from tfhuber.model.predictor import load_run
+from tfhuber.evaluation import predictions, summary
+from tfhuber.paper.figures import (
+    PERCENTILES,
+    certain_and_uncertain,
+    contours,
+    distributions,
+    figure2,
+    figure3,
+)
+from tfhuber.runs.load import load_run
 
 NAMES = ("figure4", "figure5", "figure6")
 PANELS = {"figure4": 5, "figure5": 5, "figure6": 4}
@@ -25,26 +34,26 @@ def run(monkeypatch, *arguments):
 
 
 def empty_predictions(**values):
-    blank = {field.name: None for field in dataclasses.fields(evaluate.Predictions)}
-    return evaluate.Predictions(**(blank | values))
+    blank = {field.name: None for field in dataclasses.fields(predictions.Predictions)}
+    return predictions.Predictions(**(blank | values))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_contours_hold_the_stated_masses(name):
     """40,000 samples of each panel: four standard errors are at most 0.01."""
-    shown = figures.distributions(name)
+    shown = distributions(name)
     assert len(shown) == PANELS[name]
     for caption, distribution in shown.items():
         samples = distribution.sample(40_000, seed=1).numpy()
-        outlines = figures.contours(distribution, caption).outlines
+        outlines = contours(distribution, caption).outlines
         within = [Path(outline).contains_points(samples).mean() for outline in outlines]
-        np.testing.assert_allclose(within, figures.PERCENTILES, atol=0.01)
+        np.testing.assert_allclose(within, PERCENTILES, atol=0.01)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_shades_are_the_mean_densities_of_the_rings(name):
-    for caption, distribution in figures.distributions(name).items():
-        panel = figures.contours(distribution, caption)
+    for caption, distribution in distributions(name).items():
+        panel = contours(distribution, caption)
         assert panel.caption == caption
         assert np.all(np.diff(panel.log_density) < 0)
         # The density falls outwards, so a ring's mean lies between those on its two outlines.
@@ -59,27 +68,27 @@ def test_contours_of_every_family_wherever_it_lies(family):
     """The mean density of each ring, integrated over the ring, is its mass."""
     factor = tf.constant([[0.8, 0.3], [0.3, 0.5]], tf.float64)
     loc = tf.constant([3.0, -7.0], tf.float64)
-    panel = figures.contours(Elliptical(loc, factor, radial_energy(family)), points=720)
+    panel = contours(Elliptical(loc, factor, radial_energy(family)), points=720)
     np.testing.assert_allclose(panel.outlines.mean(axis=1), np.tile(loc, (9, 1)), atol=1e-10)
     x, y = np.moveaxis(panel.outlines, -1, 0)
     area = np.abs(np.sum(x * np.roll(y, -1, 1) - y * np.roll(x, -1, 1), axis=1)) / 2
     mass = np.exp(panel.log_density) * np.diff(area, prepend=0)
-    np.testing.assert_allclose(np.cumsum(mass), figures.PERCENTILES, rtol=2e-5)
+    np.testing.assert_allclose(np.cumsum(mass), PERCENTILES, rtol=2e-5)
 
 
 def test_figure4_has_one_second_moment_matrix():
-    for distribution in figures.distributions("figure4").values():
+    for distribution in distributions("figure4").values():
         np.testing.assert_allclose(distribution.covariance(), SCATTER, rtol=1e-12)
 
 
 def test_figure4_says_its_parameters():
-    last = list(figures.distributions("figure4"))[-1]
+    last = list(distributions("figure4"))[-1]
     # kappa is 1.0086 for delta = 3.
     assert last.startswith(r"(e) $\delta = 3$") and r"{8.92\;\;2.97}{2.97\;\;3.97}" in last
 
 
 def test_figure5_has_one_lambda_and_shrinks_towards_the_gaussian():
-    gauss, *hubers = figures.distributions("figure5").values()
+    gauss, *hubers = distributions("figure5").values()
     precision = np.linalg.inv(SCATTER)
     for distribution in (gauss, *hubers):
         factor = distribution.precision_factor.numpy()
@@ -91,37 +100,35 @@ def test_figure5_has_one_lambda_and_shrinks_towards_the_gaussian():
 
 
 def test_figure6_grows_with_the_root_of_the_factor():
-    outlines = [figures.contours(d).outlines for d in figures.distributions("figure6").values()]
+    outlines = [contours(d).outlines for d in distributions("figure6").values()]
     for divisor, outline in zip((1, 2, 3, 4), outlines, strict=True):
         np.testing.assert_allclose(outline, np.sqrt(divisor) * outlines[0], rtol=1e-10)
 
 
 def test_an_unknown_figure_has_no_distributions():
     with pytest.raises(ValueError, match="name must be one of figure4, figure5, figure6"):
-        figures.distributions("figure7")
+        distributions("figure7")
 
 
 def test_certain_and_uncertain_are_relative_to_the_extent():
     landmarks = np.array([[0.0, 0.0], [3.0, 4.0]]) * np.array([1, 10, 100])[:, None, None]
     deviation = np.array([0.5, 4.0, 100.0])[:, None, None, None]  # over 5, 50 and 500 pixels
     covariance = np.tile(np.eye(2), (3, 2, 1, 1)) * deviation**2
-    chosen = figures.certain_and_uncertain(
-        empty_predictions(landmarks=landmarks, covariance=covariance)
-    )
+    chosen = certain_and_uncertain(empty_predictions(landmarks=landmarks, covariance=covariance))
     assert chosen == (1, 2)
 
 
 def test_figure2_shows_the_two_examples(tiny_run, tiny_config):
-    figure = figures.figure2(tiny_run)
+    figure = figure2(tiny_run)
     predictor = load_run(tiny_run)
     split = dataset.open_split(tiny_config.data.directory, "test")
-    found = evaluate.collect(predictor, split)
+    found = predictions.collect(predictor, split)
     captions = [axes.get_xlabel() for axes in figure.axes]
     assert [caption.split(":")[0] for caption in captions] == ["certain", "uncertain"]
     deviations = [float(caption.split()[3]) for caption in captions]
     assert deviations[0] < deviations[1]
     # By another way: the network's own crop is 32 pixels wide.
-    index = figures.certain_and_uncertain(found)[0]
+    index = certain_and_uncertain(found)[0]
     images = np.concatenate([b["image"] for b in dataset.evaluation_batches(split, tiny_config)])
     loc, factor = predictor.predict(images[index : index + 1])
     covariance = predictor.distribution(loc, factor).covariance().numpy()[0]
@@ -132,11 +139,11 @@ def test_figure2_shows_the_two_examples(tiny_run, tiny_config):
 
 
 def test_figure3_has_a_panel_for_each_run(tiny_run):
-    figure = figures.figure3([tiny_run, tiny_run], bin_size=100)
+    figure = figure3([tiny_run, tiny_run], bin_size=100)
     assert [axes.get_title() for axes in figure.axes] == ["2 epochs", f"2 epochs, {tiny_run.name}"]
     predictor = load_run(tiny_run)
     split = dataset.open_split(predictor.config.data.directory, "test")
-    errors = evaluate.calibration_errors(predictor, evaluate.collect(predictor, split))
+    errors = summary.calibration_errors(predictor, predictions.collect(predictor, split))
     crosses = figure.axes[0].collections[0].get_offsets()
     assert len(crosses) == len(errors[0]) // 100
     # Bins are of almost one size, so the mean over them is nearly the mean of all.
@@ -147,7 +154,7 @@ def test_figure3_has_a_panel_for_each_run(tiny_run):
 
 def test_figure3_needs_two_bins(tiny_run):
     with pytest.raises(ValueError, match=r"has .* labelled landmarks, too few for two bins of 734"):
-        figures.figure3([tiny_run])
+        figure3([tiny_run])
 
 
 @pytest.mark.parametrize("name", ["figure4", "figure6"])

@@ -13,7 +13,7 @@ from tfhuber import reproduce
 from tfhuber.config import schema
 from tfhuber.console.files import write_json
 from tfhuber.model import network as model
-from tfhuber.paper import report
+from tfhuber.paper import report, reproduction
 from tfhuber.paper.tables import TABLES, Cell, Table, Variant
 
 SMALL = [
@@ -47,7 +47,7 @@ def test_the_papers_tables_are_all_there():
 def test_every_table_dry_runs_without_data(name, tmp_path, monkeypatch, capsys):
     assert run_main(monkeypatch, name, "--dry-run", "--output", tmp_path / "none") == 0
     printed = capsys.readouterr().out
-    runs = reproduce.plan(TABLES[name], None, tmp_path, 5, [])
+    runs = reproduction.plan(TABLES[name], None, tmp_path, 5, [])
     assert len(runs) == 5 * len(TABLES[name].variants)
     assert all(run.name in printed for run in runs)
     assert f"{len(runs)} runs" in printed and "hours at 20 TFLOP/s" in printed
@@ -66,7 +66,7 @@ def test_published_values_are_the_papers():
 
 
 def test_a_variants_changes_reach_its_run(tmp_path):
-    runs = {run.name: run for run in reproduce.plan(TABLES["table2"], None, tmp_path, 2, [])}
+    runs = {run.name: run for run in reproduction.plan(TABLES["table2"], None, tmp_path, 2, [])}
     assert len(runs) == 24
     chosen = runs["wflw-laplace-diagonal-seed1"].config
     assert (chosen.model.family, chosen.model.covariance) == ("laplace", "diagonal")
@@ -74,7 +74,7 @@ def test_a_variants_changes_reach_its_run(tmp_path):
 
 
 def test_pretraining_comes_first_and_is_carried_over(tmp_path):
-    runs = reproduce.plan(TABLES["table5"], tmp_path / "data", tmp_path, 2, [])
+    runs = reproduction.plan(TABLES["table5"], tmp_path / "data", tmp_path, 2, [])
     by_name = {run.name: run for run in runs}
     long = by_name["wflw-from-300w_lp-200epochs-seed1"]
     assert long.pretraining is by_name["300w_lp-seed1"]
@@ -86,7 +86,7 @@ def test_pretraining_comes_first_and_is_carried_over(tmp_path):
 
 def test_tables_share_runs(tmp_path):
     names = {
-        table: {run.name for run in reproduce.plan(TABLES[table], None, tmp_path, 1, [])}
+        table: {run.name for run in reproduction.plan(TABLES[table], None, tmp_path, 1, [])}
         for table in ("table2", "table3", "table9", "table10", "parameterization", "robustness")
     }
     assert names["table3"] < names["table2"]
@@ -95,14 +95,14 @@ def test_tables_share_runs(tmp_path):
 
 
 def test_overrides_win_unless_they_leave_nothing_to_compare(tmp_path):
-    runs = reproduce.plan(TABLES["table9"], None, tmp_path, 1, ["model.pretrained=null"])
+    runs = reproduction.plan(TABLES["table9"], None, tmp_path, 1, ["model.pretrained=null"])
     assert {run.config.model.pretrained for run in runs} == {None}
     with pytest.raises(ValueError, match="leave out what the table compares"):
-        reproduce.plan(TABLES["table9"], None, tmp_path, 1, SMALL)
+        reproduction.plan(TABLES["table9"], None, tmp_path, 1, SMALL)
     with pytest.raises(ValueError, match="are the same"):
-        reproduce.plan(TABLES["table2"], None, tmp_path, 2, ["train.seed=4"])
+        reproduction.plan(TABLES["table2"], None, tmp_path, 2, ["train.seed=4"])
     with pytest.raises(ValueError, match="did you mean 'epochs'"):
-        reproduce.plan(TABLES["table2"], None, tmp_path, 1, ["train.epoch=4"])
+        reproduction.plan(TABLES["table2"], None, tmp_path, 1, ["train.epoch=4"])
 
 
 @pytest.mark.parametrize("backbone", ["resnet18", "resnet50", "resnet101"])
@@ -115,7 +115,7 @@ def test_costs_are_those_of_the_layers(backbone):
         if isinstance(layer, keras.layers.Conv2D):
             height, width = layer.output.shape[1:3]
             total += height * width * int(np.prod(layer.kernel.shape))
-    expected = 1e9 * reproduce.GIGAMACS[backbone] * (64 / 224) ** 2
+    expected = 1e9 * reproduction.GIGAMACS[backbone] * (64 / 224) ** 2
     assert total == pytest.approx(expected, rel=0.02)
 
 
@@ -131,10 +131,10 @@ def test_missing_and_wrong_data_are_one_line(tmp_path, monkeypatch, face_records
 
 def test_finished_runs_are_not_trained_again(tmp_path, monkeypatch, face_records, capsys):
     options = [f"--set={text}" for text in SMALL]
-    runs = reproduce.plan(TABLES["table3"], face_records, tmp_path, 2, SMALL)
+    runs = reproduction.plan(TABLES["table3"], face_records, tmp_path, 2, SMALL)
     for number, run in enumerate(runs):
         finish(run, nll_relative=-100.0 - number, nme=5.0)
-    monkeypatch.setattr(reproduce, "_train", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(reproduction, "_train", lambda *_: pytest.fail("trained again"))
     arguments = ["--data", face_records, "--output", tmp_path, "--seeds", "2", *options]
     assert run_main(monkeypatch, "table3", *arguments) == 0
     table = (tmp_path / "table3.md").read_text()
@@ -148,7 +148,7 @@ def test_finished_runs_are_not_trained_again(tmp_path, monkeypatch, face_records
 
 
 def test_a_failed_run_is_named_and_the_others_count(tmp_path, monkeypatch, face_records, capsys):
-    runs = reproduce.plan(TABLES["table10"], face_records, tmp_path, 2, SMALL)
+    runs = reproduction.plan(TABLES["table10"], face_records, tmp_path, 2, SMALL)
     for run in runs[:3]:
         finish(run, nme=4.0, loss=-300.0)
 
@@ -167,7 +167,7 @@ def test_a_failed_run_is_named_and_the_others_count(tmp_path, monkeypatch, face_
 
 def test_damaged_runs_are_one_line(tmp_path, monkeypatch, face_records, capsys):
     options = [f"--set={text}" for text in SMALL]
-    for run in reproduce.plan(TABLES["table10"], face_records, tmp_path, 1, SMALL):
+    for run in reproduction.plan(TABLES["table10"], face_records, tmp_path, 1, SMALL):
         finish(run, nme=4.0, loss=-300.0)
     first = tmp_path / "runs/wflw-huber-full-seed0"
     arguments = ["table10", "--data", face_records, "--output", tmp_path, "--seeds", "1", *options]

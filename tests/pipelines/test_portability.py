@@ -25,7 +25,7 @@ from pipelines.options import parse_arguments
 from pipelines.runners import LOCAL, make_pipeline
 from pipelines.sample_data import write_sample_data
 from tfhuber.data import records
-from tfhuber.train import train
+from tfhuber.training.trainer import train
 
 REASONS = {
     "../secret.jpg": "path_outside_source",

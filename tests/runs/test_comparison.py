@@ -11,6 +11,7 @@ from tfhuber.config import schema
 from tfhuber.console import files
 from tfhuber.console.cli import run_main
 from tfhuber.landmarks import known_sets
+from tfhuber.runs import comparison
 
 SHA = {name: name * 64 for name in "ab"}
 
@@ -144,7 +145,7 @@ def test_a_run_that_goes_on_shows_its_latest_evaluation(make_run, shown):
     assert _cells(text, "steps") == ["50", "100"]
     assert _cells(text, "minutes") == ["1.000", "1.500"]
     with pytest.raises(ValueError, match=r"run\.json holds no metrics"):
-        compare.read_run(str(make_run("odd", results=[3])))
+        comparison.read_run(str(make_run("odd", results=[3])))
     finished = make_run("finished", None, _metrics(4.0), **running)
     assert _cells(shown(finished, finished), "NME, %") == ["4.000"] * 2
 

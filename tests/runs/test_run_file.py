@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from tfhuber.runs import run_file
-from tfhuber.runs.run_file import RunFile
+from tfhuber.runs.directory import RunFile
 
 
 def _metrics(nme):

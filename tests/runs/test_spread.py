@@ -9,12 +9,13 @@ import threading
 import pytest
 
 from tfhuber import seeds
+from tfhuber.runs import spread
 
 
 def test_mean_and_deviation_of_the_sample():
-    found = seeds.spread([2.0, 4.0, 9.0])
+    found = spread.spread([2.0, 4.0, 9.0])
     assert found["mean"] == 5.0 and found["std"] == pytest.approx(13**0.5)
-    assert seeds.spread([3.0]) == {"mean": 3.0, "std": None, "values": [3.0]}
+    assert spread.spread([3.0]) == {"mean": 3.0, "std": None, "values": [3.0]}
 
 
 def test_only_what_every_run_measured_is_summarised():
@@ -24,12 +25,12 @@ def test_only_what_every_run_measured_is_summarised():
     ]
     results[0]["calibration"]["rank_correlation"] = None
     results[1]["calibration"]["rank_correlation"] = 0.5
-    summary = seeds.summarise(results)
+    summary = spread.summarise(results)
     assert {name: each["values"] for name, each in summary.items()} == {
         "nme": [4.0, 5.0],
         "calibration.slope": [0.5, 1.0],
     }
-    assert seeds.table(summary).splitlines() == [
+    assert spread.table(summary).splitlines() == [
         "nme                4.50 +- 0.71  (4, 5)",
         "calibration.slope  0.75 +- 0.35  (0.5, 1)",
     ]
@@ -46,7 +47,7 @@ def test_only_what_every_run_measured_is_summarised():
     ],
 )
 def test_decimals_follow_the_deviation(values, text):
-    assert seeds.mean_and_deviation(seeds.spread(values)) == text
+    assert spread.mean_and_deviation(spread.spread(values)) == text
 
 
 @pytest.fixture

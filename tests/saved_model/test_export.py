@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from serving.local_server.versions import SavedModel
-from tfhuber import evaluate, export, predict
+from serving.local_server.saved_model import SavedModel
+from tfhuber import predict
 from tfhuber.data import dataset as inputs
+from tfhuber.evaluation import predictions
 from tfhuber.landmarks import known_sets
-from tfhuber.model.predictor import load_run
-from tfhuber.saved_model import lint, served_examples, session, warmup
+from tfhuber.runs.load import load_run
+from tfhuber.saved_model import export as export_module
+from tfhuber.saved_model import lint, metadata, served_examples, session, warmup
 
 SIGNATURES = ["metadata", "serving_default", "tensor", "tta"]
 
@@ -30,13 +32,13 @@ def this_process():
 def test_versions_count_up_and_nothing_else_is_left(tiny_run, tmp_path, monkeypatch):
     monkeypatch.setattr(session, "fresh_process", this_process)
     (tmp_path / "1").mkdir()
-    assert export.export(tiny_run, tmp_path, "best") == tmp_path / "2"
+    assert export_module.export(tiny_run, tmp_path, "best") == tmp_path / "2"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["1", "2"]
     assert session.find_version(tmp_path) == tmp_path / "2"
 
 
 def test_landmark_names_lie_beside_the_model(exported):
-    facts = session.read_facts(exported / "1")
+    facts = metadata.read_facts(exported / "1")
     assert len(facts.names) == 98 and facts.names[96] == "left_pupil_0"
     assert (51, 52) in facts.edges and facts.delta == 1.0
 
@@ -45,7 +47,7 @@ def test_a_fresh_process_gives_the_predictors_numbers(tiny_run, tiny_config, fac
     """From the original photographs: what evaluation computes from the stored crops, to their pixels."""
     predictor = load_run(tiny_run)
     split = inputs.open_split(tiny_config.data.directory, "test")
-    expected = evaluate.collect(predictor, split)
+    expected = predictions.collect(predictor, split)
     files, boxes = [], []
     for example in inputs.evaluation_batches(split, tiny_config).unbatch():
         name = example["id"].numpy().decode().rsplit("#", 1)[0]
@@ -126,13 +128,13 @@ def doubling(tmp_path):
 def test_a_warm_up_request_that_fails_refuses_the_model(doubling):
     numbers = np.ones(3, np.float32)
     warmup.write(doubling, [("double", {"x": numbers})])
-    np.testing.assert_array_equal(export.examine(doubling)[0]["landmarks"], [2, 2, 2])
+    np.testing.assert_array_equal(export_module.examine(doubling)[0]["landmarks"], [2, 2, 2])
     warmup.write(doubling, [("double", {"x": numbers}), ("double", {"y": numbers})])
     with pytest.raises(ValueError, match=r"double takes \['x'\], got \['y'\]"):
-        export.examine(doubling)
+        export_module.examine(doubling)
     (doubling / warmup.FILE).write_bytes(b"junk")
     with pytest.raises(ValueError, match="record 1: its length is damaged"):
-        export.examine(doubling)
+        export_module.examine(doubling)
 
 
 def test_a_graph_that_would_be_refused_is_not_even_loaded(doubling):
@@ -143,21 +145,21 @@ def test_a_graph_that_would_be_refused_is_not_even_loaded(doubling):
     with pytest.raises(
         ValueError, match="not fit for TensorFlow Serving: double: output 'output_0'"
     ):
-        export.examine(doubling)
+        export_module.examine(doubling)
 
 
 def test_other_numbers_than_the_runs_are_not_published(tiny_run, tmp_path, monkeypatch):
     monkeypatch.setattr(session, "fresh_process", this_process)
-    monkeypatch.setattr(export, "_write", lambda directory, *_: (directory / "half").touch())
-    monkeypatch.setattr(export, "examine", lambda _: [])
+    monkeypatch.setattr(export_module, "_write", lambda directory, *_: (directory / "half").touch())
+    monkeypatch.setattr(export_module, "examine", lambda _: [])
 
     def differ(directory, *_):
         assert directory.parent == tmp_path and directory.name.startswith(".export-")
         raise ValueError("differs")
 
-    monkeypatch.setattr(export, "_compare", differ)
+    monkeypatch.setattr(export_module, "_compare", differ)
     with pytest.raises(ValueError, match="differs"):
-        export.export(tiny_run, tmp_path)
+        export_module.export(tiny_run, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -179,7 +181,7 @@ def test_what_counts_as_the_same_number(tmp_path, name, run, found, equal):
     functions = {"look": lambda x: {name: tf.constant(run)}}
     differs = pytest.raises(ValueError, match=f"{name} in look differs from the run's")
     with contextlib.nullcontext() if equal else differs:
-        export._compare(tmp_path, functions, [{name: np.array(found, dtype)}])
+        export_module._compare(tmp_path, functions, [{name: np.array(found, dtype)}])
 
 
 def test_the_data_set_may_have_moved_but_must_be_the_runs(tiny_run, tmp_path, face_records):
@@ -188,7 +190,7 @@ def test_the_data_set_may_have_moved_but_must_be_the_runs(tiny_run, tmp_path, fa
     values["config"]["data"]["directory"] = str(tmp_path / "gone")
     (copy / "run.json").write_text(json.dumps(values))
     with pytest.raises(ValueError, match="gone holds no manifest") as refused:
-        export.export(copy, tmp_path / "models")
+        export_module.export(copy, tmp_path / "models")
     assert refused.value.__notes__ == ["--data DIR says where the run's data set is now"]
     assert not (tmp_path / "models").exists()
     with pytest.raises(
@@ -209,8 +211,8 @@ def test_a_number_taken_meanwhile_is_not_overwritten(tmp_path, monkeypatch):
         (tmp_path / number).mkdir()
         (tmp_path / number / "saved_model.pb").write_bytes(b"theirs")
     (tmp_path / ".export-x").mkdir()
-    monkeypatch.setattr(export, "_newest_version", lambda _: 0)
-    assert export._publish(tmp_path / ".export-x", tmp_path) == tmp_path / "3"
+    monkeypatch.setattr(export_module, "_newest_version", lambda _: 0)
+    assert export_module._publish(tmp_path / ".export-x", tmp_path) == tmp_path / "3"
     assert (tmp_path / "1/saved_model.pb").read_bytes() == b"theirs"
 
 
@@ -219,5 +221,5 @@ def test_only_what_was_abandoned_long_ago_is_removed(tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / "file").write_bytes(b"")
         os.utime(tmp_path / name, times=(time.time() - 3600 * hours,) * 2)
-    export._remove_abandoned(tmp_path)
+    export_module._remove_abandoned(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".export-new", ".other", "3"]

@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 from scipy import integrate
 
-from tfhuber import evaluate
 from tfhuber.console.files import read_json
 from tfhuber.data import dataset
-from tfhuber.model.predictor import load_run
+from tfhuber.evaluation.predictions import collect
+from tfhuber.runs.load import load_run
 from tfhuber.saved_model import metadata, session
 
 
 def test_the_metadata_is_beside_the_model_and_in_its_signature(tiny_run, exported):
     queries = {"query": np.array([b"", b"names?"], object)}
     answer = session.answers(exported / "1", [("metadata", queries)])[0]["json"]
-    described = json.loads((exported / "1" / session.METADATA).read_text())
+    described = json.loads((exported / "1" / metadata.METADATA).read_text())
     assert [json.loads(row) for row in answer] == [described] * 2
     predictor = load_run(tiny_run)
     run = json.loads((tiny_run / "run.json").read_text())
@@ -93,9 +93,9 @@ def test_ellipses_hold_what_their_levels_say(tiny_run, family, delta):
 
 
 def test_the_uncertainty_reference_is_what_evaluation_finds(tiny_run, tiny_config, exported):
-    reference = read_json(exported / "1" / session.METADATA)["uncertainty"]
+    reference = read_json(exported / "1" / metadata.METADATA)["uncertainty"]
     split = dataset.open_split(tiny_config.data.directory, "test")
-    predictions = evaluate.collect(load_run(tiny_run), split)
+    predictions = collect(load_run(tiny_run), split)
     rows = dataset.evaluation_batches(split, tiny_config).unbatch()
     box = np.stack([example["box"] for example in rows])
     size = np.sqrt((box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1]))

@@ -7,8 +7,8 @@ import pytest
 import tensorflow as tf
 
 from tfhuber.console.files import write_json
-from tfhuber.saved_model import session
-from tfhuber.saved_model.session import Facts
+from tfhuber.saved_model import metadata, session
+from tfhuber.saved_model.metadata import Facts
 
 VALUES = {
     "landmark_set": {"names": ["a", "b"], "edges": [[0, 1]]},
@@ -37,12 +37,12 @@ def model(tmp_path_factory):
 
 def write_facts(directory, values):
     (directory / "assets.extra").mkdir()
-    write_json(directory / session.METADATA, values)
+    write_json(directory / metadata.METADATA, values)
 
 
 def test_facts_come_from_the_metadata(tmp_path):
     write_facts(tmp_path, VALUES | {"format": 1, "metrics": None})
-    assert session.read_facts(tmp_path) == Facts(["a", "b"], [(0, 1)], 1.5, "charbonnier")
+    assert metadata.read_facts(tmp_path) == Facts(["a", "b"], [(0, 1)], 1.5, "charbonnier")
 
 
 @pytest.mark.parametrize(
@@ -61,12 +61,12 @@ def test_facts_come_from_the_metadata(tmp_path):
 def test_facts_that_cannot_be_read(tmp_path, values, message):
     write_facts(tmp_path, values)
     with pytest.raises(ValueError, match=rf"model\.json .*{message}.*export the model again"):
-        session.read_facts(tmp_path)
+        metadata.read_facts(tmp_path)
 
 
 def test_no_facts(tmp_path):
     with pytest.raises(ValueError, match=r"model\.json cannot be read .*export the model again"):
-        session.read_facts(tmp_path)
+        metadata.read_facts(tmp_path)
 
 
 def test_answers_to_several_requests(model):

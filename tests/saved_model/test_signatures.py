@@ -8,10 +8,10 @@ import tensorflow as tf
 from hostile_images import encoded, hostile_images, smooth, with_field
 from PIL import Image, ImageOps
 
-from serving.local_server.versions import SavedModel
+from serving.local_server.saved_model import SavedModel
 from tfhuber.distributions.elliptical import Elliptical
 from tfhuber.geometry import projective
-from tfhuber.model.predictor import load_run
+from tfhuber.runs.load import load_run
 from tfhuber.saved_model import decoding, session, signatures
 
 SIGNATURES = ["metadata", "serving_default", "tensor", "tta"]

@@ -7,11 +7,10 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from tfhuber import train
 from tfhuber.config import schema as config
 from tfhuber.data import dataset
-from tfhuber.model.predictor import load_run
-from tfhuber.training import finite_guard
+from tfhuber.runs.load import load_run
+from tfhuber.training import finite_guard, trainer
 
 
 @pytest.mark.parametrize(
@@ -57,7 +56,7 @@ def test_one_label_of_one_example_is_found(tiny_config, tmp_path, monkeypatch):
         rf"drawn in {files}.png; examples whose own loss is not finite: {culprit.decode()}; the last "
         rf"good checkpoint is {run}/latest/ckpt-5; lower train.learning_rate or look at the labels$",
     ):
-        train.train(options, run, quiet=True)
+        trainer.train(options, run, quiet=True)
 
     with np.load(run / f"not_finite/step-{step}.npz", allow_pickle=False) as file:
         found = dict(file)
@@ -91,7 +90,7 @@ def test_weights_that_overflow_after_a_good_loss_are_not_saved(tiny_config, tmp_
     with pytest.raises(
         ValueError, match=r"^step 1 left values not finite in .* and \d+ more; .* none"
     ):
-        train.train(options, run, quiet=True)
+        trainer.train(options, run, quiet=True)
     assert not any(run.glob("*/*.index"))
     with np.load(run / "not_finite/step-1.npz") as file:
         assert np.isfinite(file["loss"])
@@ -106,4 +105,4 @@ def test_a_batch_that_cannot_be_written_does_not_hide_the_fault(tiny_config, tmp
     with pytest.raises(
         ValueError, match=r"^the loss is .*cannot be written .*No space left.*no check"
     ):
-        train.train(options, tmp_path / "run", quiet=True)
+        trainer.train(options, tmp_path / "run", quiet=True)

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfhuber import evaluate, train
+from tfhuber import evaluate
 from tfhuber.console.signals import Interrupted, Watch
 from tfhuber.model import whitening
-from tfhuber.model.predictor import load_run
-from tfhuber.training import finite_guard
+from tfhuber.runs.load import load_run
+from tfhuber.training import finite_guard, trainer
 
 ROOT = Path(__file__).resolve().parents[2]
 SIGNALS = [signal.SIGTERM, signal.SIGINT]
@@ -86,12 +86,12 @@ def test_signals_in_every_part_of_a_training(tiny_run, tiny_config, tmp_path, mo
         with monkeypatch.context() as patch:
             patch.setattr(module, name, _after(getattr(module, name), condition, number))
             with pytest.raises(Interrupted, match=message) as caught:
-                train.train(tiny_config, run, quiet=True)
+                trainer.train(tiny_config, run, quiet=True)
         assert caught.value.status == 128 + number
         assert [signal.getsignal(n) for n in SIGNALS] == before
         found = sorted(int(p.stem[5:]) for p in run.glob("latest/*.index"))
         assert found == steps and not (run / "best.json").exists()
-    train.train(tiny_config, run, quiet=True)
+    trainer.train(tiny_config, run, quiet=True)
     _assert_same_end(run, tiny_run)
 
 
@@ -99,7 +99,7 @@ def test_training_outside_of_the_main_thread(tiny_run, tiny_config):
     """Python lets only the main thread hear signals; training must not need them."""
     found = []
     thread = threading.Thread(
-        target=lambda: found.append(train.train(tiny_config, tiny_run, quiet=True))
+        target=lambda: found.append(trainer.train(tiny_config, tiny_run, quiet=True))
     )
     thread.start()
     thread.join()

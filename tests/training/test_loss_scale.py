@@ -5,14 +5,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfhuber import evaluate, train
 from tfhuber.config import schema
 from tfhuber.data import dataset
-from tfhuber.model.predictor import load_run
+from tfhuber.evaluation import summary
 from tfhuber.model.whitening import Whitening
-from tfhuber.training import loss_scale
+from tfhuber.runs.load import load_run
+from tfhuber.training import loss_scale, trainer
 from tfhuber.training import step as loop
 from tfhuber.training.finite_guard import is_fault
+from tfhuber.training.state import State
 
 K, SIZE, BATCH = 3, 32, 6
 WHITENER = Whitening(np.full((K, 2), SIZE / 2), np.tile(np.eye(2) / 8, (K, 1, 1)))
@@ -37,10 +38,10 @@ def _batch(step: int) -> dict:
     }
 
 
-def _trained(steps: int, **options) -> tuple[loop.State, list[dict]]:
+def _trained(steps: int, **options) -> tuple[State, list[dict]]:
     keras.utils.set_random_seed(0)
     parsed = _config(**options)
-    state = loop.State.create(parsed, K, 100)
+    state = State.create(parsed, K, 100)
     if state.loss_scale is not None:
         state.loss_scale.value.assign(2.0**8)  # At the first one, these labels overflow.
     step = loop.training_step(state, WHITENER, parsed, tf.distribute.get_strategy())
@@ -85,7 +86,7 @@ def test_mixed_precision_is_the_same_training_but_for_rounding(plain, name):
 def test_a_step_that_overflows_leaves_the_weights_and_halves_the_scale():
     keras.utils.set_random_seed(0)
     parsed = _config(precision="float16", gradient_clip=5.0)
-    state = loop.State.create(parsed, K, 100)
+    state = State.create(parsed, K, 100)
     step = loop.training_step(state, WHITENER, parsed, tf.distribute.get_strategy())
     step(_batch(0))
     before = [v.numpy() for v in state.model.trainable_variables]
@@ -119,8 +120,8 @@ def test_gradients_that_no_scale_makes_finite_are_a_fault():
 def test_a_run_in_mixed_precision_is_evaluated_as_it_is_exported(tiny_config, tmp_path):
     values = tiny_config.model_dump(mode="json")
     values["train"] |= {"precision": "bfloat16", "epochs": 1}
-    metrics = train.train(schema.parse(values), tmp_path / "run", quiet=True)
+    metrics = trainer.train(schema.parse(values), tmp_path / "run", quiet=True)
     predictor = load_run(tmp_path / "run")
     split = dataset.open_split(tiny_config.data.directory, "test")
-    again = evaluate.evaluate(predictor, split)
+    again = summary.evaluate(predictor, split)
     assert again["nme"] == metrics["nme"]

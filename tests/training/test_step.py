@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfhuber import evaluate, train
 from tfhuber.config import schema
+from tfhuber.evaluation import summary
 from tfhuber.model import network
-from tfhuber.model.predictor import load_run
 from tfhuber.model.whitening import Whitening
+from tfhuber.runs.load import load_run
 from tfhuber.training import step as loop
+from tfhuber.training import trainer
+from tfhuber.training.optimizer import Adam, PiecewiseCosine, PiecewiseLinear
+from tfhuber.training.state import State
 
 WHITENER = Whitening(np.full((3, 2), 4.0), np.tile(np.eye(2) / 4, (3, 1, 1)))
 
@@ -40,14 +43,14 @@ def _training(**options):
     """A state without steps, its average included, and the step that trains it."""
     parsed = schema.parse({"data": {"directory": "unused"}, "train": {"batch_size": 6, **options}})
     trained = _network()
-    optimizer = loop.Adam(loop.PiecewiseLinear([(0, 1e-2)], 1))
+    optimizer = Adam(PiecewiseLinear([(0, 1e-2)], 1))
     optimizer.build(trained.trainable_variables)
-    state = loop.State(trained, optimizer, _network() if parsed.train.ema else None)
+    state = State(trained, optimizer, _network() if parsed.train.ema else None)
     return state, loop.training_step(state, WHITENER, parsed, tf.distribute.get_strategy())
 
 
 def test_the_cosine_is_level_at_its_points():
-    schedule = loop.PiecewiseCosine([(0, 1e-6), (2, 1e-3), (10, 1e-5)], 100)
+    schedule = PiecewiseCosine([(0, 1e-6), (2, 1e-3), (10, 1e-5)], 100)
 
     def expected(epoch):
         if epoch < 2:
@@ -63,7 +66,7 @@ def test_the_cosine_is_level_at_its_points():
 def test_adamw_is_that_of_its_paper(decay):
     """Loshchilov and Hutter, algorithm 2, for ten steps; the second variable is a bias."""
     rates = [(0, 1e-2), (10, 1e-3)]
-    optimizer = loop.Adam(loop.PiecewiseLinear(rates, 1), decayed=[0], decay=decay)
+    optimizer = Adam(PiecewiseLinear(rates, 1), decayed=[0], decay=decay)
     rng = np.random.default_rng(0)
     values = [rng.normal(size=(4, 3)), rng.normal(size=3)]
     variables = [keras.Variable(value.astype("f4")) for value in values]
@@ -83,7 +86,7 @@ def test_adamw_is_that_of_its_paper(decay):
 
 
 def test_what_is_held_does_not_decay():
-    optimizer = loop.Adam(loop.PiecewiseLinear([(0, 0.1)], 1), [0], 3, decayed=[0], decay=0.5)
+    optimizer = Adam(PiecewiseLinear([(0, 0.1)], 1), [0], 3, decayed=[0], decay=0.5)
     variable = keras.Variable(np.ones(2, "f4"))
     optimizer.build([variable])
     for step in range(4):
@@ -94,9 +97,7 @@ def test_what_is_held_does_not_decay():
 def test_adamw_decays_kernels_and_nothing_else(tiny_config):
     options = {"optimizer": "adamw", "weight_decay": 0.1}
     values = tiny_config.model_dump()
-    state = loop.State.create(
-        schema.parse({**values, "train": {**values["train"], **options}}), 98, 5
-    )
+    state = State.create(schema.parse({**values, "train": {**values["train"], **options}}), 98, 5)
     variables = state.model.trainable_variables
     state.optimizer.apply([tf.zeros_like(v) for v in variables], variables)
     fresh = [v.numpy() for v in variables]
@@ -149,15 +150,15 @@ def test_a_run_with_an_average_goes_on_as_if_never_stopped(tiny_config, tmp_path
         "learning_rate": [[0, 1e-3], [2, 1e-5]],
     }
     averaged = _changed(tiny_config, **options)
-    train.train(averaged, tmp_path / "quiet", quiet=True)
+    trainer.train(averaged, tmp_path / "quiet", quiet=True)
 
     def stop(*_):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(evaluate, "evaluate", stop)
-        train.train(averaged, tmp_path / "cut", quiet=True)
-    train.train(averaged, tmp_path / "cut", quiet=True)
+        patched.setattr(summary, "evaluate", stop)
+        trainer.train(averaged, tmp_path / "cut", quiet=True)
+    trainer.train(averaged, tmp_path / "cut", quiet=True)
     for checkpoint in ("latest", "best"):
         quiet, cut = (load_run(tmp_path / name, checkpoint).model for name in ("quiet", "cut"))
         for a, b in zip(quiet.get_weights(), cut.get_weights(), strict=True):
@@ -168,11 +169,11 @@ def test_a_run_with_an_average_goes_on_as_if_never_stopped(tiny_config, tmp_path
 
 def test_training_ends_when_nothing_gets_better(tiny_config, tmp_path, monkeypatch):
     """auc_10 is best at the second evaluation; two epochs later training is over, and stays so."""
-    real, scores = evaluate.evaluate, iter([0.2, 0.5, 0.1, 0.5, 0.5])
-    monkeypatch.setattr(evaluate, "evaluate", lambda *a: {**real(*a), "auc_10": next(scores)})
+    real, scores = summary.evaluate, iter([0.2, 0.5, 0.1, 0.5, 0.5])
+    monkeypatch.setattr(summary, "evaluate", lambda *a: {**real(*a), "auc_10": next(scores)})
     patient = _changed(tiny_config, epochs=30, early_stop_epochs=2, best_metric="auc_10")
     for _ in range(2):
-        train.train(patient, tmp_path / "run", quiet=True)
+        trainer.train(patient, tmp_path / "run", quiet=True)
         (newest,) = {int(p.stem[5:]) for p in (tmp_path / "run" / "latest").glob("*-20.index")}
         assert newest == 20 and not list((tmp_path / "run" / "latest").glob("*-25.index"))
         assert json.loads((tmp_path / "run" / "best.json").read_text()) == {
@@ -184,12 +185,12 @@ def test_training_ends_when_nothing_gets_better(tiny_config, tmp_path, monkeypat
 
 def test_scores_are_higher_for_what_is_better():
     metrics = {"nme": 4.0, "loss": 2.0, "auc_10": 0.6}
-    assert train._score(metrics, None) == -4.0
-    assert train._score({**metrics, "pckh_0.5": 88.0}, None) == 88.0
-    assert [train._score(metrics, name) for name in ("loss", "auc_10")] == [-2.0, 0.6]
+    assert trainer._score(metrics, None) == -4.0
+    assert trainer._score({**metrics, "pckh_0.5": 88.0}, None) == 88.0
+    assert [trainer._score(metrics, name) for name in ("loss", "auc_10")] == [-2.0, 0.6]
 
 
 def test_a_metric_of_other_landmarks_is_refused(tiny_config, tmp_path):
     with pytest.raises(ValueError, match=r"best_metric = 'pckh_0.5' is not measured on wflw"):
-        train.train(_changed(tiny_config, best_metric="pckh_0.5"), tmp_path / "run")
+        trainer.train(_changed(tiny_config, best_metric="pckh_0.5"), tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -8,9 +8,9 @@ import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 
-from tfhuber import evaluate
 from tfhuber.data import dataset
-from tfhuber.evaluation import examples
+from tfhuber.evaluation import examples, summary
+from tfhuber.evaluation.predictions import Predictions, collect
 from tfhuber.model import network as model
 from tfhuber.model.predictor import Predictor
 from tfhuber.model.whitening import Whitening
@@ -37,7 +37,7 @@ def predictor(tiny_config, split):
 
 @pytest.fixture(scope="module")
 def predictions(predictor, split):
-    return evaluate.collect(predictor, split)
+    return collect(predictor, split)
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,7 @@ def test_the_speed_counts_steps_and_not_evaluations(
     # This module's clock only: other threads of the process have a right to the real one.
     monkeypatch.setattr(tensorboard, "time", SimpleNamespace(monotonic=lambda: next(times)))
     summaries = tensorboard.Summaries(tmp_path, 1, predictor, split)
-    metrics = evaluate.summarise(predictor, predictions)
+    metrics = summary.summarise(predictor, predictions)
     for step in (20, 40):
         summaries.training(step, STEP, factors)
     summaries.evaluation(40, metrics, predictions)
@@ -104,7 +104,7 @@ def test_the_speed_counts_steps_and_not_evaluations(
 
 
 def test_an_evaluation_shows_every_measured_number(predictor, split, predictions, tmp_path):
-    metrics = evaluate.summarise(predictor, predictions)
+    metrics = summary.summarise(predictor, predictions)
     tensorboard.Summaries(tmp_path, 1, predictor, split).evaluation(7, metrics, predictions)
     shown = {tag: value for (step, tag), value in _events(tmp_path).items() if step == 7}
     expected = {
@@ -141,9 +141,9 @@ def test_pictures_are_of_the_same_examples_every_time(
 
     monkeypatch.setattr(examples, "draw", draw)
     summaries = tensorboard.Summaries(tmp_path, 1, predictor, split)
-    metrics = evaluate.summarise(predictor, predictions)
+    metrics = summary.summarise(predictor, predictions)
     summaries.evaluation(1, metrics, predictions)
-    moved = evaluate.Predictions(**{**vars(predictions), "landmarks": predictions.landmarks + 5})
+    moved = Predictions(**{**vars(predictions), "landmarks": predictions.landmarks + 5})
     summaries.evaluation(2, metrics, moved)
     first, second = drawn[: tensorboard.PICTURES], drawn[tensorboard.PICTURES :]
     ids = predictions.id.tolist()

@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfhuber import train
 from tfhuber.config import schema as config
 from tfhuber.data import dataset
 from tfhuber.model import network as model
-from tfhuber.model.predictor import load_run
 from tfhuber.model.whitening import Whitening, fit
+from tfhuber.runs.load import load_run
 from tfhuber.training import step as loop
+from tfhuber.training import trainer
+from tfhuber.training.optimizer import Adam, PiecewiseLinear
+from tfhuber.training.state import State, carry_over
 
 
 def test_a_run_leaves_what_evaluation_needs(tiny_run, tiny_config):
@@ -30,7 +32,7 @@ def test_training_learns(tiny_config):
     split = dataset.open_split(tiny_config.data.directory, "train")
     batch = next(iter(dataset.training_batches(split, tiny_config)))
     keras.utils.set_random_seed(0)
-    state = loop.State.create(tiny_config, 98, 5)
+    state = State.create(tiny_config, 98, 5)
     whitener = fit(dataset.augmented_labels(split, tiny_config), 98, 32)
     step = loop.training_step(state, whitener, tiny_config, tf.distribute.get_strategy())
     losses = [float(step(batch)["loss"]) for _ in range(30)]
@@ -44,7 +46,7 @@ def test_a_finished_run_is_not_trained_again(tiny_run, tiny_config):
         return {path.name: path.stat().st_mtime_ns for path in tiny_run.glob("latest/ckpt-*")}
 
     before = checkpoints()
-    metrics = train.train(tiny_config, tiny_run, quiet=True)
+    metrics = trainer.train(tiny_config, tiny_run, quiet=True)
     assert checkpoints() == before and len(before) == 4
     assert metrics == json.loads((tiny_run / "metrics.json").read_text())
 
@@ -54,17 +56,17 @@ def test_another_configuration_is_refused(tiny_run, tiny_config):
         update={"train": tiny_config.train.model_copy(update={"epochs": 7})}
     )
     with pytest.raises(ValueError, match=r"train.epochs: 2, 7; choose another --run"):
-        train.train(changed, tiny_run)
+        trainer.train(changed, tiny_run)
 
 
 def test_a_directory_with_other_things_is_refused(tiny_config, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(ValueError, match="is no training run"):
-        train.train(tiny_config, tmp_path)
+        trainer.train(tiny_config, tmp_path)
 
 
 def test_the_learning_rate_is_linear_between_its_points():
-    schedule = loop.PiecewiseLinear([(0, 1e-3), (25, 1e-3), (40, 1e-4), (50, 1e-5)], 10)
+    schedule = PiecewiseLinear([(0, 1e-3), (25, 1e-3), (40, 1e-4), (50, 1e-5)], 10)
     epochs = [0, 10, 25, 32.5, 40, 45, 50, 60]
     expected = [1e-3, 1e-3, 1e-3, 5.5e-4, 1e-4, 5.5e-5, 1e-5, 1e-5]
     np.testing.assert_allclose([schedule(10 * e) for e in epochs], expected, rtol=1e-5)
@@ -79,7 +81,7 @@ def test_frozen_epochs_train_the_new_layers_only(tiny_config):
     )
     split = dataset.open_split(frozen.data.directory, "train")
     steps = dataset.steps_per_epoch(split, frozen)
-    state = loop.State.create(frozen, 98, steps)
+    state = State.create(frozen, 98, steps)
     whitening = fit(dataset.augmented_labels(split, frozen, 1), 98, 32)
     step = loop.training_step(state, whitening, frozen, tf.distribute.get_strategy())
     backbone = state.model.get_layer("backbone")
@@ -101,12 +103,12 @@ def test_the_step_descends_eq_6_and_a_penalty_as_pytorchs_weight_decay():
     features = keras.layers.DepthwiseConv2D(8, name="channelwise_convolution")(image)
     features = keras.layers.Flatten()(features)
     network = keras.Model(image, model.DistributionHead(4, name="head")(features))
-    optimizer = loop.Adam(loop.PiecewiseLinear([(0, 1e-2)], 4))
+    optimizer = Adam(PiecewiseLinear([(0, 1e-2)], 4))
     optimizer.build(network.trainable_variables)
     options = config.parse({"data": {"directory": "unused"}, "train": {"batch_size": 6}})
     whitener = Whitening(np.full((4, 2), 3.0), np.tile([[0.5, 0.2], [0.2, 0.4]], (4, 1, 1)))
     step = loop.training_step(
-        loop.State(network, optimizer), whitener, options, tf.distribute.get_strategy()
+        State(network, optimizer), whitener, options, tf.distribute.get_strategy()
     )
     rng = np.random.default_rng(0)
     batch = {
@@ -141,7 +143,7 @@ def test_every_family_descends_its_own_loss(changes, tiny_config):
     options = tiny_config.model.model_copy(update=changes)
     config = tiny_config.model_copy(update={"model": options})
     split = dataset.open_split(config.data.directory, "train")
-    state = loop.State.create(config, 98, 5)
+    state = State.create(config, 98, 5)
     labels = dataset.augmented_labels(split, config, minimum=1)
     whitening = fit(labels, 98, config.model.image_size)
     step = loop.training_step(state, whitening, config, tf.distribute.get_strategy())
@@ -159,7 +161,7 @@ def test_transfer_carries_over_all_but_the_head_and_holds_it(tiny_run, tiny_conf
     options = tiny_config.model.model_copy(update={"transfer": str(tiny_run)})
     schedule = tiny_config.train.model_copy(update={"frozen_epochs": 2})
     config = tiny_config.model_copy(update={"model": options, "train": schedule})
-    train.train(config, tmp_path / "run", quiet=True)
+    trainer.train(config, tmp_path / "run", quiet=True)
     before, after = (load_run(run).model for run in (tiny_run, tmp_path / "run"))
     for layer in before.layers:
         for old, new in zip(layer.weights, after.get_layer(layer.name).weights, strict=True):
@@ -173,11 +175,11 @@ def test_transfer_from_another_network_is_refused(tiny_config):
     target = model.build(tiny_config.model, 98)
     for options in (average, larger):
         with pytest.raises(ValueError, match=r"model.transfer names .*; set these to match"):
-            loop.carry_over(model.build(options, 5), target)
+            carry_over(model.build(options, 5), target)
 
 
 def test_held_variables_then_move_as_if_adam_had_known_them_all_along():
-    optimizer = loop.Adam(loop.PiecewiseLinear([(0, 1e-3)], 1), held=[1], held_steps=40)
+    optimizer = Adam(PiecewiseLinear([(0, 1e-3)], 1), held=[1], held_steps=40)
     free, held = (keras.Variable(np.zeros(3, "f4")) for _ in range(2))
     optimizer.build([free, held])
     for step in range(60):

@@ -2,25 +2,19 @@
 
 import functools
 from dataclasses import dataclass
-from pathlib import Path
 
 import keras
 import tensorflow as tf
 
-from tfhuber.config import schema
 from tfhuber.config.schema import Config
-from tfhuber.console.files import read_json
 from tfhuber.distributions import fusion
 from tfhuber.distributions.elliptical import Elliptical
 from tfhuber.distributions.radial import RadialEnergy, radial_energy
 from tfhuber.geometry import projective
-from tfhuber.landmarks import known_sets
 from tfhuber.landmarks.known_sets import LandmarkSet
-from tfhuber.model import network as model
 from tfhuber.model.whitening import Whitening
-from tfhuber.runs.checkpoints import restore_newest
 
-__all__ = ["TTA", "Predictor", "load_run"]
+__all__ = ["TTA", "Predictor"]
 
 TTA = ("none", "mean", "ml")
 
@@ -97,32 +91,3 @@ class Predictor:
         loc, factor = tf.gather(loc, order, axis=1), tf.gather(factor, order, axis=1)
         h = projective.mirror_map(self.config.model.image_size)
         return projective.apply_map(h, loc), projective.push_precision_factor(h[:2, :2], factor)
-
-
-def load_run(directory: str | Path, checkpoint: str = "latest") -> Predictor:
-    """The predictor of a training run.
-
-    Args:
-      directory: what `python -m tfhuber.train --run` wrote.
-      checkpoint: "latest" or "best".
-
-    Raises:
-      ValueError: if there is no such run or checkpoint; the message says what to do.
-    """
-    directory = Path(directory)
-    try:
-        values = read_json(directory / "run.json")
-        config = schema.parse(values["config"], str(directory / "run.json"))
-        landmark_set = known_sets.parse(values["landmark_set"])
-        whitening = Whitening.load(directory / "whitening.json", landmark_set.count)
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"{directory} is no training run that can be read ({error}); "
-            "make one with `python -m tfhuber.train --config configs/NAME.json --run DIR`"
-        ) from error
-    # The checkpoint holds the weights themselves, so a preset need not be at hand to read them.
-    options = config.model.model_copy(update={"pretrained": None, "transfer": None})
-    network = model.build(options, landmark_set.count)
-    if not restore_newest(tf.train.Checkpoint(model=network), directory / checkpoint):
-        raise ValueError(f"{directory / checkpoint} holds no checkpoint yet; train longer")
-    return Predictor(network, whitening, config, landmark_set)

@@ -13,7 +13,7 @@ import tensorflow as tf
 from tfhuber.console.files import read_json, reason, write_json
 
 if TYPE_CHECKING:
-    from tfhuber.training.step import State
+    from tfhuber.training.state import State
 
 __all__ = ["Checkpoints", "restore_newest", "tidy", "writing"]
 

@@ -6,14 +6,25 @@ Everything that a client needs beside the numbers, and what an operator compares
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 
 from tfhuber.console.files import read_json
+from tfhuber.drawing.overlay import FAMILIES
+from tfhuber.geometry.box_square import SQUARE_RULES
 
-__all__ = ["describe", "relative_deviations", "text"]
+__all__ = [
+    "METADATA",
+    "Facts",
+    "describe",
+    "known_square",
+    "read_facts",
+    "relative_deviations",
+    "text",
+]
 
 FORMAT = 1
 
@@ -113,3 +124,49 @@ def _finite(value):
     if isinstance(value, list | tuple):
         return [_finite(each) for each in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+# What a model says of itself lies where TensorFlow Serving leaves files alone.
+METADATA = "assets.extra/model.json"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What an exported model's users need beside its numbers.
+
+    Attributes:
+      names: of its K landmarks.
+      edges: pairs of landmarks to join when drawn.
+      delta: the knee of its distributions if they are Huber's.
+      family: of its distributions, one of `overlay.FAMILIES`.
+      square: how it looks at a box, one of `boxes.SQUARE_RULES`; None if it does not say.
+    """
+
+    names: list[str]
+    edges: list[tuple[int, int]]
+    delta: float
+    family: str = "huber"
+    square: str | None = None
+
+
+def known_square(metadata: dict) -> str | None:
+    """How a model with this metadata looks at a box; None if it says nothing that is known here."""
+    square = metadata.get("square")
+    return square if square in SQUARE_RULES else None
+
+
+def read_facts(directory: Path) -> Facts:
+    """The facts of an exported model; ValueError if they are not there."""
+    path = directory / METADATA
+    try:
+        values = read_json(path)
+        landmark_set = values["landmark_set"]
+        edges = [(int(i), int(j)) for i, j in landmark_set["edges"]]
+        names = [str(name) for name in landmark_set["names"]]
+        if not all(0 <= i < len(names) for edge in edges for i in edge):
+            raise ValueError("its edges join landmarks that have no name")
+        if values["family"] not in FAMILIES:
+            raise ValueError(f"its distributions are of an unknown family, {values['family']!r}")
+        return Facts(names, edges, float(values["delta"]), values["family"], known_square(values))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} cannot be read ({error}); export the model again") from error

@@ -15,7 +15,7 @@ from PIL import Image, UnidentifiedImageError
 
 from tfhuber.console.cli import result_path, summary_stream
 from tfhuber.console.files import place_aside, write_json
-from tfhuber.saved_model.session import Facts
+from tfhuber.saved_model.metadata import Facts
 
 __all__ = [
     "add_options",

@@ -10,7 +10,7 @@ from PIL import Image
 from tfhuber.config.schema import Config
 from tfhuber.data import dataset
 from tfhuber.drawing import overlay
-from tfhuber.training.step import State
+from tfhuber.training.state import State
 from tfhuber.training.strategy import is_chief
 
 __all__ = ["Guard", "is_fault"]

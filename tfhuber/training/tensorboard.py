@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from tfhuber import evaluate
-from tfhuber.evaluation import examples, plots, reliability
+from tfhuber.evaluation import examples, plots, reliability, summary
+from tfhuber.evaluation.predictions import Predictions
 
 __all__ = ["Summaries", "network_deviations"]
 
@@ -59,7 +59,7 @@ class Summaries:
         # Before the checkpoint of this step: what comes before a checkpoint must not be lost.
         self._writer.flush()
 
-    def evaluation(self, step: int, metrics: dict, predictions: evaluate.Predictions) -> None:
+    def evaluation(self, step: int, metrics: dict, predictions: Predictions) -> None:
         """Tells of an evaluation: `evaluation/...` and pictures.
 
         Args:
@@ -67,17 +67,17 @@ class Summaries:
           metrics: as `evaluate.evaluate` returns them.
           predictions: what they are of.
         """
-        predictor, unit = self._predictor, evaluate.error_unit(self._predictor)
-        errors = evaluate.calibration_errors(predictor, predictions)
+        predictor, unit = self._predictor, summary.error_unit(self._predictor)
+        errors = summary.calibration_errors(predictor, predictions)
         curve = reliability.calibration_curve(*errors)
         calibration = plots.calibration_figure({f"step {step:,}": curve}, unit)
         landmarks = plots.landmark_figure(
-            predictor.landmark_set.names, *evaluate.landmark_errors(predictor, predictions), unit
+            predictor.landmark_set.names, *summary.landmark_errors(predictor, predictions), unit
         )
         with self._writer.as_default(step=step):
             for tag, value in _scalars(metrics, "evaluation"):
                 tf.summary.scalar(tag, value)
-            for name, values in evaluate.deviations(predictions).items():
+            for name, values in summary.deviations(predictions).items():
                 tf.summary.histogram(f"evaluation/deviation_{name}", values)
             tf.summary.image("calibration", plots.rendered(calibration)[None])
             tf.summary.image("landmarks", plots.rendered(landmarks)[None])
@@ -94,7 +94,7 @@ class Summaries:
         images = (step - last[0]) * self._predictor.config.train.batch_size
         return {"images_per_second": images / (now - last[1])}
 
-    def _pictures(self, predictions: evaluate.Predictions) -> np.ndarray:
+    def _pictures(self, predictions: Predictions) -> np.ndarray:
         """The same examples every time, evenly spaced by their ids: [P, S, S, 3]."""
         if not self._views:
             order = np.argsort(predictions.id)

@@ -8,7 +8,7 @@ from serving.client.batches import ask_many
 from serving.client.sources import VideoFrame
 from tfhuber.geometry.box_square import SQUARE_RULES
 from tfhuber.saved_model import decoding as images
-from tfhuber.saved_model.session import known_square
+from tfhuber.saved_model.metadata import known_square
 
 av = pytest.importorskip("av", reason="PyAV is not installed (the extra `video`)")
 

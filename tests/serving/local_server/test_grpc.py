@@ -18,7 +18,7 @@ from tensorflow_serving.apis import (
 from serving.local_server import grpc as grpc_api
 from serving.local_server.__main__ import create_app
 from serving.local_server.json_codec import TensorSpec
-from serving.local_server.versions import SavedModel
+from serving.local_server.saved_model import SavedModel
 
 MEGABYTE = 2**20
 

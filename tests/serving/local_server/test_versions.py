@@ -12,7 +12,8 @@ import tensorflow as tf
 from serving_toys import COUNT, save_toy
 
 from serving.local_server.json_codec import RequestError, TensorSpec
-from serving.local_server.versions import ModelVersions, SavedModel
+from serving.local_server.saved_model import SavedModel
+from serving.local_server.versions import ModelVersions
 from tfhuber.saved_model import warmup
 
 v1 = tf.compat.v1

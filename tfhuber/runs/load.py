@@ -1,0 +1,44 @@
+"""A training run, read back as a predictor."""
+
+from pathlib import Path
+
+import tensorflow as tf
+
+from tfhuber.config import schema
+from tfhuber.console.files import read_json
+from tfhuber.landmarks import known_sets
+from tfhuber.model import network as model
+from tfhuber.model.predictor import Predictor
+from tfhuber.model.whitening import Whitening
+from tfhuber.runs.checkpoints import restore_newest
+
+__all__ = ["load_run"]
+
+
+def load_run(directory: str | Path, checkpoint: str = "latest") -> Predictor:
+    """The predictor of a training run.
+
+    Args:
+      directory: what `python -m tfhuber.train --run` wrote.
+      checkpoint: "latest" or "best".
+
+    Raises:
+      ValueError: if there is no such run or checkpoint; the message says what to do.
+    """
+    directory = Path(directory)
+    try:
+        values = read_json(directory / "run.json")
+        config = schema.parse(values["config"], str(directory / "run.json"))
+        landmark_set = known_sets.parse(values["landmark_set"])
+        whitening = Whitening.load(directory / "whitening.json", landmark_set.count)
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{directory} is no training run that can be read ({error}); "
+            "make one with `python -m tfhuber.train --config configs/NAME.json --run DIR`"
+        ) from error
+    # The checkpoint holds the weights themselves, so a preset need not be at hand to read them.
+    options = config.model.model_copy(update={"pretrained": None, "transfer": None})
+    network = model.build(options, landmark_set.count)
+    if not restore_newest(tf.train.Checkpoint(model=network), directory / checkpoint):
+        raise ValueError(f"{directory / checkpoint} holds no checkpoint yet; train longer")
+    return Predictor(network, whitening, config, landmark_set)
