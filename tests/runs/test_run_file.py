@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tfhuber.runs import run_file
+from tfhuber.runs import directory
 from tfhuber.runs.directory import RunFile
 
 
@@ -30,7 +30,7 @@ def clock(monkeypatch):
     """A function that lets so many seconds pass."""
     now = [1000.0]
     # This module's clock only: other threads of the process have a right to the real one.
-    monkeypatch.setattr(run_file, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(directory, "time", SimpleNamespace(monotonic=lambda: now[0]))
 
     def wait(seconds):
         now[0] += seconds
