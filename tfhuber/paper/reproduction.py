@@ -17,7 +17,7 @@ from tfhuber.paper.tables import BASES, Table, Variant
 
 __all__ = ["Run", "plan"]
 
-CONFIGS = Path(__file__).parent.parent / "configs"
+CONFIGS = Path(__file__).parents[2] / "configs"
 # Billions of multiply-accumulates of one forward pass at 224 pixels.
 GIGAMACS = {"resnet18": 1.81, "resnet50": 4.09, "resnet101": 7.80}
 
