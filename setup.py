@@ -1,5 +1,8 @@
-"""Builds the package; everything about it is declared in pyproject.toml."""
+"""Builds the package; pyproject.toml declares all of it but which folder becomes which package."""
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
-setup()
+PACKAGES = find_packages(include=["tfhuber*", "pipelines*", "serving*", "benchmarks*"])
+
+# pyproject.toml alone cannot map a folder to a package of another name.
+setup(packages=[*PACKAGES, "tfhuber.configs"], package_dir={"tfhuber.configs": "configs"})

@@ -204,7 +204,7 @@ def sdist(tmp_path_factory):
     # Not in the repository, where the build leaves files behind.
     for path in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         (tree / path).symlink_to(ROOT / path)
-    for package in ("tfhuber", "pipelines", "serving", "benchmarks"):
+    for package in ("tfhuber", "configs", "pipelines", "serving", "benchmarks"):
         (tree / package).symlink_to(ROOT / package)
     (folder / "staged").mkdir()
     artifacts = Stager.create_job_resources(

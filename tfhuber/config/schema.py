@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from tfhuber.config.shipped import config_path, shipped_configs
 from tfhuber.console.files import read_json
 
 __all__ = ["Augmentation", "Config", "Data", "Model", "Train", "differences", "load", "parse"]
@@ -231,7 +232,7 @@ def load(path: str | Path, overrides: list[str] = (), *, data: str | None = None
     """The configuration in a JSON file, with `key.path=value` overrides applied.
 
     Args:
-      path: a JSON file such as `configs/wflw.json`.
+      path: a JSON file; `configs/NAME.json` is also found where only the package has it.
       overrides: e.g. `["train.epochs=3", "model.pretrained=null"]`; values are JSON, or else text.
       data: replaces `data.directory`.
 
@@ -239,12 +240,12 @@ def load(path: str | Path, overrides: list[str] = (), *, data: str | None = None
       ValueError: naming the file and what is wrong: no such file, not JSON, an unknown key (with the
         nearest known one), or a value out of range.
     """
-    path = Path(path)
+    path = config_path(path)
     try:
         values = read_json(path)
     except FileNotFoundError:
-        known = ", ".join(sorted(str(p) for p in Path("configs").glob("*.json")))
-        raise ValueError(f"no configuration file {path}; there are: {known or 'none'}") from None
+        known = ", ".join(shipped_configs())
+        raise ValueError(f"no configuration file {path}; shipped are: {known or 'none'}") from None
     except OSError as error:
         raise ValueError(f"cannot read configuration {path}: {error}") from error
     if not isinstance(values, dict):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tfhuber.config import schema
 from tfhuber.config.schema import Config
+from tfhuber.config.shipped import config_directory
 from tfhuber.console.cli import import_tensorflow, progress
 from tfhuber.console.files import read_json, write_json
 from tfhuber.data import records
@@ -17,7 +18,6 @@ from tfhuber.paper.tables import BASES, Table, Variant
 
 __all__ = ["Run", "plan"]
 
-CONFIGS = Path(__file__).parents[2] / "configs"
 # Billions of multiply-accumulates of one forward pass at 224 pixels.
 GIGAMACS = {"resnet18": 1.81, "resnet50": 4.09, "resnet101": 7.80}
 
@@ -84,7 +84,7 @@ def plan(
                 changes["model.transfer"] = str(before.directory)
             texts = [f"{key}={json.dumps(value)}" for key, value in changes.items()]
             config = schema.load(
-                CONFIGS / f"{variant.base}.json",
+                config_directory() / f"{variant.base}.json",
                 [*texts, f"train.seed={seed}", *overrides],
                 data=directory,
             )
