@@ -1,7 +1,7 @@
 # `make demo` and `make test` need python3 (3.11 or 3.12) with pip and venv, and make. No more.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint environment clean
+.PHONY: help demo test test-slow lint docs environment clean
 
 # The first Python that can make the environment; if none can, python3, to be told why. Looked for
 # only when it is needed. A command on the PATH may exist and still not run, hence the trial.
@@ -27,10 +27,13 @@ lint: environment ## ruff: rules and format
 	@.venv/bin/python -m ruff check
 	@.venv/bin/python -m ruff format --check
 
+docs: environment ## the documentation site, in site/
+	@NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs build --strict --quiet
+
 environment: .venv/installed ## the environment in .venv (made or renewed only when needed)
 
 clean: ## remove the environment, the demo and what tools leave behind
-	rm -rf .venv demo build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv demo site build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # An installation that was cut short leaves .venv/installing behind and starts afresh.

@@ -51,7 +51,7 @@ def test_help_lists_every_command_in_one_line(dispatch, arguments):
 
 def test_help_loads_no_heavy_library():
     script = (
-        "import sys; from tfhuber.__main__ import _help; _help(); print(*{m.partition('.')[0]"
+        "import sys; from tfhuber.__main__ import help_text; help_text(); print(*{m.partition('.')[0]"
         " for m in sys.modules})"
     )
     loaded = subprocess.run(

@@ -121,10 +121,10 @@ def test_make_alone_prints_the_targets():
     run = make(ROOT)
     assert run.returncode == 0
     targets = re.findall(r"^  make ([a-z-]+)", run.stdout, re.MULTILINE)
-    assert targets == ["help", "demo", "test", "test-slow", "lint", "environment", "clean"]
+    assert targets == ["help", "demo", "test", "test-slow", "lint", "docs", "environment", "clean"]
 
 
-@pytest.mark.parametrize("target", ["demo", "test", "test-slow", "lint", "environment"])
+@pytest.mark.parametrize("target", ["demo", "test", "test-slow", "lint", "docs", "environment"])
 def test_an_unsupported_python_gets_one_line(checkout, tmp_path, target):
     old = python_that(tmp_path / "python3", OLD)
     run = make(checkout, target, f"PYTHON={old}")

@@ -11,7 +11,7 @@ from pathlib import Path
 from tfhuber import __version__
 from tfhuber.console.cli import run_main
 
-__all__ = ["MODULES", "main"]
+__all__ = ["MODULES", "help_text", "main"]
 
 # A command has the name of its module. Named as text, because these stand above this package.
 MODULES = (
@@ -48,7 +48,7 @@ def _dispatch() -> None:
         del sys.argv[1]
         runpy.run_module(_COMMANDS[name], run_name="__main__", alter_sys=True)
     elif name in ("-h", "--help"):
-        print(_help())
+        print(help_text())
     elif name == "--version":
         print(f"tfhuber {__version__}")
     else:
@@ -57,7 +57,7 @@ def _dispatch() -> None:
         raise ValueError(f"there is no command {name!r}; {hint}`tfhuber --help` lists them all")
 
 
-def _help() -> str:
+def help_text() -> str:
     """Return the commands, each with the first line of its module's docstring."""
     width = max(map(len, _COMMANDS))
     lines = [f"  {name:<{width}}  {_summary(module)}" for name, module in _COMMANDS.items()]

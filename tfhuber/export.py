@@ -2,7 +2,7 @@
 
 Writes the next numbered version, `OUTPUT/N/`, after a fresh process has found nothing in it that
 TensorFlow Serving would refuse, loaded it as that does, replayed its warm-up requests and got the training
-side's numbers. serving/README.md lists its signatures.
+side's numbers. docs/serving.md lists its signatures.
 """
 
 import argparse

@@ -168,7 +168,7 @@ class LandmarkClient(abc.ABC):
 
         Returns:
           At least `landmark_set` with `names` [K], `edges` (pairs of indices) and `name`; `family`
-          and `delta`. `serving/README.md` lists what else an exported model has.
+          and `delta`. `docs/serving.md` lists what else an exported model has.
 
         Raises:
           ServerError, ConnectionError, TimeoutError: as `predict`.

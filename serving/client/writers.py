@@ -56,8 +56,8 @@ class JsonLines:
     They are in the file, or, if there was one of that name, in one that has `.part` after it, or
     `.part2` and so on.
 
-    A line has `source`; for a video `frame` and `seconds`; `box`; and `landmarks` [K][2], `covariance`
-    [K][2][2] and, if the model has it, `precision_factor` [K][2][2], each number with the digits
+    A line has `source`; for a video `frame` and `seconds`; `box`; and `landmarks` [K, 2], `covariance`
+    [K, 2, 2] and, if the model has it, `precision_factor` [K, 2, 2], each number with the digits
     that make it the same float32 again; or `error` instead.
     """
 

@@ -4,7 +4,7 @@
 
 Flags have the names of tensorflow_model_server's; paths, answers and errors are those of its REST
 API (and, with --port, its gRPC API) for status, metadata and predict. The demo page is at `/`, metrics
-are at `/monitoring/prometheus/metrics`. `serving/README.md` has the command that starts TensorFlow
+are at `/monitoring/prometheus/metrics`. `docs/serving.md` has the command that starts TensorFlow
 Serving itself on the same directory, and says what this server leaves out.
 """
 
@@ -76,7 +76,7 @@ def main() -> None:
     )
     print(
         "This is a stand-in for TensorFlow Serving, for development and tests only; "
-        "serving/README.md has the command for production.",
+        "docs/serving.md has the command for production.",
         flush=True,
     )
     with contextlib.ExitStack() as stack:

@@ -24,8 +24,8 @@ from tensorflow_serving.config import model_server_config_pb2
 SERVING = Path(__file__).resolve().parents[2] / "serving"
 KUBERNETES = SERVING / "kubernetes"
 CONFIGS = ("models.config", "batching.config", "monitoring.config")
-README = (SERVING / "README.md").read_text()
-README = README[README.index("## TensorFlow Serving") : README.index("## The local server")]
+GUIDE = (SERVING.parent / "docs/serving.md").read_text()
+GUIDE = GUIDE[GUIDE.index("## TensorFlow Serving") : GUIDE.index("## The local server")]
 
 # tensorflow_model_server's, from its main.cc.
 FLAGS = """
@@ -126,7 +126,7 @@ def test_labels_point_at_versions_that_are_loaded():
 
 
 def test_a_canary_and_the_way_back_as_the_readme_says(tmp_path):
-    commands = re.findall(r"^ {4}(sed -i '.*') \$CONFIG", README, re.MULTILINE)
+    commands = re.findall(r"^ {4}(sed -i '.*') \$CONFIG", GUIDE, re.MULTILINE)
     assert len(commands) == 5
     file = tmp_path / "models.config"
     for source in (SERVING / "models.config", KUBERNETES / "cpu/config.yaml"):
@@ -157,7 +157,7 @@ def test_batches_end_at_the_largest_allowed_size():
     assert sizes == sorted(set(sizes)) and sizes[-1] == parsed.max_batch_size.value == 32
     for name in ("batch_timeout_micros", "num_batch_threads", "max_enqueued_batches"):
         assert getattr(parsed, name).value > 0
-    assert f"hold {sizes[-1]} rows" in README
+    assert f"hold {sizes[-1]} rows" in GUIDE
 
 
 def test_metrics_are_where_prometheus_is_sent(cpu):
@@ -177,7 +177,7 @@ def test_metrics_are_where_prometheus_is_sent(cpu):
 def test_flags_exist(container):
     given = [*container["args"], *compose()["command"]]
     assert len(given) == 11
-    for text in [README, *map(read_config, CONFIGS)]:
+    for text in [GUIDE, *map(read_config, CONFIGS)]:
         text = re.sub(r"^ {4}(?!docker run).*", "", text, flags=re.MULTILINE)  # other commands
         given += [flag for flag in re.findall(r"(?<![\w-])--\w+(?:=[^\s`)]+)?", text)]
         names = {flag[2:].partition("=")[0] for flag in given} - {"rm"}  # Docker's
@@ -196,7 +196,7 @@ def test_every_file_that_a_flag_names_is_mounted(cpu, container):
     assert set(volumes) == {"/config", "/models"}
     base_path = Path(models(read_config("models.config")).base_path)
     assert base_path.is_relative_to(mounts["models"])
-    for flag in [*container["args"], *compose()["command"], *re.findall(r"--\w+=/\S+", README)]:
+    for flag in [*container["args"], *compose()["command"], *re.findall(r"--\w+=/\S+", GUIDE)]:
         value = flag.partition("=")[2].rstrip("`)")
         if value.startswith("/"):
             assert Path(value).parent == Path("/config")
@@ -217,7 +217,7 @@ def test_one_version_of_tensorflow_serving_everywhere(container):
     assert gpu["image"] == f"{container['image']}-gpu"
     assert compose()["image"] == f"tensorflow/serving:${{TF_SERVING_TAG:-{version}}}"
     assert compose("docker-compose.gpu.yml")["image"] == f"{compose()['image']}-gpu"
-    assert set(re.findall(r"tensorflow/serving:([\w.-]+)", README)) == {version}
+    assert set(re.findall(r"tensorflow/serving:([\w.-]+)", GUIDE)) == {version}
 
 
 # --- Docker
@@ -295,7 +295,7 @@ def test_names_that_one_object_takes_from_another(cpu, pod, container):
     volumes = {volume["name"]: volume for volume in pod["volumes"]}
     assert volumes["config"]["configMap"]["name"] == cpu["ConfigMap"]["metadata"]["name"]
     claim = volumes["models"]["persistentVolumeClaim"]["claimName"]
-    assert claim == cpu["PersistentVolumeClaim"]["metadata"]["name"] and claim in README
+    assert claim == cpu["PersistentVolumeClaim"]["metadata"]["name"] and claim in GUIDE
     assert {mount["name"] for mount in container["volumeMounts"]} == set(volumes)
     target = cpu["HorizontalPodAutoscaler"]["spec"]["scaleTargetRef"]
     assert target["kind"] == "Deployment"
@@ -326,7 +326,7 @@ def test_the_container_has_limits_and_no_privileges(pod, container):
 @pytest.mark.parametrize("folder", ["cpu", "gpu"])
 def test_the_customization_lists_all_files(folder):
     listed = documents(folder)["Kustomization"]
-    assert f"kubectl apply -k serving/kubernetes/{folder}" in README
+    assert f"kubectl apply -k serving/kubernetes/{folder}" in GUIDE
     patches = [patch["path"] for patch in listed.get("patches", [])]
     files = {path.name for path in (KUBERNETES / folder).glob("*.yaml")} - {"kustomization.yaml"}
     own = {name for name in listed["resources"] if not name.startswith("..")}

@@ -8,7 +8,7 @@ import pytest
 
 from serving.client.measurements import Drift, drift, measurements
 
-README = Path(__file__).resolve().parents[3] / "serving/README.md"
+GUIDE = Path(__file__).resolve().parents[3] / "docs/serving.md"
 
 
 def found_in(landmarks, covariance, valid=None):
@@ -40,7 +40,7 @@ def test_the_readmes_kalman_filter_is_better_than_its_measurements():
     of the normalised squared error in 2 dimensions is 2, here within 20 % (400 correlated frames).
     """
     (code,) = re.findall(
-        r"    import numpy as np\n\n    def track.*?yield x, P\n", README.read_text(), flags=re.S
+        r"    import numpy as np\n\n    def track.*?yield x, P\n", GUIDE.read_text(), flags=re.S
     )
     namespace: dict = {}
     exec("\n".join(line[4:] for line in code.splitlines()), namespace)
