@@ -13,7 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
+import tfhuber
 from tfhuber.__main__ import MODULES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -46,7 +48,7 @@ def test_the_readme_has_150_lines_at_most():
 
 
 def slugs(path: Path) -> set[str]:
-    """The anchors of a page's headings, as the site makes them."""
+    """Return the anchors of a page's headings, as the site makes them."""
     headings = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
     return {re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", h).strip().lower()) for h in headings}
 
@@ -92,7 +94,7 @@ def test_the_python_snippets_give_what_their_comments_say(page):
 
 
 def code_lines(page: str) -> Iterator[str]:
-    """The lines of a page's code blocks, joined where they end with a backslash."""
+    """Yield the lines of a page's code blocks, joined where they end with a backslash."""
     fenced = re.findall(r"^```(?:bash|text)?\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
     indented = re.findall(
         r"(?:^ {4,}.*\n)+", re.sub(r"^```.*?^```$", "", page, flags=re.S | re.M), re.M
@@ -102,7 +104,7 @@ def code_lines(page: str) -> Iterator[str]:
 
 
 def module_of(words: list[str]) -> tuple[str, list[str]] | None:
-    """The module that a command line of this project runs, with its arguments; None for another's."""
+    """Return the module that a command line runs, with its arguments; None for another project's."""
     if words[:2] == ["python", "-m"] and words[2].partition(".")[0] in PACKAGES:
         return words[2], words[3:]
     if words[:1] == ["tfhuber"]:
@@ -112,7 +114,7 @@ def module_of(words: list[str]) -> tuple[str, list[str]] | None:
 
 
 def command_lines(page: str) -> Iterator[tuple[str, list[str]]]:
-    """The commands in code blocks, up to a pipe or a comment, with their `[optional]` arguments."""
+    """Yield the commands in code blocks, up to a pipe or a comment, with their `[optional]` arguments."""
     for line in code_lines(page):
         if re.match(r" *(python -m|tfhuber) ", line):
             text = re.sub(r"\[(-[^]|]*)[^]]*\]", r"\1", line).partition(" | ")[0]
@@ -124,7 +126,7 @@ def command_lines(page: str) -> Iterator[tuple[str, list[str]]]:
 
 @functools.cache
 def parser_of(module: str) -> argparse.ArgumentParser:
-    """The parser that a command makes: its `main` is run up to the parsing."""
+    """Return the parser that a command makes, by running its `main` up to the parsing."""
 
     class Found(Exception):
         pass
@@ -220,8 +222,6 @@ def test_the_reference_is_read_without_tensorflow_and_names_every_public_name():
 
 
 def test_the_citation_is_one_of_the_paper():
-    import yaml
-
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert citation["cff-version"] == "1.2.0" and {"title", "message", "authors"} <= set(citation)
     paper = citation["preferred-citation"]
@@ -234,7 +234,5 @@ def test_the_citation_is_one_of_the_paper():
 
 
 def test_the_changelog_has_the_version():
-    import tfhuber
-
     headings = re.findall(r"^## \[(.*?)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert headings[0] == "Unreleased" and headings[1] == tfhuber.__version__

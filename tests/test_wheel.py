@@ -29,7 +29,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
-    """A virtual environment with the wheel; all other packages are those of this one."""
+    """Make a virtual environment with the wheel; all other packages are those of this one."""
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"  # a copy, because a build leaves files behind
     source.mkdir()
