@@ -192,6 +192,17 @@ def test_every_file_that_is_named_exists(path):
 
 
 @pytest.mark.parametrize("path", GUIDES, ids=names)
+def test_every_name_in_python_that_is_given_exists(path):
+    pattern = r"`((?:tfhuber|pipelines|serving|benchmarks)(?:\.[a-zA-Z_]+)+)[(`]"
+    for name in re.findall(pattern, path.read_text(encoding="utf-8")):
+        if (ROOT / name).exists():
+            continue
+        *modules, last = name.split(".")
+        owner = importlib.import_module(".".join(modules))
+        assert hasattr(owner, last) or importlib.import_module(name), name
+
+
+@pytest.mark.parametrize("path", GUIDES, ids=names)
 def test_every_make_target_that_is_named_exists(path):
     known = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     text = path.read_text(encoding="utf-8")
