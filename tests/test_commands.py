@@ -10,6 +10,7 @@ import zlib
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from tfhuber.config import schema
@@ -24,7 +25,7 @@ K, EXAMPLES = known_sets.WFLW.count, 12
 
 @pytest.fixture
 def refused(monkeypatch, capsys):
-    """Runs a command that must fail in one line, which it returns."""
+    """Run a command that must fail in one line, and return that line."""
 
     def run(module: str, *arguments: object) -> str:
         monkeypatch.setattr(sys, "argv", [module, *map(str, arguments)])
@@ -65,8 +66,7 @@ def _example(i: int, **changes) -> bytes:
 
 @pytest.fixture
 def data(tmp_path):
-    """Makes a converted data set: of these examples, or with this shard or manifest put in place."""
-    import tensorflow as tf
+    """Make a converted data set: of these examples, or with this shard or manifest put in place."""
 
     def make(examples=None, *, shard: bytes | None = None, change=lambda manifest: manifest):
         directory = tmp_path / "data"
@@ -104,7 +104,7 @@ def config_path(tmp_path):
 
 @pytest.fixture
 def run(tmp_path):
-    """A directory that looks like a training run, but for its checkpoints."""
+    """Make a directory that looks like a training run, but for its checkpoints."""
     directory = tmp_path / "run"
     (directory / "latest").mkdir(parents=True)
     values = schema.parse(_values()).model_dump(mode="json")
@@ -267,7 +267,7 @@ def test_a_damaged_run_is_refused(refused, run, tmp_path, command, name, content
 
 
 def _huge_png() -> bytes:
-    """A PNG of a hundred bytes that claims 100,000 x 100,000 pixels."""
+    """Return a PNG of a hundred bytes that claims 100,000 x 100,000 pixels."""
 
     def chunk(name, content):
         checked = name + content
@@ -278,7 +278,7 @@ def _huge_png() -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + rest
 
 
-@pytest.mark.parametrize("command", ["tfhuber.predict", "serving.client"])
+@pytest.mark.parametrize("command", ["tfhuber.predict", "serving.client.__main__"])
 @pytest.mark.parametrize(
     ("content", "box", "message"),
     [

@@ -57,7 +57,7 @@ pathlib.Path(arguments["--run"], "metrics.json").write_text('{"nme": 5.123, "sub
 
 @pytest.fixture
 def project(tmp_path):
-    """A folder (with a space) of the real driver and stubs of the commands it runs."""
+    """Make a folder (with a space) of the real driver and stubs of the commands it runs."""
     root = tmp_path / "a project"
     for name, body in {**STUBS, "serving/local_server": SERVER}.items():
         file = root / f"{name}.py"
@@ -70,7 +70,7 @@ def project(tmp_path):
 
 
 def start(project):
-    """Starts the driver from another folder."""
+    """Start the driver from another folder."""
     command = [sys.executable, project / "tools" / "demo.py"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "http_proxy": "http://127.0.0.1:9"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}

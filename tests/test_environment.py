@@ -83,7 +83,7 @@ assert tf.train.Example.FromString(tf.train.Example().SerializeToString()) == tf
 
 @pytest.fixture
 def checkout(tmp_path):
-    """A copy of what the Makefile reads, without an environment, in a folder with a space."""
+    """Make a copy of what the Makefile reads, without an environment, in a folder with a space."""
     root = tmp_path / "a folder"
     (root / "tools").mkdir(parents=True)
     for name in ("Makefile", "setup.py", "pyproject.toml", "constraints.txt"):
@@ -93,7 +93,7 @@ def checkout(tmp_path):
 
 
 def make(root, *arguments, path=None):
-    """Runs make in `root`, as from a terminal and not as part of the make that runs the tests."""
+    """Run make in `root`, as from a terminal and not as part of the make that runs the tests."""
     environment = {"PATH": path or "/usr/bin:/bin", "LC_ALL": "C"}
     command = [shutil.which("make"), *arguments]
     return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
@@ -107,7 +107,7 @@ def executable(path, text):
 
 
 def python_that(path, prelude):
-    """An executable that runs a script as Python does, after `prelude` has changed the facts."""
+    """Make an executable that runs a script as Python does, after `prelude` has changed the facts."""
     runner = f"import runpy, sys; {prelude}; runpy.run_path(sys.argv[1], run_name='__main__')"
     return executable(path, f'#!/bin/sh\nexec "{sys.executable}" -c "{runner}" "$@"\n')
 
@@ -177,7 +177,7 @@ def test_the_first_python_that_serves_is_chosen(checkout, tmp_path, commands, ch
 
 
 def stub_python(path, pip="exit 0"):
-    """A Python whose `-m venv` makes a stub of an environment and whose pip is a shell command."""
+    """Make a Python whose `-m venv` makes a stub and whose pip is a shell command."""
     return executable(
         path,
         f"""#!/bin/sh

@@ -12,7 +12,7 @@ SUPPORTED = [(3, 11), (3, 12)]
 
 
 def complaint():
-    """What stands in the way, as one line, or None."""
+    """Return what stands in the way, as one line, or None."""
     version = "{}.{}".format(*sys.version_info)
     if sys.version_info[:2] not in SUPPORTED:
         return (

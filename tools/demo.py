@@ -35,7 +35,7 @@ STARTED = time.monotonic()
 
 
 def main() -> None:
-    """Runs the steps and prints the NME and the picture's path.
+    """Run the steps and print the NME and the picture's path.
 
     Raises:
       ChildProcessError: a step failed; the message names it.
@@ -79,7 +79,7 @@ def remove_earlier_results() -> None:
 
 @contextlib.contextmanager
 def step(number: int, title: str) -> Iterator[None]:
-    """Prints a heading and, in the end, how long it took; names the step where it fails."""
+    """Print a heading and, in the end, how long it took; name the step where it fails."""
     start = time.monotonic()
     print(f"\n[{number}/{STEPS}] {title} ({duration(start - STARTED)} so far)")
     try:
@@ -95,7 +95,7 @@ def duration(seconds: float) -> str:
 
 
 def run(module: str, *arguments: object) -> None:
-    """Runs `python -m module arguments`, its output passing through."""
+    """Run `python -m module arguments`, its output passing through."""
     command = announced(module, *arguments)
     code = subprocess.run(command, check=False).returncode
     if code:
@@ -103,7 +103,7 @@ def run(module: str, *arguments: object) -> None:
 
 
 def announced(module: str, *arguments: object, background: str = "") -> list[str]:
-    """The command line, printed as it can be typed in the project's root."""
+    """Print and return a command line, as it can be typed in the project's root."""
     command = [os.path.relpath(sys.executable), "-m", module, *map(str, arguments)]
     print(f"$ {shlex.join(command)}{background}")
     return command
@@ -111,7 +111,7 @@ def announced(module: str, *arguments: object, background: str = "") -> list[str
 
 @contextlib.contextmanager
 def server() -> Iterator[str]:
-    """The local server's URL once the model answers; stops the server on the way out."""
+    """Yield the local server's URL once the model answers; stop the server on the way out."""
     port = free_port()
     url = f"http://localhost:{port}"
     model = ["--model_name=wflw", f"--model_base_path={MODEL}", f"--rest_api_port={port}"]
@@ -137,7 +137,7 @@ def free_port() -> int:
 
 
 def wait_for_model(process: subprocess.Popen, url: str) -> None:
-    """Returns when `url` answers 200, which the server does once the model can be used."""
+    """Return when `url` answers 200, which the server does once the model can be used."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     deadline = time.monotonic() + SERVER_START_SECONDS
     while time.monotonic() < deadline:

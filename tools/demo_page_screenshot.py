@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 
 from PIL import Image
+from playwright.sync_api import sync_playwright
 
 from tfhuber.console.cli import run_main
 from tools import demo
@@ -36,9 +37,7 @@ def main() -> None:
 
 
 def screenshot(url: str, face: Path, box: list[str]) -> Image.Image:
-    """The page after it was given a picture and the box of the face in it."""
-    from playwright.sync_api import sync_playwright
-
+    """Return the page after it was given a picture and the box of the face in it."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
