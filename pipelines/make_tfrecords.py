@@ -26,6 +26,7 @@ from pipelines.shards import (
     REJECTS,
     CropParameters,
     WriteShard,
+    interrupt,
     read_lines,
     versions,
     write_shards,
@@ -110,7 +111,7 @@ def _run(job: WriteShard, plans: list[ShardPlan], work: Work, pipeline) -> None:
                 finished = work.names(BOOKS, since=started)
                 bar.update(sum(entries.get(name, 0) for name in finished) - bar.n)
 
-        run_job(pipeline, follow_files)
+        run_job(pipeline, follow_files, interrupt)
         bar.update(bar.total - bar.n)
 
 

@@ -2,19 +2,18 @@
 
 import argparse
 import builtins
-import ctypes
+import contextlib
 import logging
-import os
 import queue
 import re
 import shlex
-import signal
+import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
-from pathlib import Path
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import closing
 
 import apache_beam as beam
 import grpc
@@ -43,6 +42,8 @@ _LOG_LEVELS = {
 # Beam's default, 300 seconds, would end the wait for a job that takes longer. It is a year.
 _JOB_SERVER_TIMEOUT = "--job_server_timeout=31536000"
 _SECONDS_TO_CONNECT = 5
+# How long a job, and then Beam's threads, may take to end when the job has failed or is interrupted.
+_SECONDS_TO_END = 3
 
 # The end of a Python traceback, such as `RuntimeError: OSError: disk full [while running 'Step']`.
 _PYTHON_ERROR = re.compile(
@@ -50,15 +51,42 @@ _PYTHON_ERROR = re.compile(
     re.MULTILINE,
 )
 
-# Threads that fail when a worker has gone, of which the job's own failure tells.
-_BEAMS_THREADS = ("beam_control_read", "read_grpc_client_inputs")
+# Beam's threads that fail when a worker has gone: the one that waits for a worker's process, which is how
+# its death is learned of, as Beam itself would wait without end; and two that read from the worker.
+_WAITS_FOR_WORKER = "run_worker"
+_BEAM_THREADS = (_WAITS_FOR_WORKER, "beam_control_read", "read_grpc_client_inputs")
 
 # How runners say that they have failed.
 _FAILURES = ("RuntimeError", "NotImplementedError", "DataflowRuntimeException")
 
 
+class _LocalRunner(FnApiRunner):
+    """Beam's runner in this process, with worker processes that live no longer than a socket of it.
+
+    Beam has no way to end workers. Each of ours keeps a connection to the socket, which `close` closes, and
+    so does the end of this process, even by `kill -9`.
+    """
+
+    def __init__(self, processes: int):
+        self._closer: weakref.finalize | None = None
+        if processes == 1:
+            super().__init__()
+            return
+        listener = socket.create_server(("127.0.0.1", 0), backlog=processes)
+        self._closer = weakref.finalize(self, listener.close)
+        # `exec`: no shell stays between the worker and this process.
+        worker = f"{shlex.quote(sys.executable)} -m pipelines.worker {listener.getsockname()[1]}"
+        environment = SubprocessSDKEnvironment.from_command_string(f"exec {worker}")
+        super().__init__(default_environment=environment)
+
+    def close(self) -> None:
+        """End the workers, which else would go on writing for a moment after the job has failed."""
+        if self._closer:
+            self._closer()
+
+
 def make_pipeline(runner: str, options: list[str], processes: int = 1) -> beam.Pipeline:
-    """A pipeline for a runner by name, with Beam's own command-line options.
+    """Return a pipeline for a runner by name, with Beam's own command-line options.
 
     Args:
       runner: `LOCAL`, or any that Beam knows.
@@ -73,7 +101,8 @@ def make_pipeline(runner: str, options: list[str], processes: int = 1) -> beam.P
         _check(options)
         # Beam logs each failure, with its traceback, before it is raised.
         logging.getLogger().setLevel(logging.CRITICAL)
-        return beam.Pipeline(*_local(options, processes))
+        workers = [] if processes == 1 else [f"--direct_num_workers={processes}"]
+        return beam.Pipeline(_LocalRunner(processes), PipelineOptions([*options, *workers]))
     if "dask" in runner.lower():
         raise ValueError(f"--runner {runner} is not supported: it loses rejects without a word")
     if processes != 1:
@@ -81,7 +110,8 @@ def make_pipeline(runner: str, options: list[str], processes: int = 1) -> beam.P
     logging.basicConfig()
     for name, level in _LOG_LEVELS.items():
         logging.getLogger(name).setLevel(level)
-    sdk_worker.print = lambda *_, **__: None  # It prints failures besides.
+    # Workers in this process print each failure's traceback to stderr, and no option turns that off.
+    sdk_worker.print = lambda *_, **__: None
     try:
         pipeline = beam.Pipeline(runner, PipelineOptions([_JOB_SERVER_TIMEOUT, *options]))
     except (ImportError, TypeError, AttributeError) as error:  # No runner, or something else.
@@ -90,20 +120,10 @@ def make_pipeline(runner: str, options: list[str], processes: int = 1) -> beam.P
     return pipeline
 
 
-def _local(options: list[str], processes: int) -> tuple[FnApiRunner, PipelineOptions]:
-    if processes == 1:
-        return FnApiRunner(), PipelineOptions(options)
-    # `exec`: no shell stays between the worker and this process, with which it ends.
-    command = f"exec {shlex.quote(sys.executable)} -m pipelines.worker {os.getpid()}"
-    workers = SubprocessSDKEnvironment.from_command_string(command)
-    count = f"--direct_num_workers={processes}"
-    return FnApiRunner(default_environment=workers), PipelineOptions([*options, count])
-
-
 def _check(options: list[str]) -> None:
-    """Beam drops what it doesn't know, and a misspelt option of ours would go the same way.
+    """Raise `ValueError` for an option that Beam does not know, which it would drop without an error.
 
-    Other runners are spared, as theirs may be known to nobody but their job service.
+    It may be a misspelt one of ours. Other runners are spared, as only their job service may know theirs.
     """
     parser = argparse.ArgumentParser(
         allow_abbrev=False, add_help=False, exit_on_error=False, conflict_handler="resolve"
@@ -127,102 +147,108 @@ def _await_job_service(endpoint: str | None) -> None:
                 raise OSError(f"--job_endpoint {endpoint}: no job service answers") from None
 
 
-def run_job(pipeline: beam.Pipeline, watch: Callable[[], None]) -> None:
-    """Runs a pipeline to its end, and calls `watch` twice a second meanwhile.
+def run_job(
+    pipeline: beam.Pipeline, watch: Callable[[], object], interrupt: Callable[[], object]
+) -> None:
+    """Run a pipeline to its end, and call `watch` twice a second meanwhile.
 
     Args:
       pipeline: from `make_pipeline`, with the job in it.
       watch: such as the update of a progress bar.
+      interrupt: makes the steps that run in this process fail soon; called on a KeyboardInterrupt with
+        the local runner, as Beam has no way to stop its job.
 
     Raises:
       OSError: if a worker met one, if a local worker process died, or if the runner has failed.
     """
+    runner = pipeline.runner
     try:
-        if isinstance(pipeline.runner, FnApiRunner):
-            try:
-                _watched(pipeline.run, watch, _interrupt)
-            except BaseException:
-                _end_workers()
-                raise
-        else:
-            # In this thread, as runners that start a job service handle signals.
-            result = pipeline.run()
-            _watched(result.wait_until_finish, watch, lambda _: result.cancel())
+        with _thread_failures() as outcomes:
+            if isinstance(runner, _LocalRunner):
+
+                def stop() -> None:
+                    interrupt()
+                    runner.close()
+
+                with closing(runner):
+                    _run_watched(pipeline.run, watch, stop, outcomes)
+            else:
+                # In this thread, as runners that start a job service handle signals.
+                result = pipeline.run()
+                _run_watched(result.wait_until_finish, watch, result.cancel, outcomes)
     except Exception as error:
         if readable := _readable(error):
             raise readable from error
         raise
 
 
-def _watched(
+def _run_watched(
     job: Callable[[], object],
-    watch: Callable[[], None],
-    stop: Callable[[threading.Thread], None],
+    watch: Callable[[], object],
+    stop: Callable[[], object],
+    outcomes: queue.SimpleQueue[BaseException | None],
 ) -> None:
-    """Calls `job` in a thread: in this one, Beam would take an interrupt for a failure of the job."""
-    outcomes = queue.SimpleQueue()
+    """Call `job` in a thread: in this one, Beam would take an interrupt for a failure of the job."""
 
-    def work():
+    def work() -> None:
         try:
             job()
             outcomes.put(None)
         except BaseException as error:
             outcomes.put(error)
 
-    def on_failed_thread(failure):
-        name = failure.thread.name if failure.thread else ""
-        if name == "run_worker":  # Beam would wait for it without end.
-            outcomes.put(ChildProcessError(f"a worker process died: {failure.exc_value}"))
-        elif name not in _BEAMS_THREADS:
-            excepthook(failure)
-
-    excepthook, threading.excepthook = threading.excepthook, on_failed_thread
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
+    threading.Thread(target=work, daemon=True).start()
     try:
+        # Not `Thread.join`: when that is interrupted, the thread counts as ended.
         while True:
             try:
-                error = outcomes.get(timeout=0.5)
+                outcome = outcomes.get(timeout=0.5)
                 break
             except queue.Empty:
                 watch()
     except KeyboardInterrupt as interrupt:
         try:
-            stop(thread)
+            stop()
         except Exception as error:
             interrupt.add_note(f"the job could not be stopped and may go on: {error}")
-        thread.join(timeout=3)  # Beam has its say before the command's last word.
+        with contextlib.suppress(queue.Empty):  # Beam has its say before the command's last word.
+            outcomes.get(timeout=_SECONDS_TO_END)
         raise
-    if error:
-        raise error
-    threading.excepthook = excepthook  # After a failure, Beam's threads go on failing for a while.
+    if outcome:
+        raise outcome
 
 
-def _interrupt(thread: threading.Thread) -> None:
-    """Beam has no way to stop a local job, and one that is met by the interpreter's end may abort it."""
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(
-        ctypes.c_ulong(thread.ident), ctypes.py_object(KeyboardInterrupt)
-    )
+@contextlib.contextmanager
+def _thread_failures() -> Iterator[queue.SimpleQueue[BaseException | None]]:
+    """Yield a queue that gets the deaths of local workers; what Beam's threads print of them is dropped.
 
+    After a failure these threads go on failing for a moment, for which the end of the block waits.
+    """
+    outcomes: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
 
-def _end_workers() -> None:
-    """Kills this process's workers, which else would go on writing for a moment after it has failed."""
-    for path in Path("/proc/self/task").glob("*/children"):
-        for worker in map(int, path.read_text().split()):
-            with suppress(OSError):
-                if b"pipelines.worker" in Path(f"/proc/{worker}/cmdline").read_bytes():
-                    os.kill(worker, signal.SIGKILL)
-                    _await_end(worker)
+    def on_failed_thread(failure: threading.ExceptHookArgs) -> None:
+        name = failure.thread.name if failure.thread else ""
+        if name == _WAITS_FOR_WORKER:
+            outcomes.put(ChildProcessError(f"a worker process died: {failure.exc_value}"))
+        elif name not in _BEAM_THREADS:
+            excepthook(failure)
 
-
-def _await_end(process: int, seconds: float = 5.0) -> None:
-    deadline = time.monotonic() + seconds
-    while Path(f"/proc/{process}").exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
+    before = set(threading.enumerate())
+    excepthook, threading.excepthook = threading.excepthook, on_failed_thread
+    try:
+        yield outcomes
+    except BaseException:
+        deadline = time.monotonic() + _SECONDS_TO_END
+        for thread in set(threading.enumerate()) - before:
+            if thread.name in _BEAM_THREADS:
+                thread.join(timeout=max(0.0, deadline - time.monotonic()))
+        raise
+    finally:
+        threading.excepthook = excepthook
 
 
 def _readable(error: Exception) -> OSError | None:
-    """The `OSError` that a failed job comes down to, if it does; what a worker raised comes as text."""
+    """Return the `OSError` that a failed job comes down to, if any; what a worker raised comes as text."""
     if isinstance(error, grpc.RpcError):
         return OSError(f"the job service has failed: {error.code().name}: {error.details()}")
     text, name = str(error), type(error).__name__

@@ -7,6 +7,7 @@ them.
 
 import hashlib
 import json
+import threading
 import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -30,9 +31,20 @@ from pipelines.storage import Source, create, digest, open_file, rename
 from tfhuber.data import records
 from tfhuber.data.tfrecord import frame
 
-__all__ = ["BOOKS", "CropParameters", "WriteShard", "read_lines", "versions", "write_shards"]
+__all__ = [
+    "BOOKS",
+    "CropParameters",
+    "WriteShard",
+    "interrupt",
+    "read_lines",
+    "versions",
+    "write_shards",
+]
 
 BOOKS, REJECTS = "books", "rejects"
+
+# Set when the job of this process is to end.
+_INTERRUPTED = threading.Event()
 
 # Bytes of an image file: a photograph of 80 megapixels without compression has 240 MB.
 _LARGEST_IMAGE = 1 << 28
@@ -174,6 +186,8 @@ class _Sources:
         Neighbours are often boxes of one image, which is then read once.
         """
         for name, group in groupby(entries, key=lambda entry: entry.image):
+            if _INTERRUPTED.is_set():
+                raise InterruptedError("the job was interrupted")
             try:
                 content = self.read(name, "image", _LARGEST_IMAGE, self._reader.images)
                 Metrics.distribution("bytes", "image").update(len(content))
@@ -240,6 +254,7 @@ def write_shards(
       work: the one that `write_shard` has.
       pipeline: gets the job, and is not run.
     """
+    _INTERRUPTED.clear()
     written = (
         pipeline
         | "Plans" >> beam.Create(plans)
@@ -248,6 +263,11 @@ def write_shards(
     )
     _ = written.rejects | "KeepRejects" >> beam.ParDo(_WriteLines(work, REJECTS))
     _ = written.books | "KeepBooks" >> beam.ParDo(_WriteLines(work, BOOKS))
+
+
+def interrupt() -> None:
+    """Make the shards that this process is writing fail at their next image."""
+    _INTERRUPTED.set()
 
 
 def _open_image(content: bytes | Unusable) -> SourceImage | Unusable:

@@ -129,6 +129,35 @@ def test_every_epoch_has_each_example_once_in_an_order_of_its_own(tiny_config, b
     assert _ids(inputs.training_batches(split, tiny_config)) == batches
 
 
+def test_blocks_of_an_epoch_have_permutations_of_their_own(tiny_config):
+    """The first block, which is all there is of a small split, keeps the one that runs so far had."""
+    config = _reading(tiny_config, shuffle_buffer=16, cache_gigabytes=0)
+    split = inputs.open_split(config.data.directory, "train")
+    key = tf.constant([config.train.seed, 0], tf.int64)
+    stream = list(inputs._interleaved_records(split, key).as_numpy_iterator())
+    order, _ = inputs._order(split, config)
+    shuffled = list(order(tf.constant(0, tf.int64)).as_numpy_iterator())
+    blocks = range(0, len(stream) - 15, 16)
+    places = [[stream.index(r) - start for r in shuffled[start : start + 16]] for start in blocks]
+    assert all(sorted(block) == list(range(16)) for block in places) and len(places) == 2
+    assert places[0] != places[1]
+    expected = tf.random.experimental.stateless_shuffle(tf.range(16), key)
+    assert places[0] == expected.numpy().tolist()
+
+
+@pytest.mark.parametrize("kept", [0, 2])
+def test_a_split_of_one_block_keeps_the_order_that_runs_so_far_had(tiny_config, kept):
+    config = _reading(tiny_config, cache_gigabytes=kept)
+    split = inputs.open_split(config.data.directory, "train")
+    stored = _flat(_ids(inputs.evaluation_batches(split, config)))
+    trained = _flat(_ids(inputs.training_batches(split, config)))
+    length = len(trained) // 2
+    for epoch in (0, 1):
+        key = tf.constant([config.train.seed, epoch], tf.int64)
+        places = tf.random.experimental.stateless_shuffle(tf.range(len(stored)), key)[:length]
+        assert trained[epoch * length :][:length] == [stored[place] for place in places]
+
+
 @pytest.mark.parametrize("start", [1, 5, 8])
 @pytest.mark.parametrize("reading", [{}, {"cache_gigabytes": 0}, {"shuffle_buffer": 20}])
 def test_starting_at_any_step_continues_the_same_sequence(tiny_config, start, reading):

@@ -8,14 +8,18 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
+import apache_beam as beam
 import pytest
 from apache_beam.options.pipeline_options import PortableOptions
 from conversion import arguments, contents, convert, damaged_faces, faces, run, start
 
-from pipelines.runners import make_pipeline
+from pipelines import shards
+from pipelines.make_tfrecords import main
+from pipelines.runners import LOCAL, make_pipeline, run_job
 
 WAYS = ("one process", "two processes", "job service")
 
@@ -179,6 +183,50 @@ def test_a_defect_keeps_its_traceback(tmp_path, way):
     )
     assert result.returncode == 1
     assert "Traceback" in result.stderr and "our own" in result.stderr.split("Traceback")[-1]
+
+
+@pytest.mark.parametrize(
+    ("fault", "stop"), [(None, None), (OSError("disk full"), None), (None, KeyboardInterrupt())]
+)
+def test_the_hook_for_failed_threads_is_put_back_however_a_job_ends(fault, stop):
+    """Until now it stayed Beam's after a failure, and swallowed those of other threads from then on."""
+
+    def step(_):
+        time.sleep(0.6 if stop else 0)
+        if fault:
+            raise fault
+
+    def watch():
+        if stop:
+            raise stop
+
+    hook = threading.excepthook
+    pipeline = make_pipeline(LOCAL, [])
+    _ = pipeline | beam.Create([1]) | beam.Map(step)
+    with pytest.raises(type(fault or stop)) if fault or stop else contextlib.nullcontext():
+        run_job(pipeline, watch, lambda: None)
+    assert threading.excepthook is hook
+
+
+def test_an_interrupted_job_of_this_process_stops_at_its_next_image(tmp_path, monkeypatch):
+    cropped = []
+
+    def store_crop(*arguments, **options):
+        cropped.append(arguments)
+        if len(cropped) == 3:
+            signal.raise_signal(signal.SIGINT)
+        time.sleep(0.05)
+        return shards_store_crop(*arguments, **options)
+
+    shards_store_crop = shards.store_crop
+    monkeypatch.setattr(shards, "store_crop", store_crop)
+    source = faces(tmp_path / "source", train=400)
+    with pytest.raises(KeyboardInterrupt):
+        main(arguments(source, tmp_path / "out"))
+    at_the_end = len(cropped)
+    time.sleep(0.5)
+    assert len(cropped) == at_the_end < 100
+    assert convert(source, tmp_path / "out")[0]["splits"]["train"]["examples"] == 400
 
 
 # --- job services

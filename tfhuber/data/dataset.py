@@ -316,12 +316,13 @@ def _order(split: Split, config: Config) -> tuple[Callable, Callable]:
 
     A split no larger than the buffer is shuffled as a whole, and kept in memory decoded if it fits. Of
     a larger one, shards are shuffled and interleaved, and of that stream each block of that many
-    examples is shuffled.
+    examples is shuffled by a permutation of its own.
     """
     buffer, seed = config.data.shuffle_buffer, config.train.seed
 
-    def key(epoch):
-        return tf.stack([tf.cast(seed, tf.int64), epoch])
+    def key(epoch, block=0):
+        # No run has 2**32 epochs; the first block's key, often the only one, is that of the epoch.
+        return tf.stack([tf.cast(seed, tf.int64), epoch + block * 2**32])
 
     def read(record):
         return records.parse(record, split.landmark_set)
@@ -338,7 +339,8 @@ def _order(split: Split, config: Config) -> tuple[Callable, Callable]:
             stored = _interleaved_records(split, key(epoch))
         return (
             stored.batch(min(buffer, split.examples))
-            .map(lambda block: tf.random.experimental.stateless_shuffle(block, key(epoch)))
+            .enumerate()
+            .map(lambda i, block: tf.random.experimental.stateless_shuffle(block, key(epoch, i)))
             .unbatch()
         )
 
