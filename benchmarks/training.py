@@ -19,7 +19,6 @@ import argparse
 import contextlib
 import functools
 import itertools
-import os
 import statistics
 import sys
 import tempfile
@@ -31,6 +30,7 @@ from benchmarks.make_tfrecords import make_sources
 from benchmarks.paired_timing import Times, ratio, summary, time_in_turns, timed
 from tfhuber.config import schema
 from tfhuber.console.cli import import_tensorflow, run_main
+from tfhuber.console.cpus import available_cpus
 
 __all__ = ["main"]
 
@@ -63,7 +63,9 @@ def main() -> int:
         import tensorflow as tf
 
         tf.config.experimental.enable_op_determinism()  # as `tfhuber.train` does
-        device = "GPU" if tf.config.list_physical_devices("GPU") else f"{os.cpu_count()} CPU cores"
+        device = (
+            "GPU" if tf.config.list_physical_devices("GPU") else f"{available_cpus()} CPU cores"
+        )
         print(
             f"batches of {args.batch} at {args.image_size} pixels, {args.precision}, XLA: {args.xla}; "
             f"{device}, TensorFlow {tf.__version__}"

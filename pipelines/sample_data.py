@@ -40,6 +40,7 @@ from pipelines.sample.layouts import (
     write_wflw_list,
 )
 from tfhuber.console.cli import progress, run_main
+from tfhuber.console.cpus import available_cpus
 
 __all__ = ["read_truth", "write_sample_data"]
 
@@ -96,7 +97,7 @@ def write_sample_data(
     """
     if dataset not in DATASETS:
         raise ValueError(f"dataset must be one of {', '.join(DATASETS)}, got {dataset!r}")
-    processes = min(os.cpu_count() or 1, 8) if processes is None else processes
+    processes = min(available_cpus(), 8) if processes is None else processes
     for name, value, least in (
         ("train", train, 1),
         ("test", test, 1),

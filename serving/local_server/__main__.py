@@ -31,6 +31,7 @@ from serving.local_server.model_config import (
     read_models,
 )
 from tfhuber.console.cli import import_tensorflow, run_main
+from tfhuber.console.cpus import available_cpus
 
 __all__ = ["create_app", "main"]
 
@@ -183,7 +184,7 @@ def _parse_arguments() -> argparse.Namespace:
     bounds.add_argument(
         "--rest_api_num_threads",
         type=_positive,
-        default=4 * (os.cpu_count() or 1),
+        default=4 * available_cpus(),
         help="requests computed at the same time (default: four for each CPU, %(default)s)",
     )
     bounds.add_argument(

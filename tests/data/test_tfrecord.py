@@ -2,12 +2,14 @@
 
 import io
 import struct
+from pathlib import Path
 
 import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import tfhuber
 from tfhuber.data.tfrecord import LARGEST_RECORD, _masked_crc, frame, read_records
 
 RECORDS = [b"first", b"", bytes(range(256)) * 40]
@@ -81,6 +83,16 @@ def test_noise_is_no_record(noise):
     except ValueError:
         return
     assert b"".join(map(frame, found)) == noise
+
+
+def test_the_format_is_written_down_once():
+    """The constant that masks a checksum is in this module alone."""
+    packages = (
+        Path(tfhuber.__file__).parents[1] / name for name in ("tfhuber", "pipelines", "serving")
+    )
+    files = [path for package in packages for path in package.rglob("*.py")]
+    found = [path.name for path in files if "A282EAD8" in path.read_text().upper()]
+    assert len(files) > 100 and found == ["tfrecord.py"]
 
 
 def test_records_that_are_not_wanted_are_passed_over_unread():

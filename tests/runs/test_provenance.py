@@ -13,6 +13,7 @@ import time
 import pytest
 
 import tfhuber
+from tfhuber.console.cpus import available_cpus
 from tfhuber.data import records
 from tfhuber.landmarks import known_sets
 from tfhuber.runs import provenance
@@ -62,7 +63,7 @@ def test_the_description_is_complete_and_json(data):
     assert versions["tfhuber"] == tfhuber.__version__
     for package in ("tensorflow", "keras", "keras-hub", "tensorflow-probability", "numpy"):
         assert versions[package] == importlib.metadata.version(package)
-    assert described["host"]["cpus"] == len(os.sched_getaffinity(0))
+    assert described["host"]["cpus"] == available_cpus()
     assert described["host"]["devices"][0]
 
 

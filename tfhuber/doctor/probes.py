@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 
+from tfhuber.console.cpus import available_cpus
 from tfhuber.console.files import reason
 
 __all__ = ["IMPORT", "OK", "PROBLEM", "main"]
@@ -84,7 +85,7 @@ def _start() -> dict[str, str]:
     gpus = tf.config.list_physical_devices("GPU")
     for gpu in gpus:
         tf.config.experimental.set_memory_growth(gpu, True)
-    devices = {"CPU:0": f"{len(os.sched_getaffinity(0))} cores"}
+    devices = {"CPU:0": f"{available_cpus()} cores"}
     memory = {
         d.name.rpartition("device:")[2]: d.memory_limit for d in device_lib.list_local_devices()
     }

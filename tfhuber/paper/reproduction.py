@@ -12,6 +12,7 @@ from tfhuber.config import schema
 from tfhuber.config.schema import Config
 from tfhuber.config.shipped import config_directory
 from tfhuber.console.cli import import_tensorflow, progress
+from tfhuber.console.cpus import available_cpus
 from tfhuber.console.files import read_json, write_json
 from tfhuber.data import records
 from tfhuber.paper.tables import BASES, Table, Variant
@@ -192,7 +193,7 @@ def _train(run: Run, jobs: int) -> str | None:
     command += ["--config", str(config_file), "--run", str(run.directory)]
     environment = dict(os.environ)
     if jobs > 1:
-        threads = str(max(1, (os.cpu_count() or 1) // jobs))
+        threads = str(max(1, available_cpus() // jobs))
         environment |= {"TF_NUM_INTRAOP_THREADS": threads, "OMP_NUM_THREADS": threads}
     with run.log.open("a", encoding="utf-8") as log:
         code = subprocess.run(command, stdout=log, stderr=log, env=environment).returncode

@@ -7,6 +7,7 @@ from importlib import metadata
 from pathlib import Path
 
 import tfhuber
+from tfhuber.console.cpus import available_cpus
 
 __all__ = ["describe", "installed_version"]
 
@@ -39,7 +40,7 @@ def describe(data_directory: str | Path) -> dict:
     return {
         "versions": _versions(),
         "commit": _commit(Path(__file__)),
-        "host": {"cpus": len(os.sched_getaffinity(0)), "devices": _device_names()},
+        "host": {"cpus": available_cpus(), "devices": _device_names()},
         "data": {
             "landmark_set": manifest["landmark_set"].get("name"),
             "sha256": manifest.get("sha256"),

@@ -3,18 +3,18 @@
 They lie in a SavedModel's `assets.extra/tf_serving_warmup_requests`, a TFRecord of `PredictionLog`s.
 """
 
-import struct
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-import google_crc32c
 import numpy as np
+
+from tfhuber.data.tfrecord import frame, read_records
 
 __all__ = ["FILE", "MAX_RECORDS", "make", "requests", "write"]
 
 FILE = "assets.extra/tf_serving_warmup_requests"
 
-# TensorFlow Serving's own bound; the bytes are ours: a damaged length must not become an allocation.
+# TensorFlow Serving's own bound; the bytes are ours: a claimed shape must not become an allocation.
 MAX_RECORDS = 1000
 _MAX_BYTES = 1 << 28
 
@@ -57,7 +57,7 @@ def write(directory: Path, records: Iterable[Request]) -> None:
     (directory / FILE).parent.mkdir(exist_ok=True)
     with (directory / FILE).open("wb") as file:
         for signature, inputs in records:
-            file.write(_framed(_log(signature, inputs).SerializeToString()))
+            file.write(frame(_log(signature, inputs).SerializeToString()))
 
 
 def requests(directory: str | Path) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
@@ -128,29 +128,9 @@ def _array(proto, name: str) -> np.ndarray:
 
 
 def _records(path: Path) -> Iterator[bytes]:
-    """The records of a TFRecord file, both checksums of each compared."""
+    """Yield the records of a TFRecord file, both checksums of each compared."""
     with path.open("rb") as file:
-        number = 0
-        while header := file.read(12):
-            number += 1
-            where = f"{path}, record {number}"
-            length = header[:8]
-            if len(header) < 12 or _masked_crc(length) != header[8:]:
-                raise ValueError(f"{where}: its length is damaged")
-            (size,) = struct.unpack("<Q", length)
-            if size > _MAX_BYTES:
-                raise ValueError(f"{where} claims {size:,} bytes")
-            body = file.read(size + 4)
-            if len(body) < size + 4 or _masked_crc(body[:-4]) != body[-4:]:
-                raise ValueError(f"{where}: its content is damaged or cut short")
-            yield body[:-4]
-
-
-def _framed(record: bytes) -> bytes:
-    length = struct.pack("<Q", len(record))
-    return length + _masked_crc(length) + record + _masked_crc(record)
-
-
-def _masked_crc(data: bytes) -> bytes:
-    crc = google_crc32c.value(data)
-    return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
+        try:
+            yield from read_records(file)
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged: {error}") from None
