@@ -21,11 +21,21 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 from PIL import Image
 
+from pipelines.crops import store_crop
 from pipelines.sample_data import write_sample_data
 from tfhuber.console.cli import progress, run_main
+from tfhuber.console.lazy import lazy_module
+from tfhuber.data import records
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+else:
+    tf = lazy_module("tensorflow")
 
 __all__ = ["main"]
 
@@ -124,11 +134,6 @@ def enlarge(source: Path, fields: list[str]) -> tuple[Path, list[str]]:
 
 def convert_plainly(source: Path, output: Path) -> int:
     """The same shards from one loop, as anybody would write it for images that are all good."""
-    import numpy as np
-    import tensorflow as tf
-
-    from pipelines.crops import store_crop
-    from tfhuber.data import records
 
     class Whole:
         """A decoded image as `store_crop` wants it."""

@@ -5,7 +5,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from pipelines.readers.annotation import Unusable
+from pipelines.errors import Unusable
 from pipelines.source_image import SourceImage
 from tfhuber.geometry.box_square import square_around
 

@@ -5,6 +5,7 @@ import hashlib
 import os
 
 from pipelines.readers.base import Reader
+from pipelines.readers.coco import Coco
 from pipelines.readers.lp300w import Lp300w
 from pipelines.readers.mpii import Mpii
 from pipelines.readers.wflw import Wflw
@@ -54,8 +55,6 @@ def parse_arguments(argv: list[str] | None) -> tuple[argparse.Namespace, list[st
 def make_reader(args: argparse.Namespace) -> Reader:
     """The reader of `args.dataset` with its options."""
     if args.dataset == "coco":
-        from pipelines.readers.coco import Coco
-
         options = {name: getattr(args, name) for name in COCO_OPTIONS}
         return Coco.from_options(Source(args.source), **options)
     if args.dataset == "mpii":

@@ -21,9 +21,10 @@ from apache_beam.metrics import Metrics
 
 import tfhuber
 from pipelines.crops import store_crop
+from pipelines.errors import Unusable
 from pipelines.output import Work
 from pipelines.plans import ShardPlan, read_plan
-from pipelines.readers.annotation import Entry, Labels, Reject, Unusable
+from pipelines.readers.annotation import Entry, Labels, Reject
 from pipelines.readers.base import Reader
 from pipelines.source_image import SourceImage
 from pipelines.statistics import Books

@@ -10,7 +10,7 @@ from functools import cached_property
 import pyvips
 from PIL import Image, UnidentifiedImageError
 
-from pipelines.readers.annotation import Unusable
+from pipelines.errors import Unusable
 
 __all__ = ["MAX_PIXELS", "SourceImage"]
 

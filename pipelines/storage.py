@@ -12,7 +12,7 @@ from typing import BinaryIO
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
-from pipelines.readers.annotation import Unusable
+from pipelines.errors import Unusable
 
 __all__ = ["Source", "create", "digest", "exists", "is_local", "names", "open_file", "rename"]
 

@@ -5,12 +5,13 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.errors import Unusable
+
 __all__ = [
     "LARGEST_COORDINATE",
     "Entry",
     "Labels",
     "Reject",
-    "Unusable",
     "check_box",
     "check_points",
 ]
@@ -80,18 +81,10 @@ class Reject:
     detail: str
 
     @classmethod
-    def of(cls, entry: Entry, unusable: "Unusable") -> "Reject":
+    def of(cls, entry: Entry, unusable: Unusable) -> "Reject":
         """The record that an entry could not be used."""
         where = (entry.id, entry.split, entry.image, entry.source, entry.position)
         return cls(*where, unusable.reason, unusable.detail)
-
-
-class Unusable(Exception):
-    """An entry that cannot become an example: `reason` is a short code, `detail` is for a human."""
-
-    def __init__(self, reason: str, detail: str):
-        super().__init__(f"{reason}: {detail}")
-        self.reason, self.detail = reason, detail
 
 
 def check_points(points: np.ndarray) -> None:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipelines.readers.annotation import Entry, Labels, Unusable, check_box, check_points
+from pipelines.errors import Unusable
+from pipelines.readers.annotation import Entry, Labels, check_box, check_points
 from pipelines.readers.coco_database import CocoDatabase, json_key, opened
 from pipelines.storage import Source, exists, is_local, open_file
 from tfhuber.landmarks.known_sets import LANDMARK_SETS, LandmarkSet, load, parse

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
-from pipelines.readers.annotation import Unusable
+from pipelines.errors import Unusable
 from pipelines.readers.json_stream import members
 
 __all__ = ["CocoDatabase", "json_key", "opened"]

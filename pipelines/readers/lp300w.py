@@ -7,7 +7,8 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from pipelines.readers.annotation import Entry, Labels, Unusable, check_box, check_points
+from pipelines.errors import Unusable
+from pipelines.readers.annotation import Entry, Labels, check_box, check_points
 from pipelines.readers.matlab import load_matlab
 from pipelines.storage import Source
 from tfhuber.landmarks.known_sets import LP300W, LandmarkSet

@@ -2,8 +2,16 @@
 
 import io
 import zlib
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+from tfhuber.console.lazy import lazy_module
+
+if TYPE_CHECKING:
+    import scipy.io as scipy_io
+else:
+    scipy_io = lazy_module("scipy.io")  # Workers that read no such file start without it.
 
 __all__ = ["load_matlab"]
 
@@ -24,12 +32,10 @@ def load_matlab(content: bytes, name: str, most: int) -> tuple[np.ndarray | None
     Raises:
       ValueError: if it is no MATLAB 5 file, is damaged, larger than that, or nested too deeply.
     """
-    import scipy.io
-
     plain = _uncompressed(content, most)
     try:
-        kinds = {each: kind for each, _, kind in scipy.io.whosmat(io.BytesIO(plain))}
-        found = scipy.io.loadmat(io.BytesIO(plain), variable_names=[name]).get(name)
+        kinds = {each: kind for each, _, kind in scipy_io.whosmat(io.BytesIO(plain))}
+        found = scipy_io.loadmat(io.BytesIO(plain), variable_names=[name]).get(name)
     except Exception as error:  # The parser raises nearly anything on damaged files.
         raise ValueError(" ".join(str(error).split()) or type(error).__name__) from None
     return found, kinds.get(name, "")

@@ -5,14 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipelines.readers.annotation import (
-    LARGEST_COORDINATE,
-    Entry,
-    Labels,
-    Unusable,
-    check_box,
-    check_points,
-)
+from pipelines.errors import Unusable
+from pipelines.readers.annotation import LARGEST_COORDINATE, Entry, Labels, check_box, check_points
 from pipelines.readers.matlab import load_matlab
 from pipelines.storage import Source
 from tfhuber.landmarks.known_sets import MPII, LandmarkSet

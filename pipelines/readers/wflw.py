@@ -7,7 +7,8 @@ from typing import BinaryIO
 
 import numpy as np
 
-from pipelines.readers.annotation import Entry, Labels, Unusable, check_box, check_points
+from pipelines.errors import Unusable
+from pipelines.readers.annotation import Entry, Labels, check_box, check_points
 from pipelines.storage import Source
 from tfhuber.landmarks.known_sets import WFLW, LandmarkSet
 

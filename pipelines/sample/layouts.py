@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from scipy.io import savemat
 
 from pipelines.sample.face_views import FaceView
 from pipelines.sample.faces import Face
@@ -185,8 +186,6 @@ def _visibility(index: int, joint: int, visible: bool):
 
 
 def _save_mat(path: Path, variables: dict) -> None:
-    from scipy.io import savemat
-
     stream = io.BytesIO()
     savemat(stream, variables, do_compression=True)
     # The header's text says when the file was written; two runs shall give the same bytes.

@@ -3,7 +3,8 @@
 import json
 from dataclasses import asdict, dataclass
 
-from pipelines.readers.annotation import Entry, Labels, Reject, Unusable
+from pipelines.errors import Unusable
+from pipelines.readers.annotation import Entry, Labels, Reject
 from pipelines.storage import Source
 
 

@@ -9,7 +9,7 @@ from hostile_images import encoded, smooth
 from PIL import Image
 
 from pipelines.crops import MARGIN, store_crop
-from pipelines.readers.annotation import Unusable
+from pipelines.errors import Unusable
 from pipelines.source_image import SourceImage
 from tfhuber.geometry.box_square import square_around
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipelines import source_image
-from pipelines.readers.annotation import Unusable
+from pipelines.errors import Unusable
 from pipelines.source_image import SourceImage
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -220,7 +220,7 @@ def test_only_large_images_are_decoded_in_parts(small_parts, monkeypatch):
 MEASURE = """
 import re, sys, time
 from pipelines.source_image import SourceImage
-from pipelines.readers.annotation import Unusable
+from pipelines.errors import Unusable
 
 def peak():
     return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) / 1024

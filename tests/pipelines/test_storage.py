@@ -10,7 +10,7 @@ from apache_beam.io.filesystem import BeamIOError
 from apache_beam.io.filesystems import FileSystems
 
 from pipelines import storage
-from pipelines.readers.annotation import Unusable
+from pipelines.errors import Unusable
 from pipelines.storage import Source, create, is_local, open_file
 
 FILES = {

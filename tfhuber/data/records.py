@@ -7,14 +7,21 @@ the ORIGINAL image's pixels; `crop_to_original` says where the stored pixels lie
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 from google.protobuf.message import DecodeError
 from pydantic import BaseModel, Field, ValidationError
 
 from tfhuber.console.files import read_json
-from tfhuber.data.example_proto import Example
+from tfhuber.console.lazy import lazy_module
+from tfhuber.landmarks.landmark_set import LandmarkSet
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+else:
+    tf = lazy_module("tensorflow")  # Only `parse` needs it.
 
 __all__ = [
     "MANIFEST",
@@ -45,12 +52,55 @@ _KINDS = {
 _DTYPES = {"float_list": np.float32, "int64_list": np.int64}
 
 
+# The protocol buffer `tf.train.Example`, declared here, since TensorFlow's own module imports all of it.
+# The bytes mean the same; the package's name is not part of them. Features are a list of entries, which
+# is what a map is on the wire, so that their order does not depend on protobuf's implementation.
+_EXAMPLE_PROTO = """
+name: "tfhuber/example.proto" package: "tfhuber" syntax: "proto3"
+message_type {
+  name: "BytesList"
+  field { name: "value" number: 1 type: TYPE_BYTES label: LABEL_REPEATED }
+}
+message_type {
+  name: "FloatList"
+  field { name: "value" number: 1 type: TYPE_FLOAT label: LABEL_REPEATED }
+}
+message_type {
+  name: "Int64List"
+  field { name: "value" number: 1 type: TYPE_INT64 label: LABEL_REPEATED }
+}
+message_type {
+  name: "Feature"
+  oneof_decl { name: "kind" }
+  field { name: "bytes_list" number: 1 type_name: ".tfhuber.BytesList" oneof_index: 0 }
+  field { name: "float_list" number: 2 type_name: ".tfhuber.FloatList" oneof_index: 0 }
+  field { name: "int64_list" number: 3 type_name: ".tfhuber.Int64List" oneof_index: 0 }
+}
+message_type {
+  name: "Features"
+  field { name: "feature" number: 1 type_name: ".tfhuber.Features.FeatureEntry" label: LABEL_REPEATED }
+  nested_type {
+    name: "FeatureEntry"
+    field { name: "key" number: 1 type: TYPE_STRING }
+    field { name: "value" number: 2 type_name: ".tfhuber.Feature" }
+  }
+}
+message_type {
+  name: "Example"
+  field { name: "features" number: 1 type_name: ".tfhuber.Features" }
+}
+"""
+_pool = descriptor_pool.DescriptorPool()
+_pool.Add(text_format.Parse(_EXAMPLE_PROTO, descriptor_pb2.FileDescriptorProto()))
+_Example = message_factory.GetMessageClass(_pool.FindMessageTypeByName("tfhuber.Example"))
+
+
 class _Shard(BaseModel):
     name: Annotated[str, Field(pattern=r"^[^/\\]+$")]
     examples: int = Field(ge=0)
 
 
-class _Books(BaseModel):
+class _Split(BaseModel):
     """What reading needs to know of a split; the shards lie in the manifest's own directory."""
 
     examples: int = Field(ge=0, lt=2**40)
@@ -59,7 +109,7 @@ class _Books(BaseModel):
 
 class _Manifest(BaseModel):
     landmark_set: dict
-    splits: dict[str, _Books] = Field(min_length=1)
+    splits: dict[str, _Split] = Field(min_length=1)
 
 
 def encode(
@@ -101,7 +151,7 @@ def encode(
         "people": people,
         "weights": weights,
     }
-    example = Example()
+    example = _Example()
     for name, kind in _KINDS.items():
         feature = getattr(example.features.feature.add(key=name).value, kind)
         feature.SetInParent()  # Without attributes it is an empty list, and not nothing.
@@ -121,7 +171,7 @@ def decode(serialized: bytes) -> dict[str, bytes | np.ndarray]:
       ValueError: if it is no such example; the message names the feature.
     """
     try:
-        example = Example.FromString(serialized)
+        example = _Example.FromString(serialized)
     except DecodeError as error:
         raise ValueError(f"it is no tf.train.Example: {error}") from error
     features = {entry.key: entry.value for entry in example.features.feature}
@@ -140,18 +190,16 @@ def decode(serialized: bytes) -> dict[str, bytes | np.ndarray]:
     return values
 
 
-def parse(serialized, landmark_set):
+def parse(serialized: "tf.Tensor | bytes", landmark_set: LandmarkSet) -> "dict[str, tf.Tensor]":
     """The example's tensors, as `encode` names them: `image` still JPEG bytes, shapes static.
 
     Args:
       serialized: scalar string, one example.
-      landmark_set: `LandmarkSet` of the data set; gives K and the number of attributes.
+      landmark_set: of the data set; gives K and the number of attributes.
 
     Raises:
       tf.errors.InvalidArgumentError: if it is no such example, or one of its numbers is not finite.
     """
-    import tensorflow as tf
-
     k, a = landmark_set.count, len(landmark_set.attributes)
     example = tf.io.parse_single_example(
         serialized,
