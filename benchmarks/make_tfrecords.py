@@ -59,14 +59,14 @@ class Measurement:
     megabytes: float
 
     def better_of(self, other: "Measurement | None") -> "Measurement":
-        """The shorter time, and the larger memory."""
+        """Return the shorter of both times with the larger of both memories."""
         if other is None:
             return self
         return Measurement(min(self.seconds, other.seconds), max(self.megabytes, other.megabytes))
 
 
 def main() -> int:
-    """Makes the data, runs everything, prints the table and says whether the bounds hold."""
+    """Make the data, run everything, print the table and return whether a bound is missed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--few", type=int, default=500, help="images of the small data set")
     parser.add_argument("--many", type=int, default=5000, help="images of the large one")
@@ -97,7 +97,7 @@ def main() -> int:
 
 
 def make_sources(directory: Path, counts: dict[str, int]) -> None:
-    """Writes data sets of so many images, files that are links to a few different pictures."""
+    """Write data sets of so many images, whose files are links to a few different pictures."""
     drawn = directory / "drawn"
     write_sample_data("wflw", drawn, train=PICTURES, test=1)
     pictures = [enlarge(drawn, line) for line in lines_of(drawn)]
@@ -116,13 +116,13 @@ def make_sources(directory: Path, counts: dict[str, int]) -> None:
 
 
 def lines_of(source: Path) -> list[list[str]]:
-    """The training list's lines, one for each image, as fields."""
+    """Return the training list's lines, one for each image, as fields."""
     lines = (line.split() for line in (source / LISTS.format("train")).read_text().splitlines())
     return list({fields[-1]: fields for fields in lines}.values())
 
 
 def enlarge(source: Path, fields: list[str]) -> tuple[Path, list[str]]:
-    """Makes a picture as large as WFLW's; returns its path, and its labels to match."""
+    """Enlarge a picture to the size of WFLW's; return its path and the labels that match."""
     path = source / "WFLW_images" / fields[-1]
     with Image.open(path) as picture:
         scale = LONGER_SIDE / max(picture.size)
@@ -133,7 +133,7 @@ def enlarge(source: Path, fields: list[str]) -> tuple[Path, list[str]]:
 
 
 def convert_plainly(source: Path, output: Path) -> int:
-    """The same shards from one loop, as anybody would write it for images that are all good."""
+    """Write the same shards in one loop, as anybody would for images that are all good."""
 
     class Whole:
         """A decoded image as `store_crop` wants it."""
@@ -175,7 +175,7 @@ def convert_plainly(source: Path, output: Path) -> int:
 
 
 def measure(command: list[str], source: Path, output: Path) -> Measurement:
-    """Runs a command on a source to its end.
+    """Run a command on a source to its end.
 
     Raises:
       ChildProcessError: if it fails; the message ends with the last line that it printed.
@@ -196,7 +196,7 @@ def measure(command: list[str], source: Path, output: Path) -> Measurement:
 
 
 def descendants(pid: int) -> list[int]:
-    """The processes that a process has started, and those that they have."""
+    """Return the processes that a process has started, and that these have started."""
     children = []
     for path in Path(f"/proc/{pid}/task").glob("*/children"):
         with contextlib.suppress(OSError):  # It may have ended by now.
@@ -205,7 +205,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def memory(pid: int) -> int:
-    """Bytes of memory that a process has, a page that n processes share counting 1 / n."""
+    """Return the bytes of memory of a process; a page that n processes share counts 1 / n."""
     with contextlib.suppress(OSError):
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
             if line.startswith("Pss:"):
@@ -214,7 +214,7 @@ def memory(pid: int) -> int:
 
 
 def contents(directory: Path) -> str:
-    """A digest of all shards' names and bytes."""
+    """Return a digest of all shards' names and bytes."""
     digest = hashlib.sha256()
     for path in sorted(directory.glob("*.tfrecord")):
         digest.update(path.name.encode() + path.read_bytes())
@@ -222,7 +222,7 @@ def contents(directory: Path) -> str:
 
 
 def report(results: dict, counts: dict[str, int], same: bool) -> int:
-    """Prints the table and the bounds; returns the exit status."""
+    """Print the table and the bounds; return the exit status."""
     few, many = counts.values()
     print(f"{'':14}{'images':>8}{'seconds':>10}{'images/s':>10}{'MB':>8}   beyond the start")
     rates, beyond = {}, {}

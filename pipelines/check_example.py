@@ -1,4 +1,4 @@
-"""What is demanded of every example: shapes, ranges, an image that decodes, a map that fits it."""
+"""Checks of one example: shapes, ranges, an image that decodes, a map that fits it."""
 
 import io
 
@@ -15,7 +15,7 @@ _END_OF_IMAGE = b"\xff\xd9"
 
 
 def check_example(example: dict, landmark_set: LandmarkSet) -> None:
-    """Raises `ValueError`, naming the feature, unless an example is one that can be trained on.
+    """Raise `ValueError`, naming the feature, unless an example is one that can be trained on.
 
     Args:
       example: as `records.decode` gives it; its image is decoded.
@@ -68,7 +68,7 @@ def _decoded_size(jpeg: bytes) -> np.ndarray:
 
 
 def _check_map(crop_size: np.ndarray, matrix: np.ndarray, image_size: np.ndarray) -> None:
-    """Raises `ValueError` unless the map takes all of the crop into the original image."""
+    """Raise `ValueError` unless the map takes all of the crop into the original image."""
     matrix = matrix.reshape(3, 3).astype(np.float64)
     if not np.array_equal(matrix[2], (0, 0, 1)) or abs(np.linalg.det(matrix)) < _ROUNDING:
         raise ValueError("crop_to_original is no affine map that can be inverted")

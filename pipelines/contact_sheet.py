@@ -48,7 +48,7 @@ def write_contact_sheet(
     count: int = 24,
     seed: int = 0,
 ) -> bool:
-    """Writes a PNG of random examples, of the same data set always the same; whether there are any.
+    """Write a PNG of random examples, the same for the same data set; return False if there are none.
 
     Args:
       directory: where the shards are.
@@ -68,8 +68,8 @@ def write_contact_sheet(
         raise ValueError(f"split must be one of {', '.join(splits)}, got {split!r}")
     shards = [
         (name, shard)
-        for name, books in splits.items()
-        for shard in books["shards"]
+        for name, values in splits.items()
+        for shard in values["shards"]
         if split in (None, name)
     ]
     total = sum(shard["examples"] for _, shard in shards)
@@ -91,7 +91,7 @@ def write_contact_sheet(
 
 
 def _read(directory: str, shards: list, chosen: list[int]) -> Iterator[tuple[str, dict]]:
-    """Split and content of the chosen examples, which are counted over all shards, in order."""
+    """Yield split and content of the chosen examples, whose numbers go through all shards in order."""
     first = 0
     for split, shard in shards:
         last = first + shard["examples"]
@@ -109,12 +109,12 @@ def _read(directory: str, shards: list, chosen: list[int]) -> Iterator[tuple[str
 
 
 def _colours(landmark_set: LandmarkSet, manifest: dict) -> list[str]:
-    """A colour for each landmark: the left one of a pair is named so, or lies so on the average."""
+    """Return each landmark's colour; the left one of a pair is so by name or, else, by mean position."""
     names, mirror = landmark_set.names, landmark_set.mirror
-    books = max(manifest["splits"].values(), key=lambda books: books["examples"])["landmarks"]
+    largest = max(manifest["splits"].values(), key=lambda split: split["examples"])
 
     def leftness(k: int) -> tuple:
-        return "left" not in names[k].lower(), books[names[k]]["mean"][0], k
+        return "left" not in names[k].lower(), largest["landmarks"][names[k]]["mean"][0], k
 
     return [
         MIDDLE if k == other else LEFT if leftness(k) < leftness(other) else RIGHT
@@ -123,7 +123,7 @@ def _colours(landmark_set: LandmarkSet, manifest: dict) -> list[str]:
 
 
 def _draw_tile(example: dict, landmark_set: LandmarkSet, colours: list[str]) -> Image.Image:
-    """The stored crop as large as the tile allows, with the labels drawn on it."""
+    """Draw the stored crop as large as the tile allows, with the labels on it."""
     with Image.open(io.BytesIO(example["image"])) as image:
         crop = image.convert("RGB")
     size = np.maximum(np.round(np.array(crop.size) * (TILE / max(crop.size))), 1).astype(int)
@@ -133,7 +133,7 @@ def _draw_tile(example: dict, landmark_set: LandmarkSet, colours: list[str]) -> 
     to_crop = np.linalg.inv(example["crop_to_original"].reshape(3, 3).astype(np.float64))
 
     def place(points) -> list[tuple[float, float]]:
-        """Points [n, 2] of the original image in the pixels that are drawn on."""
+        """Return points [n, 2] of the original image in the pixels that are drawn on."""
         stored = np.asarray(points, np.float64) @ to_crop[:2, :2].T + to_crop[:2, 2]
         fine = _FINE * ((stored + 0.5) * (size / crop.size) + corner) - 0.5
         return [(x, y) for x, y in fine.tolist()]
@@ -164,7 +164,7 @@ def _draw_tile(example: dict, landmark_set: LandmarkSet, colours: list[str]) -> 
 
 
 def _arrange(tiles: list[tuple[Image.Image, str]], title: str) -> Image.Image:
-    """A sheet with a header, which says what the colours are, and captioned tiles in rows."""
+    """Return a sheet with a header, which says what the colours are, and captioned tiles in rows."""
     columns = math.ceil(math.sqrt(1.5 * len(tiles)))
     rows = math.ceil(len(tiles) / columns)
     step_x, step_y = TILE + GAP, TILE + TEXT + GAP + 4
@@ -190,7 +190,7 @@ def _arrange(tiles: list[tuple[Image.Image, str]], title: str) -> Image.Image:
 
 
 def _shortened(text: str, font: ImageFont.FreeTypeFont) -> str:
-    """The text, which may be anything, in ASCII and with its middle left out until it fits a tile."""
+    """Return any text in ASCII, with as much of its middle left out as makes it fit a tile."""
     text = ascii(text)[1:-1]
     for keep in range(min(len(text), TILE), 0, -1):
         start, end = text[: keep // 2], text[len(text) - (keep - keep // 2) :]
@@ -201,7 +201,7 @@ def _shortened(text: str, font: ImageFont.FreeTypeFont) -> str:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The command; `argv` defaults to the process's arguments."""
+    """Run the command; `argv` defaults to the process's arguments."""
     parser = argparse.ArgumentParser(
         prog="python -m pipelines.contact_sheet",
         description="Draw random examples of a converted data set with their labels.",

@@ -1,4 +1,4 @@
-"""From an image of a data set to the crop that a record stores, and the map back."""
+"""The crop of an image that a record stores, and the map back."""
 
 import io
 
@@ -30,7 +30,7 @@ def store_crop(
     margin: float = MARGIN,
     quality: int = 95,
 ) -> tuple[bytes, np.ndarray]:
-    """The JPEG bytes of the stored crop, and the map [3, 3] from its pixels to the image's.
+    """Return the JPEG bytes of the stored crop, and the map [3, 3] from its pixels to the image's.
 
     The crop is the square that the network sees for the box, enlarged by `margin` and clipped to
     the image, so that its border is the image's own wherever the square is cut off. It is reduced,
@@ -39,7 +39,7 @@ def store_crop(
     Args:
       image: of which only the region that the crop shows is decoded.
       box: [4] x0, y0, x1, y1 in the image's pixels.
-      rule: how the box becomes a square, as in `boxes.square_around`.
+      rule: how the box becomes a square, as in `box_square.square_around`.
       size: largest side in stored pixels of the network's square.
       margin: side of the stored region over side of the network's square.
       quality: of the JPEG, which is written without chroma subsampling.

@@ -1,4 +1,4 @@
-"""Converts a data set in its official layout, or COCO's, to TFRecords.
+"""Conversion of a data set in its official layout, or COCO's, to TFRecords.
 
     python -m pipelines.make_tfrecords --dataset wflw --source DIR --output DIR
 
@@ -22,8 +22,8 @@ from pipelines.plans import SPLITS, ShardPlan, hashed, hold_out, listed, write_p
 from pipelines.readers.base import Reader
 from pipelines.runners import make_pipeline, run_job
 from pipelines.shards import (
-    BOOKS,
     REJECTS,
+    SUMMARIES,
     CropParameters,
     WriteShard,
     interrupt,
@@ -31,7 +31,7 @@ from pipelines.shards import (
     versions,
     write_shards,
 )
-from pipelines.statistics import Books
+from pipelines.statistics import Statistics
 from pipelines.storage import Source, create, digest, is_local, open_file
 from tfhuber.console.cli import progress, run_main
 from tfhuber.data import records
@@ -40,11 +40,11 @@ from tfhuber.landmarks import known_sets
 __all__ = ["REJECTS_FILE", "main"]
 
 REJECTS_FILE = "rejects.jsonl"
-SHARD_BOOKS = ("name", "examples", "bytes", "crc32c", "sources")
+_SHARD_KEYS = ("name", "examples", "bytes", "crc32c", "sources")
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The command; `argv` defaults to the process's arguments."""
+    """Run the command; `argv` defaults to the process's arguments."""
     args, beam_options = parse_arguments(argv)
     reader, source = make_reader(args), Source(args.source)
     crops = CropParameters(
@@ -59,12 +59,12 @@ def main(argv: list[str] | None = None) -> None:
         "a converted data set",
         (records.MANIFEST, REJECTS_FILE, CONTACT_SHEET, "*.tfrecord"),
         overwrite=args.overwrite,
-        keep=BOOKS,
+        keep=SUMMARIES,
     ) as work:
         plans = _plan(reader, source, args, work)
         _run(WriteShard(reader, source, work, crops), plans, work, pipeline)
-        splits, rejects = _close_books(plans, reader, work), _gather_rejects(plans, work)
-        if not any(books["examples"] for books in splits.values()):
+        splits, rejects = _split_summaries(plans, reader, work), _gather_rejects(plans, work)
+        if not any(split["examples"] for split in splits.values()):
             raise ValueError(f"nothing could be used; {work.path('data', REJECTS_FILE)} says why")
         manifest = {
             "landmark_set": known_sets.describe(reader.landmark_set),
@@ -81,7 +81,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _plan(reader: Reader, source: Source, args: argparse.Namespace, work: Work) -> list[ShardPlan]:
-    """The plans of all shards, some training photographs' entries moved to the split "valid"."""
+    """Plan all shards, with some training photographs' entries moved to the split "valid"."""
     if args.validation_images:
         is_held_out = listed(args.validation_images, reader)
     else:
@@ -97,7 +97,7 @@ def _plan(reader: Reader, source: Source, args: argparse.Namespace, work: Work) 
 
 
 def _run(job: WriteShard, plans: list[ShardPlan], work: Work, pipeline) -> None:
-    """Leaves the planned shards in the work's folder `data`, and nothing else."""
+    """Write the planned shards to the work's folder `data`, and leave nothing else there."""
     entries = {plan.name: plan.entries for plan in plans}
     for name in set(work.names("data")) - entries.keys():  # Of an earlier run with other options.
         work.clear("data", name)
@@ -108,39 +108,40 @@ def _run(job: WriteShard, plans: list[ShardPlan], work: Work, pipeline) -> None:
 
         def follow_files():
             if not bar.disable:
-                finished = work.names(BOOKS, since=started)
+                finished = work.names(SUMMARIES, since=started)
                 bar.update(sum(entries.get(name, 0) for name in finished) - bar.n)
 
         run_job(pipeline, follow_files, interrupt)
         bar.update(bar.total - bar.n)
 
 
-def _close_books(plans: list[ShardPlan], reader: Reader, work: Work) -> dict[str, dict]:
-    """The manifest's splits; an entry that is in neither count is a defect of ours."""
+def _split_summaries(plans: list[ShardPlan], reader: Reader, work: Work) -> dict[str, dict]:
+    """Return the manifest's splits; RuntimeError if an entry is neither an example nor a reject."""
     splits = {}
     for split in SPLITS:
-        books, reasons, shards = Books(reader.landmark_set), Counter(), []
+        statistics, shards = Statistics(reader.landmark_set), []
+        reasons: Counter[str] = Counter()
         for plan in plans:
             if plan.split != split:
                 continue
-            (shard,) = read_lines(work.path(BOOKS, plan.name))
+            (shard,) = read_lines(work.path(SUMMARIES, plan.name))
             reasons.update(each["reason"] for each in read_lines(work.path(REJECTS, plan.name)))
             if shard["examples"] + shard["rejects"] != plan.entries:
-                raise RuntimeError(f"{plan}: its books say {shard}")
-            books.merge(shard)
-            shards.append({name: shard[name] for name in SHARD_BOOKS})
+                raise RuntimeError(f"{plan}: its summary says {shard}")
+            statistics.merge(shard)
+            shards.append({name: shard[name] for name in _SHARD_KEYS})
         if shards:
             splits[split] = {
                 "rejects": reasons.total(),
                 "rejects_by_reason": dict(sorted(reasons.items())),
-                **books.summary(),
+                **statistics.summary(),
                 "shards": shards,
             }
     return splits
 
 
 def _gather_rejects(plans: list[ShardPlan], work: Work) -> dict:
-    """Writes `rejects.jsonl`, in the source's order within each split; returns its size and checksum."""
+    """Write `rejects.jsonl`, in the source's order within each split; return its size and checksum."""
     path, size = work.path("data", REJECTS_FILE), 0
     with create(path) as file:
         for plan in plans:
@@ -151,9 +152,11 @@ def _gather_rejects(plans: list[ShardPlan], work: Work) -> dict:
 
 def _report(splits: dict[str, dict], output: str) -> None:
     print(f"{'split':8}{'examples':>10}{'rejects':>10}  reasons")
-    for split, books in splits.items():
-        reasons = ", ".join(f"{name} {count}" for name, count in books["rejects_by_reason"].items())
-        print(f"{split:8}{books['examples']:10d}{books['rejects']:10d}  {reasons}".rstrip())
+    for name, split in splits.items():
+        reasons = ", ".join(
+            f"{reason} {count}" for reason, count in split["rejects_by_reason"].items()
+        )
+        print(f"{name:8}{split['examples']:10d}{split['rejects']:10d}  {reasons}".rstrip())
     print(f"{output} is ready; {REJECTS_FILE} in it lists what was left out, and why")
 
 

@@ -1,4 +1,7 @@
-"""All of a manifest, on any of Beam's file systems; training needs less, and reads it without Beam."""
+"""A data set's whole manifest, on any of Beam's file systems.
+
+Training needs less of it, and reads that without Beam: `tfhuber.data.records.read_manifest`.
+"""
 
 import json
 from typing import Annotated
@@ -29,7 +32,7 @@ class Shard(StoredFile):
 
 
 class Split(BaseModel):
-    """What was counted of a split; see `Books.summary`."""
+    """What was counted of a split; see `Statistics.summary`."""
 
     rejects: _Count
     rejects_by_reason: dict[str, _Count]
@@ -62,7 +65,7 @@ class Manifest(BaseModel):
 
 
 def read_manifest(directory: str) -> Manifest:
-    """The manifest of a converted data set.
+    """Return the manifest of a converted data set.
 
     Raises:
       ValueError: if there is none, or not one that `make_tfrecords` wrote, to the last byte.

@@ -1,4 +1,4 @@
-"""The arguments of `make_tfrecords`: what they are, which fit together, and the reader they choose."""
+"""The arguments of `make_tfrecords`: their parser, their checks, and the reader that they choose."""
 
 import argparse
 import hashlib
@@ -18,7 +18,7 @@ COCO_OPTIONS = ("landmarks", "annotations", "images", "category")
 
 
 def parse_arguments(argv: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
-    """The command's arguments, checked, and those that are left for Beam.
+    """Return the command's arguments, checked, and those that are left for Beam.
 
     Raises:
       ValueError: if a value is out of range, or does not fit another one.
@@ -53,7 +53,7 @@ def parse_arguments(argv: list[str] | None) -> tuple[argparse.Namespace, list[st
 
 
 def make_reader(args: argparse.Namespace) -> Reader:
-    """The reader of `args.dataset` with its options."""
+    """Return the reader of `args.dataset` with its options."""
     if args.dataset == "coco":
         options = {name: getattr(args, name) for name in COCO_OPTIONS}
         return Coco.from_options(Source(args.source), **options)
@@ -63,7 +63,7 @@ def make_reader(args: argparse.Namespace) -> Reader:
 
 
 def parameters_of(args: argparse.Namespace, reader: Reader) -> dict:
-    """For the manifest: what was asked for, but for paths, of which the content is told."""
+    """Return the options as the manifest keeps them: of a path only what its file held."""
     fraction = args.validation_fraction
     held_out = {"validation_fraction": reader.validation_fraction if fraction is None else fraction}
     if args.validation_images:

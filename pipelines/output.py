@@ -31,21 +31,21 @@ class Work:
     root: str
 
     def path(self, *parts: str) -> str:
-        """The full path of a file or folder, whose parent exists."""
+        """Return the full path of a file or folder, having made its parent."""
         path = FileSystems.join(self.root, *parts)
         if is_local(path):
             os.makedirs(os.path.dirname(path), exist_ok=True)
         return path
 
     def names(self, folder: str, *, since: float | None = None) -> Iterator[str]:
-        """Names of the files in a folder; on a local disk, those written after that time."""
+        """Yield the names of the files in a folder; on a local disk, of those written after that time."""
         path = FileSystems.join(self.root, folder)
         for name in names(path):
             if since is None or os.stat(os.path.join(path, name)).st_mtime >= since:
                 yield name
 
     def clear(self, *parts: str) -> None:
-        """Removes a file, or a folder with all that is in it."""
+        """Remove a file, or a folder with all that is in it."""
         _remove(FileSystems.join(self.root, *parts))
 
 
@@ -53,10 +53,10 @@ class Work:
 def written_aside(
     output: str, what: str, files: tuple[str, ...], *, overwrite: bool, keep: str | None = None
 ) -> Iterator[Work]:
-    """The `Work` whose folder `data` becomes `output` if all goes well.
+    """Yield the `Work` whose folder `data` becomes `output` if all goes well.
 
-    What a process left behind that was killed while it put its data set in place is set right first:
-    an old data set that it had taken away is back, or its own one is in the work again.
+    What a process that was killed while it put its data set in place has left is set right first: an
+    old data set that it had taken away is back, or its own is in the work again.
 
     Args:
       output: where the data set is to appear, with all folders above it.
@@ -101,7 +101,7 @@ def _aside(output: str) -> str:
 
 
 def _check_work(directory: str) -> None:
-    """Nobody else's directory of that name is touched, nor what a link points to."""
+    """Raise `ValueError` for a link, or for a directory of that name that is not this module's."""
     if is_local(directory) and (
         os.path.islink(directory) or not set(names(directory)) <= {*_FOLDERS, _REPLACED}
     ):
@@ -110,7 +110,7 @@ def _check_work(directory: str) -> None:
 
 @contextmanager
 def _locked(directory: str) -> Iterator[None]:
-    """Makes the directory and holds a lock on it that ends with the process. Object stores have none.
+    """Make the directory and hold a lock on it that ends with the process; object stores have none.
 
     Nothing stays if nothing was put there.
     """
@@ -152,7 +152,7 @@ def _check(output: str, what: str, files: tuple[str, ...], overwrite: bool) -> N
 
 
 def _recover(output: str, work: Work, marker: str) -> None:
-    """Undoes what a process did that was killed in `_publish`, unless it had come to the end."""
+    """Undo what a process did that was killed in `_publish`, unless it had come to the end."""
     if is_local(output):
         replaced = work.path(_REPLACED)
         if os.path.exists(replaced) and not os.path.exists(output):

@@ -1,4 +1,4 @@
-"""Plans of shards: which entries go into which file, on disk, so that no process holds them all."""
+"""Plans of shards on disk: which entries go into which file, so that no process holds them all."""
 
 import hashlib
 import json
@@ -35,7 +35,7 @@ class ShardPlan:
 def hold_out(
     entries: Iterable[Entry], reader: Reader, is_held_out: Callable[[str], bool]
 ) -> Iterator[Entry]:
-    """The entries, those of some training photographs moved to the split "valid"."""
+    """Yield the entries, those of some training photographs moved to the split "valid"."""
     for entry in entries:
         if entry.split == "train" and entry.image and is_held_out(reader.photograph(entry.image)):
             entry = replace(entry, split="valid")
@@ -43,7 +43,7 @@ def hold_out(
 
 
 def hashed(fraction: float) -> Callable[[str], bool]:
-    """Takes that fraction of all names; the same ones whatever else is in the data set."""
+    """Return a test that is true of that fraction of all names, whatever else is in the data set."""
 
     def is_held_out(photograph: str) -> bool:
         digest = hashlib.sha256(photograph.encode()).digest()
@@ -53,14 +53,14 @@ def hashed(fraction: float) -> Callable[[str], bool]:
 
 
 def listed(path: str, reader: Reader) -> Callable[[str], bool]:
-    """Takes the photographs of the images that a file names, one a line."""
+    """Return a test that is true of the photographs of the images that a file names, one a line."""
     with open_file(path) as file:
         lines = file.read().decode("utf-8-sig", errors="replace").splitlines()
     return {reader.photograph(line.strip()) for line in lines}.__contains__
 
 
 def write_plans(entries: Iterable[Entry], shard_examples: int, work: Work) -> list[ShardPlan]:
-    """Writes plans of at most that many entries; each split keeps its order.
+    """Write plans of at most that many entries; each split keeps its order.
 
     Args:
       entries: of any splits, in any order.
@@ -93,7 +93,7 @@ def write_plans(entries: Iterable[Entry], shard_examples: int, work: Work) -> li
 
 
 def read_plan(path: str) -> Iterator[Entry]:
-    """The entries of a plan, one at a time."""
+    """Yield the entries of a plan."""
     with open_file(path) as file:
         for line in file:
             yield Entry(**json.loads(line))

@@ -1,4 +1,4 @@
-"""Writes drawn sample data in WFLW's, MPII's or 300W-LP's official layout, the truth beside it.
+"""Drawn sample data in WFLW's, MPII's or 300W-LP's official layout, with the truth beside it.
 
     python -m pipelines.sample_data --dataset wflw --output DIR [--train 2000] [--test 200]
 
@@ -72,7 +72,7 @@ def write_sample_data(
     processes: int | None = None,
     overwrite: bool = False,
 ) -> dict[str, int]:
-    """Draws pictures, writes them with their labels and the truth, and counts the examples.
+    """Draw pictures, write them with their labels and the truth, and count the examples.
 
     Picture i of a split depends on (seed, dataset, split, i) alone. An example is a labelled face
     or person, of which a picture may hold two, and, in MPII's layout, none; in 300W-LP's, a file.
@@ -131,7 +131,7 @@ def write_sample_data(
 def read_truth(
     directory: str | os.PathLike, split: str
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Reads exact landmarks [K, 2] and noise covariances [K, 2, 2], by id, in original pixels."""
+    """Read exact landmarks [K, 2] and noise covariances [K, 2, 2], by id, in original pixels."""
     with open(Path(directory) / f"truth_{split}.jsonl") as lines:
         entries = [json.loads(line) for line in lines]
     return {
@@ -152,7 +152,7 @@ def _draw_all(draw, jobs: list, processes: int) -> Iterator[Picture]:
 
 
 def _draw(dataset: str, seed: int, directory: Path, job: tuple[str, int]) -> Picture:
-    """Draws one picture, stores it or its views below `directory`, and returns it with its labels."""
+    """Draw one picture, store it or its views below `directory`, and return it with its labels."""
     split, index = job
     rng = np.random.default_rng((seed, DATASETS.index(dataset), SPLITS.index(split), index))
     if dataset == "wflw":
@@ -181,7 +181,7 @@ def _draw(dataset: str, seed: int, directory: Path, job: tuple[str, int]) -> Pic
 
 
 def _write_truth(directory: Path, split: str, pictures: list[Picture], ids: list[str]) -> int:
-    """Writes a line for each subject that has an id, and counts them."""
+    """Write a line for each subject that has an id; return how many these are."""
     subjects = [subject for picture in pictures for subject in picture.subjects]
     lines = []
     for identity, subject in zip(ids, subjects, strict=True):

@@ -1,4 +1,4 @@
-"""The Beam job: each element is the plan of one shard, which is read, cropped and written whole.
+"""The Beam job: each element is the plan of one shard, which a worker reads, crops and writes whole.
 
 Memory is bounded by one shard's labels and one image, whatever the data set's size, and a shard's
 bytes depend on its plan and the source alone: neither the runner nor the number of workers changes
@@ -27,13 +27,13 @@ from pipelines.plans import ShardPlan, read_plan
 from pipelines.readers.annotation import Entry, Labels, Reject
 from pipelines.readers.base import Reader
 from pipelines.source_image import SourceImage
-from pipelines.statistics import Books
+from pipelines.statistics import Statistics
 from pipelines.storage import Source, create, digest, open_file, rename
 from tfhuber.data import records
 from tfhuber.data.tfrecord import frame
 
 __all__ = [
-    "BOOKS",
+    "SUMMARIES",
     "CropParameters",
     "WriteShard",
     "interrupt",
@@ -42,7 +42,8 @@ __all__ = [
     "write_shards",
 ]
 
-BOOKS, REJECTS = "books", "rejects"
+# The work's folders of shards' summaries and rejects; runs that were cut short have them under these names.
+SUMMARIES, REJECTS = "books", "rejects"
 
 # Set when the job of this process is to end.
 _INTERRUPTED = threading.Event()
@@ -62,13 +63,13 @@ class CropParameters:
 
 
 def versions() -> dict[str, str]:
-    """Of the programs that decide a shard's bytes."""
+    """Return the versions of the programs that decide a shard's bytes."""
     names = ("apache-beam", "pillow", "pyvips", "pyvips-binary")
     return {name: metadata.version(name) for name in names} | {"tfhuber": tfhuber.__version__}
 
 
 class WriteShard(beam.DoFn):
-    """`ShardPlan` -> (its name, [the shard's books]); tagged "rejects": (its name, rejects).
+    """`ShardPlan` -> (its name, [the shard's summary]); tagged "rejects": (its name, rejects).
 
     A shard that an earlier run has finished is kept if its plan, the parameters, and every byte of
     the source that went into it are the same.
@@ -91,25 +92,25 @@ class WriteShard(beam.DoFn):
     def process(self, plan: ShardPlan) -> Iterator[tuple[str, list]]:
         made_of = self._made_of(plan)
         kept = self._kept(plan, made_of)
-        books, rejects = kept or self._write(plan, made_of)
+        summary, rejects = kept or self._write(plan, made_of)
         Metrics.counter("shards", "kept" if kept else "written").inc()
-        Metrics.counter("examples", plan.split).inc(books["examples"])
+        Metrics.counter("examples", plan.split).inc(summary["examples"])
         for reject in rejects:
             Metrics.counter("rejects", reject["reason"]).inc()
-        yield plan.name, [books]
+        yield plan.name, [summary]
         yield beam.pvalue.TaggedOutput("rejects", (plan.name, rejects))
 
     def _made_of(self, plan: ShardPlan) -> str:
-        """A digest of all that decides the shard's bytes, but for the source's files."""
+        """Return a digest of all that decides the shard's bytes, but for the source's files."""
         settings = (repr(self._reader), asdict(self._parameters), self._versions)
         return digest(plan.path, hashlib.sha256(json.dumps(settings).encode()))
 
     def _kept(self, plan, made_of) -> tuple[dict, list[dict]] | None:
-        """The books and rejects of the shard that is there already, if it is what would be written."""
+        """Return summary and rejects of a finished shard, if it is what would be written."""
         try:
-            (books,) = read_lines(self._work.path(BOOKS, plan.name))
+            (summary,) = read_lines(self._work.path(SUMMARIES, plan.name))
             rejects = read_lines(self._work.path(REJECTS, plan.name))
-            if books["made_of"] != made_of or len(rejects) != books["rejects"]:
+            if summary["made_of"] != made_of or len(rejects) != summary["rejects"]:
                 return None
             shard = digest(self._work.path("data", plan.name), google_crc32c.Checksum())
         except (OSError, ValueError, LookupError, TypeError):  # Cut short, or not there.
@@ -117,11 +118,11 @@ class WriteShard(beam.DoFn):
         sources = _Sources(self._reader, self._source)
         for _ in sources.groups(read_plan(plan.path)):
             pass
-        same = shard == books["crc32c"] and sources.books() == books["sources"]
-        return (books, rejects) if same else None
+        same = shard == summary["crc32c"] and sources.summary() == summary["sources"]
+        return (summary, rejects) if same else None
 
     def _write(self, plan, made_of) -> tuple[dict, list[dict]]:
-        books, rejects = Books(self._reader.landmark_set), []
+        statistics, rejects = Statistics(self._reader.landmark_set), []
         sources = _Sources(self._reader, self._source)
         checksum, size = google_crc32c.Checksum(), 0
         aside = self._work.path("writing", f"{plan.name}.{uuid.uuid4().hex}")
@@ -130,7 +131,7 @@ class WriteShard(beam.DoFn):
                 if isinstance(item, Reject):
                     rejects.append(asdict(item))
                     continue
-                books.add(item)
+                statistics.add(item)
                 framed = frame(records.encode(**item))
                 Metrics.distribution("bytes", "record").update(len(framed))
                 checksum.update(framed)
@@ -144,10 +145,10 @@ class WriteShard(beam.DoFn):
             "rejects": len(rejects),
             "bytes": size,
             "crc32c": checksum.digest().hex(),
-            "sources": sources.books(),
+            "sources": sources.summary(),
             "made_of": made_of,
         }
-        return values | books.to_json(), rejects
+        return values | statistics.to_json(), rejects
 
     def _examples(self, groups) -> Iterator[dict | Reject]:
         for content, labelled in groups:
@@ -160,7 +161,7 @@ class WriteShard(beam.DoFn):
                     yield Reject.of(entry, unusable)
 
     def _example(self, entry: Entry, labels: Labels, image: SourceImage) -> dict:
-        """What `records.encode` takes, numbers rounded as records hold them."""
+        """Return what `records.encode` takes, numbers rounded as records hold them."""
         jpeg, crop_to_original = store_crop(image, labels.box, **vars(self._parameters))
         return vars(labels) | {
             "id": entry.id,
@@ -182,7 +183,7 @@ class _Sources:
     def groups(
         self, entries: Iterable[Entry]
     ) -> Iterator[tuple[bytes | Unusable, list[tuple[Entry, Labels | Unusable]]]]:
-        """For each image its file's content, and its entries with their labels; or what is wrong.
+        """Yield for each image its file's content, and its entries with their labels; or what is wrong.
 
         Neighbours are often boxes of one image, which is then read once.
         """
@@ -197,7 +198,7 @@ class _Sources:
             yield content, [(entry, self._labels(entry)) for entry in group]
 
     def read(self, name: str, kind: str, most: int, folder: str = "") -> bytes:
-        """As `Source.read`."""
+        """Read as `Source.read` does."""
         try:
             content = self._source.read(name, kind, most, folder)
         except Unusable as unusable:
@@ -209,11 +210,11 @@ class _Sources:
         return content
 
     def has(self, name: str) -> bool:
-        """As `Source.has`."""
+        """Return what `Source.has` does."""
         return self._source.has(name)
 
-    def books(self) -> dict:
-        """How many files and bytes were read, and the CRC-32C of these bytes in a row."""
+    def summary(self) -> dict:
+        """Return how many files and bytes were read, and the CRC-32C of these bytes in a row."""
         crc = self._checksum.digest().hex()
         return {"files": self._files, "bytes": self._bytes, "crc32c": crc}
 
@@ -239,7 +240,7 @@ class _WriteLines(beam.DoFn):
 
 
 def read_lines(path: str) -> list:
-    """The values of a file with JSON in each line."""
+    """Return the values of a file with JSON in each line."""
     with open_file(path) as file:
         return [json.loads(line) for line in file.read().splitlines()]
 
@@ -247,7 +248,7 @@ def read_lines(path: str) -> list:
 def write_shards(
     plans: list[ShardPlan], write_shard: WriteShard, work: Work, pipeline: beam.Pipeline
 ) -> None:
-    """Adds the job that leaves shards, books and rejects in the work's folders of these names.
+    """Add the job that writes shards, statistics and rejects to the work's folders.
 
     Args:
       plans: one a shard.
@@ -260,10 +261,10 @@ def write_shards(
         pipeline
         | "Plans" >> beam.Create(plans)
         | "Spread" >> beam.Reshuffle()
-        | "WriteShard" >> beam.ParDo(write_shard).with_outputs("rejects", main="books")
+        | "WriteShard" >> beam.ParDo(write_shard).with_outputs("rejects", main="summaries")
     )
     _ = written.rejects | "KeepRejects" >> beam.ParDo(_WriteLines(work, REJECTS))
-    _ = written.books | "KeepBooks" >> beam.ParDo(_WriteLines(work, BOOKS))
+    _ = written.summaries | "KeepSummaries" >> beam.ParDo(_WriteLines(work, SUMMARIES))
 
 
 def interrupt() -> None:

@@ -1,4 +1,4 @@
-"""An image of a data set, from bytes that nobody vouches for: its size, and its pixels by region."""
+"""An image of a data set, from bytes that are not trusted: its size, and its pixels by region."""
 
 import io
 import logging
@@ -58,7 +58,7 @@ class SourceImage:
     size: tuple[int, int]
 
     def __init__(self, data: bytes):
-        """Reads the header.
+        """Read the header.
 
         Args:
           data: the file's content; what it is follows from it alone, not from any name.
@@ -75,7 +75,7 @@ class SourceImage:
             self._rows = image.height if _decodes_in_parts(image, data) else 0
 
     def region(self, x0: int, y0: int, x1: int, y1: int) -> Image.Image:
-        """The pixels [x0, x1) x [y0, y1) in RGB, the same as if all of the image were decoded.
+        """Return the pixels [x0, x1) x [y0, y1) in RGB, the same as if all of the image were decoded.
 
         A JPEG may be damaged below a region and the region still be good. In a truncated one none
         is, wherever the cut. The result may be shared with other calls: it is not to be written to.
@@ -108,7 +108,7 @@ class SourceImage:
 
 
 def _open(data: bytes) -> Image.Image:
-    """Nothing but the header is read here; what passes gets decoded."""
+    """Read the header; raise `Unusable` if the pixels must not be decoded."""
     image = Image.open(io.BytesIO(data), formats=_FORMATS)
     if image.width * image.height > MAX_PIXELS:
         raise Unusable(
@@ -144,7 +144,7 @@ def _decodes_in_parts(image: Image.Image, data: bytes) -> bool:
 
 
 def _part_of_jpeg(data: bytes, box: tuple[int, int, int, int]) -> Image.Image:
-    """Decodes the rows down to the last of the box, one after the other.
+    """Decode the rows down to the last of the box, one after the other.
 
     Raises:
       pyvips.Error: if the decoder as much as warns of any of them.
@@ -159,7 +159,7 @@ def _part_of_jpeg(data: bytes, box: tuple[int, int, int, int]) -> Image.Image:
 
 @contextmanager
 def _verdict() -> Iterator[None]:
-    """Makes whatever Pillow says against an image the reason of a reject."""
+    """Turn whatever Pillow says against an image into the reason of a reject."""
     try:
         with warnings.catch_warnings():
             # Of sizes that are checked here, and of metadata that nobody reads.

@@ -1,4 +1,4 @@
-"""What is counted of examples: by the job as it writes them, and by `verify` as it reads them again."""
+"""Statistics of examples, gathered by the job as it writes them and by `verify` as it reads them again."""
 
 from collections import Counter
 
@@ -7,13 +7,13 @@ import numpy as np
 from tfhuber.geometry.box_square import square_around
 from tfhuber.landmarks.known_sets import LandmarkSet
 
-__all__ = ["Books"]
+__all__ = ["Statistics"]
 
 _PENDING = 256
 
 
-class Books:
-    """Counts of a shard or a split; books of parts add up to the books of the whole.
+class Statistics:
+    """Counts and moments of a shard's or a split's examples; those of parts add up to those of the whole.
 
     Landmarks are counted, and their moments taken, relative to the square that the network sees for
     the box: 0 is its centre and 1 half its side.
@@ -22,9 +22,9 @@ class Books:
       landmark_set: what the examples' landmarks are.
 
     Example:
-      >>> books = Books(landmark_set)
-      >>> books.add(records.decode(record))
-      >>> books.summary()["examples"]
+      >>> statistics = Statistics(landmark_set)
+      >>> statistics.add(records.decode(record))
+      >>> statistics.summary()["examples"]
       1
     """
 
@@ -36,11 +36,11 @@ class Books:
         self._labelled = np.zeros(count, np.int64)
         self._sums = np.zeros((count, 2))
         self._products = np.zeros((count, 3))  # xx, xy, yy
-        self._image_sizes = Counter()
-        self._pending = []
+        self._image_sizes: Counter[str] = Counter()
+        self._pending: list[list[np.ndarray]] = []
 
     def add(self, example: dict) -> None:
-        """Counts an example, as `records.encode` takes it or `records.decode` gives it."""
+        """Count an example, as `records.encode` takes it or `records.decode` gives it."""
         self._examples += 1
         self._attributes += np.asarray(example["attributes"], np.int64)
         self._image_sizes[_size_class(int(example["image_size"].max()))] += 1
@@ -49,7 +49,7 @@ class Books:
             self._add_pending()
 
     def to_json(self) -> dict:
-        """The books as JSON; `merge` takes them."""
+        """Return the statistics as JSON, which `merge` takes."""
         self._add_pending()
         return {
             "examples": self._examples,
@@ -61,7 +61,7 @@ class Books:
         }
 
     def merge(self, values: dict) -> None:
-        """Adds what other books' `to_json` gave."""
+        """Add what `to_json` of another part gave."""
         self._examples += values["examples"]
         self._attributes += np.array(values["attributes"], np.int64)
         self._labelled += values["labelled"]
@@ -70,8 +70,9 @@ class Books:
         self._image_sizes.update(values["image_sizes"])
 
     def summary(self) -> dict:
-        """For a manifest: examples; labels, mean [2] and covariance [2, 2] of each landmark; flags; sizes.
+        """Return, for a manifest, counts of examples, labels, attributes and sizes, and moments.
 
+        `landmarks` has each landmark's labels, mean [2] and covariance [2, 2].
         `image_sizes` counts the original images (each as often as it gave an example) by their longer
         side in pixels: "256-511" and so on, by powers of two.
         """
@@ -97,7 +98,7 @@ class Books:
         }
 
     def _add_pending(self) -> None:
-        """Adds the moments of the examples that wait for it: many at a time cost as much as one."""
+        """Add the moments of the examples that wait for it: many at a time cost as much as one."""
         if not self._pending:
             return
         boxes, points, weights = map(np.stack, zip(*self._pending, strict=True))

@@ -1,4 +1,4 @@
-"""Files on any of Beam's file systems, local path or `gs://` ..., and a source's, which are not trusted."""
+"""Files on any of Beam's file systems, local or `gs://` ...; those of a source are not trusted."""
 
 import hashlib
 import os
@@ -20,12 +20,12 @@ _CHUNK = 1 << 20
 
 
 def is_local(path: str) -> bool:
-    """Whether a path is one of this machine's, and not `scheme://...`."""
+    """Return whether a path is one of this machine's, and not `scheme://...`."""
     return FileSystems.get_scheme(path) is None
 
 
 def open_file(path: str) -> BinaryIO:
-    """A file for reading, as it is stored.
+    """Open a file for reading, as it is stored.
 
     Raises:
       OSError: if it is not there or cannot be read.
@@ -37,12 +37,12 @@ def open_file(path: str) -> BinaryIO:
 
 
 def create(path: str) -> BinaryIO:
-    """A new file for writing; on object stores it appears when it is closed."""
+    """Open a new file for writing; on object stores it appears when it is closed."""
     return FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED)
 
 
 def digest(path: str, checksum):
-    """The checksum (of `hashlib` or `google_crc32c`), having been given all of a file, in hexadecimal."""
+    """Return the checksum of a file's content in hexadecimal, computed by `checksum`."""
     with open_file(path) as file:
         while chunk := file.read(_CHUNK):
             checksum.update(chunk)
@@ -50,18 +50,18 @@ def digest(path: str, checksum):
 
 
 def exists(path: str) -> bool:
-    """Whether there is such a file, or a folder."""
+    """Return whether there is such a file, or a folder."""
     with _own_errors(path):
         return FileSystems.exists(path)
 
 
 def rename(path: str, new: str) -> None:
-    """Moves a file to a new name, replacing what is there."""
+    """Move a file to a new name, replacing what is there."""
     FileSystems.rename([path], [new])
 
 
 def names(folder: str, *, deep: bool = False) -> Iterator[str]:
-    """Names of what is in a folder; with `deep`, paths of all files below it. None if it is absent."""
+    """Yield the names in a folder or, with `deep`, the paths of all files below it; none if it is absent."""
     if is_local(folder) and not deep:
         yield from os.listdir(folder) if os.path.isdir(folder) else ()
         return
@@ -81,28 +81,28 @@ class Source:
     root: str
 
     def path(self, *names: str) -> str:
-        """The full path of a name, which is not checked."""
+        """Return the full path of a name, which is not checked."""
         return FileSystems.join(self.root, *names)
 
     def has(self, name: str) -> bool:
-        """Whether there is such a file or a folder that is not empty."""
+        """Return whether there is such a file or a folder that is not empty."""
         path = self.path(name)
         return exists(path) or any(_match(f"{path}/**", 1))
 
     def open(self, name: str) -> BinaryIO:
-        """One of the lists that a reader names by itself."""
+        """Open one of the lists that a reader names by itself."""
         return open_file(self.path(name))
 
     def names(self, folder: str) -> Iterator[str]:
-        """Names of what is in a folder; none if there is no such folder."""
+        """Yield the names in a folder; none if there is no such folder."""
         return names(self.path(folder))
 
     def sha256(self, name: str) -> str:
-        """The SHA-256 of one of the lists."""
+        """Return the SHA-256 of one of the lists."""
         return digest(self.path(name), hashlib.sha256())
 
     def read(self, name: str, kind: str, most: int, folder: str = "") -> bytes:
-        """The content of a file that the source names itself and that is therefore not trusted.
+        """Return the content of a file that the source names itself and that is therefore not trusted.
 
         Args:
           name: path below `folder`.
@@ -150,7 +150,7 @@ class Source:
 
 @lru_cache
 def _real(root: str) -> str:
-    """The folder that a path leads to; asked for with every file in it."""
+    """Return the folder that a path leads to; asked for with every file in it."""
     return os.path.realpath(root)
 
 
@@ -161,7 +161,7 @@ def _is_object(path: str) -> bool:
 
 @contextmanager
 def _own_errors(path: str) -> Iterator[None]:
-    """Makes an `OSError` of what object stores raise instead: `NotFound`, `Forbidden` and so on."""
+    """Raise `OSError` for what object stores raise instead: `NotFound`, `Forbidden` and so on."""
     try:
         yield
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Reads a converted data set again and compares every file of it with its manifest.
+"""Verification of a converted data set: every file is read again and compared with the manifest.
 
     python -m pipelines.verify DIR
 
@@ -28,7 +28,7 @@ from pipelines.check_example import check_example
 from pipelines.contact_sheet import CONTACT_SHEET
 from pipelines.manifest import Manifest, Shard, StoredFile, read_manifest
 from pipelines.readers.annotation import Reject
-from pipelines.statistics import Books
+from pipelines.statistics import Statistics
 from pipelines.storage import names, open_file
 from tfhuber.console.cli import progress, run_main
 from tfhuber.data import records
@@ -45,7 +45,7 @@ _REJECT = sorted(field.name for field in fields(Reject))
 
 
 def verify(directory: str, processes: int = 1) -> dict[str, dict[str, int]]:
-    """Reads all of a data set; memory is bounded by a record and 8 bytes for each example.
+    """Read all of a data set; memory is bounded by a record and 8 bytes for each example.
 
     Args:
       directory: on any of Beam's file systems.
@@ -80,14 +80,14 @@ def verify(directory: str, processes: int = 1) -> dict[str, dict[str, int]]:
         progress(total=sum(s.examples for s in shards), desc="verify", unit=" examples") as bar,
     ):
         for name, split in manifest.splits.items():
-            books = Books(landmark_set)
+            statistics = Statistics(landmark_set)
             for shard in split.shards:
                 counted, ids = next(results)
-                books.merge(counted)
+                statistics.merge(counted)
                 hashes.append(ids)
                 bar.update(shard.examples)
             said = split.model_dump()
-            for key, found in books.summary().items():
+            for key, found in statistics.summary().items():
                 _compare(f"{path}: splits.{name}.{key}", said[key], found, "records")
     _check_ids(directory, shards, np.concatenate(hashes))
     _check_rejects(directory, path, manifest)
@@ -109,17 +109,17 @@ def _check_names(directory: str, manifest: Manifest) -> None:
     for name in wanted:
         if name not in found:
             raise ValueError(f"{FileSystems.join(directory, name)} is missing")
-    for split, books in manifest.splits.items():
-        for shard in books.shards:
-            if not shard.name.startswith(f"{split}-"):
+    for name, split in manifest.splits.items():
+        for shard in split.shards:
+            if not shard.name.startswith(f"{name}-"):
                 path = FileSystems.join(directory, records.MANIFEST)
-                raise ValueError(f"{path}: split {split!r} has the shard {shard.name}")
+                raise ValueError(f"{path}: split {name!r} has the shard {shard.name}")
     for name in sorted(found - {*wanted, CONTACT_SHEET}):
         raise ValueError(f"{FileSystems.join(directory, name)} is not in the manifest")
 
 
 class _Counted:
-    """A file with the number and the checksum of the bytes that were read."""
+    """A file that counts the bytes which are read, and takes their checksum."""
 
     def __init__(self, file: BinaryIO):
         self._file, self._bytes, self._checksum = file, 0, google_crc32c.Checksum()
@@ -144,7 +144,7 @@ class _Counted:
 
 @contextmanager
 def _opened(directory: str, stored: StoredFile) -> Iterator[_Counted]:
-    """The file, to be read to its end and compared there; faults get its name."""
+    """Yield the file, to be read to its end, and compare it there; faults get its name."""
     path = FileSystems.join(directory, stored.name)
     try:
         with open_file(path) as file:
@@ -156,8 +156,8 @@ def _opened(directory: str, stored: StoredFile) -> Iterator[_Counted]:
 
 
 def _read_shard(directory: str, landmark_set: LandmarkSet, shard: Shard) -> tuple[dict, np.ndarray]:
-    """What `Books` counts in a shard, and the hashes [examples] of its ids."""
-    books, hashes = Books(landmark_set), []
+    """Return what `Statistics` counts in a shard, and the hashes [examples] of its ids."""
+    statistics, hashes = Statistics(landmark_set), []
     with _opened(directory, shard) as file:
         for number, record in enumerate(read_records(file), start=1):
             try:
@@ -165,15 +165,15 @@ def _read_shard(directory: str, landmark_set: LandmarkSet, shard: Shard) -> tupl
                 check_example(example, landmark_set)
             except ValueError as error:
                 raise ValueError(f"record {number}: {error}") from None
-            books.add(example)
+            statistics.add(example)
             hashes.append(_hash(shard, example["id"]))
         if len(hashes) != shard.examples:
             raise ValueError(f"it has {len(hashes)} examples, the manifest says {shard.examples}")
-    return books.to_json(), np.array(hashes, np.uint64)
+    return statistics.to_json(), np.array(hashes, np.uint64)
 
 
 def _compare(where: str, said, found, source: str) -> None:
-    """Raises `ValueError` naming the first value of the manifest that its `source` has not."""
+    """Raise `ValueError` naming the first value of the manifest that differs from its `source`."""
     if isinstance(said, list) and isinstance(found, list):
         said, found = dict(enumerate(said)), dict(enumerate(found))
     if isinstance(said, dict) and isinstance(found, dict):
@@ -190,13 +190,13 @@ def _same(said, found) -> bool:
 
 
 def _hash(shard: Shard, id: bytes) -> int:
-    """Of the id and the split; the same list position may be in two splits' lists."""
+    """Return a hash of the id and the split; the same list position may be in two splits' lists."""
     split = shard.name.partition("-")[0].encode()
     return int.from_bytes(hashlib.blake2b(id, digest_size=8, key=split).digest())
 
 
 def _check_ids(directory: str, shards: Iterable[Shard], hashes: np.ndarray) -> None:
-    """Raises `ValueError` if two of a split have the same id; `hashes` [examples] is sorted for it."""
+    """Raise `ValueError` if two of a split have the same id; `hashes` [examples] is sorted for it."""
     hashes.sort()
     suspects = set(hashes[1:][hashes[1:] == hashes[:-1]].tolist())
     if not suspects:
@@ -238,7 +238,7 @@ def _parse_reject(line: bytes) -> dict[str, str] | None:
 
 
 def _map(function: Callable, items: Iterable, processes: int) -> Iterator:
-    """The function's results in the items' order; when closed, it leaves no process behind."""
+    """Yield the function's results in the items' order; when closed, leave no process behind."""
     if processes == 1:
         yield from map(function, items)
         return
@@ -253,7 +253,7 @@ def _map(function: Callable, items: Iterable, processes: int) -> Iterator:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The command; `argv` defaults to the process's arguments."""
+    """Run the command; `argv` defaults to the process's arguments."""
     parser = argparse.ArgumentParser(
         prog="python -m pipelines.verify",
         description="Read a converted data set again and compare it with its manifest.",

@@ -1,4 +1,4 @@
-"""What every reader yields: an annotated box of an image, its labels, or why there are none."""
+"""What readers make: an annotated box of an image, its labels, or the reason why there are none."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -82,13 +82,13 @@ class Reject:
 
     @classmethod
     def of(cls, entry: Entry, unusable: Unusable) -> "Reject":
-        """The record that an entry could not be used."""
+        """Return the reject that an entry becomes."""
         where = (entry.id, entry.split, entry.image, entry.source, entry.position)
         return cls(*where, unusable.reason, unusable.detail)
 
 
 def check_points(points: np.ndarray) -> None:
-    """Raises `Unusable` if a coordinate is not finite or lies where no image can be."""
+    """Raise `Unusable` if a coordinate is not finite or lies where no image can be."""
     if not np.all(np.isfinite(points)):
         raise Unusable("non_finite_landmark", "a landmark's coordinate is not finite")
     if np.any(np.abs(points) > LARGEST_COORDINATE):
@@ -98,7 +98,7 @@ def check_points(points: np.ndarray) -> None:
 
 
 def check_box(box: np.ndarray) -> None:
-    """Raises `Unusable` if a box (x0, y0, x1, y1) is not finite, too large or less than a pixel."""
+    """Raise `Unusable` if a box (x0, y0, x1, y1) is not finite, too large or less than a pixel."""
     text = " ".join(f"{value:g}" for value in box)
     if not np.all(np.isfinite(box)):
         raise Unusable("non_finite_box", f"box {text} is not finite")

@@ -1,4 +1,4 @@
-"""What a format's reader is: `wflw`, `mpii`, `lp300w` and `coco` have one each."""
+"""The protocol of a format's reader: `wflw`, `mpii`, `lp300w` and `coco` have one each."""
 
 from collections.abc import Iterator
 from typing import Protocol
@@ -26,18 +26,18 @@ class Reader(Protocol):
     validation_fraction: float
 
     def entries(self, source: Source) -> Iterator[Entry]:
-        """The source's entries, in its order, without holding them all.
+        """Yield the source's entries, in its order, without holding them all.
 
         Raises:
           ValueError: if the directory does not have the format's layout, or a list is no list.
         """
 
     def labels(self, entry: Entry, source: Source) -> Labels:
-        """The labels of an entry, whose splits may have been renamed.
+        """Return the labels of an entry, whose split may have been renamed.
 
         Raises:
           Unusable: if they cannot be used.
         """
 
     def photograph(self, image: str) -> str:
-        """What may not be divided between splits: the photograph that an image was made from."""
+        """Return the photograph that an image was made from, which no two splits may share."""

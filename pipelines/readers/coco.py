@@ -1,4 +1,4 @@
-"""Reads COCO keypoints JSON: anyone's own landmarks, beside a description of them.
+"""The reader of COCO keypoints JSON: anyone's own landmarks, beside a description of them.
 
 `docs/bring_your_own_data.md` says how such a data set is laid out and which of its fields are read.
 """
@@ -58,7 +58,7 @@ class Coco:
         images: list[str] | None = None,
         category: str | None = None,
     ) -> "Coco":
-        """The reader for what a command line says.
+        """Return the reader that a command line describes.
 
         Args:
           source: the data set.
@@ -95,20 +95,20 @@ class Coco:
 
     @property
     def lists(self) -> tuple[str, ...]:
-        """The annotation files."""
+        """Names of the annotation files, each once."""
         return tuple(dict.fromkeys(file for _, file in self.annotations))
 
     @property
     def validation_fraction(self) -> float:
-        """A tenth where there is nothing but a training split."""
+        """A tenth where there is nothing but a training split, else none."""
         return 0.1 if {split for split, _ in self.annotations} == {"train"} else 0.0
 
     def photograph(self, image: str) -> str:
-        """The photograph that an image was made from: here itself."""
+        """Return the image itself."""
         return image
 
     def entries(self, source: Source) -> Iterator[Entry]:
-        """Every annotation of the files, in the order of their images, which keeps an image's together.
+        """Yield every annotation, in the order of the images, so that an image's are together.
 
         Each file is read once, into a database in the directory for temporary files, which takes
         about the room that the keypoints take in the files; memory does not grow with either. An
@@ -132,7 +132,7 @@ class Coco:
                 yield self._entry(row, categories[row["file"]], database)
 
     def labels(self, entry: Entry, source: Source) -> Labels:
-        """The labels of an entry; raises `Unusable` with the reason if they cannot be used."""
+        """Return the labels of an entry; raise `Unusable` with the reason if they cannot be used."""
         values = entry.labels
         if "fault" in values:
             raise Unusable(*values["fault"])
@@ -181,7 +181,7 @@ class _Category:
     def choose(
         cls, categories: list[dict], name: str | None, wanted: LandmarkSet, path: str
     ) -> "_Category":
-        """The one of that name, or else the only one with keypoints; ValueError if it is not one."""
+        """Return the category of that name, or the only one with keypoints; else ValueError."""
         if name is None:
             found = [c for c in categories if c.get("keypoints")] or categories
         else:
@@ -201,7 +201,7 @@ class _Category:
         return cls(json_key(category["id"]), len(names) or wanted.count, order)
 
     def labels(self, row: sqlite3.Row) -> dict:
-        """The JSON that `Coco.labels` reads: the keypoints in the landmarks' order, or the fault."""
+        """Return the JSON that `Coco.labels` reads: the keypoints in the landmarks' order, or the fault."""
         values = json.loads(row["labels"])
         if "fault" in values:
             return values
@@ -214,7 +214,7 @@ class _Category:
 
 
 def _order(names: list[str], wanted: LandmarkSet, path: str) -> tuple[int, ...]:
-    """Where each landmark is among keypoints of these names; if they have none, in the same order."""
+    """Return each landmark's place among keypoints of these names; without names, the order is the same."""
     missing = [name for name in wanted.names if names.count(name) != 1]
     if not missing:
         return tuple(map(names.index, wanted.names))
@@ -228,7 +228,7 @@ def _order(names: list[str], wanted: LandmarkSet, path: str) -> tuple[int, ...]:
 
 
 def _fault(row: sqlite3.Row, category: _Category) -> list[str] | None:
-    """Why an annotation is not one of the wanted, whatever its labels."""
+    """Return why an annotation is not wanted, whatever its labels; None if it is."""
     if row["labels"] is None:
         return ["malformed_annotation", "it is no object"]
     if row["id"] is None:
@@ -258,7 +258,7 @@ def _assignment(option: str, text: str) -> tuple[str, str]:
 def _folders(
     source: Source, images: list[str] | None, splits: set[str]
 ) -> tuple[str, dict[str, str]]:
-    """The folder of all images, and below it those of the splits."""
+    """Return the folder of all images, and below it those of the splits."""
     if not images:
         return "images" if source.has("images") else "", {}
     if len(images) == 1 and images[0].partition("=")[0] not in _SPLITS:
@@ -279,7 +279,7 @@ def _below_source(folder: str) -> str:
 
 
 def _landmark_set(source: Source, option: str | None) -> LandmarkSet:
-    """The set of that name, or of that file, or else of the source's own file."""
+    """Return the set of that name, or of that file, or else of the source's own file."""
     if option in LANDMARK_SETS:
         return LANDMARK_SETS[option]
     path = option or source.path(_LANDMARKS)

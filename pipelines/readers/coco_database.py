@@ -1,4 +1,4 @@
-"""COCO keypoints on disk, of which the memory need not hold more than one annotation."""
+"""COCO keypoints in a database on disk, so that memory holds one annotation at a time."""
 
 import contextlib
 import json
@@ -60,7 +60,7 @@ ORDER BY a.file, i.number IS NULL, i.number, a.number
 
 @contextlib.contextmanager
 def opened() -> Iterator["CocoDatabase"]:
-    """An empty database in the directory for temporary files, which goes at the end.
+    """Yield an empty database in the directory for temporary files, and remove it at the end.
 
     Raises:
       OSError: if it cannot be written, or be written to while it is open.
@@ -86,7 +86,7 @@ class CocoDatabase:
     def add(
         self, file: int, stream: BinaryIO, path: str, folder: str | None, attributes: Iterable[str]
     ) -> list[dict]:
-        """Adds a file's images and annotations; returns its categories.
+        """Add a file's images and annotations; return its categories.
 
         Args:
           file: its number.
@@ -121,12 +121,12 @@ class CocoDatabase:
         return categories
 
     def count_people(self, file: int, category: str) -> None:
-        """Counts, for each image of a file, the annotations of that category that are no crowds."""
+        """Count, for each image of a file, the annotations of that category that are no crowds."""
         self._connection.execute(_INDEX)
         self._connection.execute(_COUNT_PEOPLE, (category, file))
 
     def rows(self) -> Iterator[sqlite3.Row]:
-        """All annotations by file, image and position; those without an image are a file's last.
+        """Yield all annotations by file, image and position; those without an image come last in a file.
 
         A row has `file`, `position` (from 1), `id`, `image`, `category`, `crowd`, `labels` (JSON text;
         None if the annotation is no object), `repeated` (whether the file had its id before), and of
@@ -135,7 +135,7 @@ class CocoDatabase:
         return self._connection.execute(_ROWS)
 
     def is_new(self, scope: int | str, id: str) -> bool:
-        """Whether an id comes in that scope for the first time."""
+        """Return whether an id comes in that scope for the first time."""
         added = self._connection.execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", (scope, id))
         return added.rowcount == 1
 
@@ -151,7 +151,7 @@ class CocoDatabase:
 
 
 def json_key(value: Any) -> str | None:
-    """JSON text, without lone surrogates, of what can be an id or a name; else None."""
+    """Return the JSON text, without lone surrogates, of what can be an id or a name; else None."""
     if type(value) not in (int, str):
         return None
     text = json.dumps(value, ensure_ascii=False).encode("utf-8", "replace").decode()
@@ -166,7 +166,7 @@ def _image_name(image: dict, folder: str | None) -> str | None:
 
 
 def _labels(annotation: dict, attributes: Iterable[str]) -> dict:
-    """What is kept of an annotation: `keypoints`, `box` and `attributes`, or its `fault`."""
+    """Return what is kept of an annotation: `keypoints`, `box` and `attributes`, or its `fault`."""
     try:
         return {
             "keypoints": _keypoints(annotation.get("keypoints")),

@@ -1,4 +1,4 @@
-"""Reads 300W-LP's folders: 68 facial landmarks in a MATLAB file for each photograph and turned pose."""
+"""The reader of 300W-LP: 68 facial landmarks in a MATLAB file for each photograph and turned pose."""
 
 import re
 from collections.abc import Iterator
@@ -45,7 +45,7 @@ class Lp300w:
     validation_fraction: float = 0.1
 
     def entries(self, source: Source) -> Iterator[Entry]:
-        """As in `Reader`; holds the names of one folder at a time."""
+        """Yield as in `Reader`; memory holds the names of one folder at a time."""
         empty = True
         for folder in LP300W_FOLDERS:
             for stem, has_own_labels in _names(source, folder):
@@ -66,7 +66,7 @@ class Lp300w:
             )
 
     def labels(self, entry: Entry, source: Source) -> Labels:
-        """As in `Reader`; reads the entry's own file."""
+        """Return as in `Reader`, from the entry's own file."""
         path = entry.source
         if entry.position == "pts_2d":
             points = _matrix(source, path, "pts_2d", (_POINTS, 2))
@@ -83,7 +83,7 @@ class Lp300w:
         return Labels(np.where(labelled[:, np.newaxis], points, 0.0), weights, box, normalizer)
 
     def photograph(self, image: str) -> str:
-        """The photograph that an image was made from: all its faces, poses and mirrored copies.
+        """Return the photograph of an image, the same for all its faces, poses and mirrored copies.
 
         Example:
           >>> Lp300w().photograph("LFPW_Flip/LFPW_image_test_0001_3.jpg")
@@ -94,7 +94,7 @@ class Lp300w:
 
 
 def _names(source: Source, folder: str) -> list[tuple[str, bool]]:
-    """Each name in the folder, and whether `landmarks/` has labels of it."""
+    """Return each name in the folder, and whether `landmarks/` has labels of it."""
     images, old_labels = (_stems(source, folder, suffix) for suffix in (".jpg", ".mat"))
     labels = _stems(source, f"landmarks/{folder}", "_pts.mat")
     return [(stem, stem in labels) for stem in sorted(images | old_labels | labels)]
@@ -124,7 +124,7 @@ def _pt2d(source: Source, path: str) -> np.ndarray:
 
 
 def _matrix(source: Source, path: str, name: str, shape: tuple[int, int]) -> np.ndarray:
-    """The variable `name` of a MATLAB file as float64, which must have that shape."""
+    """Return the variable `name` of a MATLAB file as float64; it must have that shape."""
     content = source.read(path, "labels", _LARGEST_FILE)
     try:
         matrix, kind = load_matlab(content, name, _LARGEST_CONTENT)

@@ -1,4 +1,4 @@
-"""MATLAB 5 files from anybody: bounded before they are parsed, since scipy's parser is not."""
+"""MATLAB 5 files that are not trusted: size and depth are bounded before SciPy parses them."""
 
 import io
 import zlib
@@ -22,7 +22,7 @@ _DEEPEST = 16
 
 
 def load_matlab(content: bytes, name: str, most: int) -> tuple[np.ndarray | None, str]:
-    """The variable of that name, None if there is none; and its class, such as "double" or "struct".
+    """Return the variable of that name, or None, and its class, such as "double" or "struct".
 
     Args:
       content: the file.
@@ -42,7 +42,7 @@ def load_matlab(content: bytes, name: str, most: int) -> tuple[np.ndarray | None
 
 
 def _uncompressed(content: bytes, most: int) -> bytes:
-    """The same file with its variables not compressed, and none of them deep."""
+    """Return the same file with its variables not compressed; ValueError if one is nested too deeply."""
     order = {b"IM": "little", b"MI": "big"}.get(content[126:128])
     if order is None or content[124:126] not in (b"\x00\x01", b"\x01\x00"):
         raise ValueError("it is no MATLAB 5 file")
@@ -65,7 +65,7 @@ def _uncompressed(content: bytes, most: int) -> bytes:
 
 
 def _check_depth(piece: bytes, order: str) -> None:
-    """Walks a variable's elements; a matrix's own are inside it, one after the other."""
+    """Raise `ValueError` if a variable's matrices, which hold elements in turn, are nested too deeply."""
     ends, at = [], 0
     while at < len(piece):
         while ends and at >= ends[-1]:
@@ -81,7 +81,7 @@ def _check_depth(piece: bytes, order: str) -> None:
 
 
 def _element(data: bytes, at: int, order: str) -> tuple[int, int, int]:
-    """Kind, first and past-the-last byte of the element whose tag is there."""
+    """Return kind, first and past-the-last byte of the element whose tag is at that place."""
     kind, size = (int.from_bytes(data[at + i : at + i + 4], order) for i in (0, 4))
     if kind >> 16:  # A small one: size and kind in 4 bytes, the content in the next 4.
         return kind & 0xFFFF, at + 4, at + 8

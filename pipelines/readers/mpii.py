@@ -1,4 +1,4 @@
-"""Reads MPII Human Pose's MATLAB file: up to 16 joints, a centre and a scale a person."""
+"""The reader of MPII Human Pose's MATLAB file: up to 16 joints, a centre and a scale a person."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -46,7 +46,7 @@ class Mpii:
     validation_fraction: float = 0.1
 
     def entries(self, source: Source) -> Iterator[Entry]:
-        """As in `Reader`; MATLAB's format has to be read whole."""
+        """Yield as in `Reader`, but for memory: MATLAB's format has to be read whole."""
         missing = [name for name in (self.images, _FILE) if not source.has(name)]
         if missing:
             raise ValueError(
@@ -73,7 +73,7 @@ class Mpii:
             names.add(name)
 
     def labels(self, entry: Entry, source: Source) -> Labels:
-        """As in `Reader`."""
+        """Return as in `Reader`."""
         person = entry.labels
         if "fault" in person:
             raise Unusable(*person["fault"])
@@ -87,7 +87,7 @@ class Mpii:
         return Labels(landmarks, weights, box, normalizer, people=person["people"])
 
     def photograph(self, image: str) -> str:
-        """The image itself."""
+        """Return the image itself."""
         return image
 
 
@@ -111,7 +111,7 @@ def _images(source: Source) -> Iterator[tuple[np.void, str]]:
 
 
 def _plain(person: np.void) -> dict:
-    """What is used of a person, as JSON; `points` is [[id, x, y], ...] or None."""
+    """Return what is used of a person, as JSON; `points` is [[id, x, y], ...] or None."""
     labels, position = _get(person, "annopoints"), _get(person, "objpos")
     points = None if labels is None else _get(labels.flat[0], "point")
     try:
@@ -128,7 +128,7 @@ def _plain(person: np.void) -> dict:
 
 
 def _joints(points: list[list] | None) -> tuple[np.ndarray, np.ndarray]:
-    """Joints [16, 2], averaged where given twice, and 0/1 weights [16]."""
+    """Return joints [16, 2], averaged where given twice, and 0/1 weights [16]."""
     if points is None:
         raise Unusable("unlabelled", "the person has no annopoints")
     sums, counts = np.zeros((_JOINTS, 2)), np.zeros(_JOINTS)
@@ -164,7 +164,7 @@ def _image_name(entry: np.void) -> str:
 
 
 def _get(struct: np.void, field: str) -> np.ndarray | None:
-    """A field of a MATLAB struct; None where the struct lacks it or it is empty."""
+    """Return a field of a MATLAB struct; None where the struct lacks it or it is empty."""
     if struct.dtype.names is None or field not in struct.dtype.names or struct[field].size == 0:
         return None
     return struct[field]

@@ -1,4 +1,4 @@
-"""Reads WFLW's official list files: 98 facial landmarks, a box and six attributes a line."""
+"""The reader of WFLW's official list files: 98 facial landmarks, a box and six attributes a line."""
 
 import io
 from collections.abc import Iterator
@@ -36,7 +36,7 @@ class Wflw:
     validation_fraction: float = 0.0
 
     def entries(self, source: Source) -> Iterator[Entry]:
-        """As in `Reader`."""
+        """Yield as in `Reader`."""
         missing = [name for name in (self.images, *self.lists) if not source.has(name)]
         if missing:
             raise ValueError(
@@ -52,7 +52,7 @@ class Wflw:
                     yield Entry(f"{image}#{number}", split, image, name, position, line)
 
     def labels(self, entry: Entry, source: Source) -> Labels:
-        """As in `Reader`."""
+        """Return as in `Reader`."""
         landmarks, box, attributes = _parse(entry.labels.split())
         weights = np.ones(len(landmarks))
         normalizer = self.landmark_set.normalizer_length(landmarks, weights, box)
@@ -61,12 +61,12 @@ class Wflw:
         return Labels(landmarks, weights, box, normalizer, attributes)
 
     def photograph(self, image: str) -> str:
-        """The image itself."""
+        """Return the image itself."""
         return image
 
 
 def _lines(file: BinaryIO) -> Iterator[str]:
-    """Lines with any line ends, of bytes that need not be text, without a byte-order mark.
+    """Yield lines with any line ends, of bytes that need not be text, without a byte-order mark.
 
     What is longer than any line of the format comes in pieces, each of them a damaged line.
     """

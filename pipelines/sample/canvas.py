@@ -45,16 +45,16 @@ class Canvas:
         return np.rint((np.asarray(points) + 0.5) * SUPERSAMPLING - 0.5).ravel().tolist()
 
     def polygon(self, points: np.ndarray, colour: Colour) -> None:
-        """Fills the polygon through `points` [N, 2]."""
+        """Fill the polygon through `points` [N, 2]."""
         self._pen.polygon(self._scaled(points), fill=colour)
 
     def stroke(self, points: np.ndarray, colour: Colour, width: float) -> None:
-        """Draws a line through `points` [N, 2]."""
+        """Draw a line through `points` [N, 2]."""
         pixels = max(1, round(width * SUPERSAMPLING))
         self._pen.line(self._scaled(points), fill=colour, width=pixels, joint="curve")
 
     def ellipse(self, centre, radii, colour: Colour, angle: float = 0.0) -> None:
-        """Fills an ellipse with half axes `radii`, turned by `angle` (radians, x towards y)."""
+        """Fill an ellipse with half axes `radii`, turned by `angle` (radians, x towards y)."""
         turn = np.linspace(0.0, 2.0 * np.pi, 40, endpoint=False)
         along = np.array([np.cos(angle), np.sin(angle)])
         across = np.array([-along[1], along[0]])
@@ -65,7 +65,7 @@ class Canvas:
         self.polygon(np.asarray(centre) + offsets, colour)
 
     def limb(self, start, end, start_radius: float, end_radius: float, colour: Colour) -> None:
-        """Fills a tapering bar with round ends."""
+        """Fill a tapering bar with round ends."""
         start, end = np.asarray(start, float), np.asarray(end, float)
         direction = (end - start) / max(np.hypot(*(end - start)), 1e-6)
         normal = np.array([-direction[1], direction[0]])
@@ -80,7 +80,7 @@ class Canvas:
         self.ellipse(end, end_radius, colour)
 
     def gradient(self, corners: np.ndarray) -> None:
-        """Fills the canvas with colours running between those of its `corners` [2, 2, 3]."""
+        """Fill the canvas with colours that run between those of its `corners` [2, 2, 3]."""
         small = Image.fromarray(np.asarray(corners, np.uint8))
         between_centres = (0.5, 0.5, 1.5, 1.5)
         self._use(small.resize(self.image.size, Image.Resampling.BILINEAR, between_centres))
@@ -89,33 +89,33 @@ class Canvas:
         return self.image.copy()
 
     def fade_to(self, earlier: Image.Image, share: float) -> None:
-        """Lets a share of the `earlier` snapshot show through what was drawn since."""
+        """Let a share of the `earlier` snapshot show through what was drawn since."""
         self._use(Image.blend(self.image, earlier, share))
 
     def finish(self) -> Image.Image:
-        """Returns the picture [height, width] at its own size."""
+        """Return the picture at its own size."""
         return self.image.reduce(SUPERSAMPLING)
 
 
 def hsv(hue: float, saturation: float, value: float) -> Colour:
-    """The RGB colour (0..255) of a hue, saturation and value in 0..1; the hue wraps around."""
+    """Return the RGB colour (0..255) of a hue, saturation and value in 0..1; the hue wraps around."""
     return tuple(round(255 * c) for c in colorsys.hsv_to_rgb(hue % 1.0, saturation, value))
 
 
 def mix(first: Colour, second: Colour, share: float) -> Colour:
-    """The colour with this share of `second` in it."""
+    """Return the colour with this share of `second` in it."""
     return tuple(round(a + (b - a) * share) for a, b in zip(first[:3], second[:3], strict=True))
 
 
 def skin_tone(rng: np.random.Generator) -> Colour:
-    """A skin colour between deep brown and pale pink."""
+    """Return a random skin colour between deep brown and pale pink."""
     tones = [(92, 56, 38), (141, 92, 62), (188, 131, 94), (224, 172, 133), (244, 207, 178)]
     position = rng.uniform(0.0, len(tones) - 1.001)
     return mix(tones[int(position)], tones[int(position) + 1], position % 1.0)
 
 
 def smooth_curve(points: np.ndarray, closed: bool = False, steps: int = 6) -> np.ndarray:
-    """A Catmull-Rom curve [M, D] through `points` [N, D], `steps` pieces from one to the next."""
+    """Return a Catmull-Rom curve [M, D] through `points` [N, D], in `steps` pieces from one to the next."""
     points = np.asarray(points, np.float64)
     if closed:
         padded = np.concatenate([points[-1:], points, points[:2]])
@@ -134,7 +134,7 @@ def smooth_curve(points: np.ndarray, closed: bool = False, steps: int = 6) -> np
 
 
 def paint_background(canvas: Canvas, rng: np.random.Generator) -> None:
-    """Fills the canvas with a gradient and a few large soft shapes."""
+    """Fill the canvas with a gradient and a few large soft shapes."""
     hue = rng.random()
     saturation, value = rng.uniform(0.1, 0.45), rng.uniform(0.45, 0.95)
     corners = [
@@ -179,7 +179,7 @@ class Occluder:
         canvas.fade_to(behind, self.transparency)
 
     def depth(self, points: np.ndarray) -> np.ndarray:
-        """How far inside the shape each of `points` [K, 2] lies, in pixels; 0 outside. [K]"""
+        """Return how far [K] inside the shape each of `points` [K, 2] lies, in pixels; 0 outside."""
         start, end, radius = self.bars[:, :2], self.bars[:, 2:4], self.bars[:, 4]
         axis = end - start
         offset = points[:, None] - start
@@ -190,7 +190,7 @@ class Occluder:
 
 
 def depth_behind(occluders: list[Occluder], points: np.ndarray) -> np.ndarray:
-    """How far inside any occluder each of `points` [K, 2] lies, in pixels; 0 outside all. [K]"""
+    """Return how far [K] inside any occluder each of `points` [K, 2] lies, in pixels; 0 outside all."""
     return np.max([np.zeros(len(points)), *(o.depth(points) for o in occluders)], axis=0)
 
 
@@ -217,6 +217,6 @@ class Haze:
         return 4.5**self.level
 
     def apply(self, image: Image.Image, subject: float) -> Image.Image:
-        """Returns the image seen through the haze; `subject` is the subject's size in pixels."""
+        """Return the image seen through the haze; `subject` is the subject's size in pixels."""
         blurred = image.filter(ImageFilter.GaussianBlur(float(0.022 * self.level * subject)))
         return Image.blend(blurred, Image.new("RGB", image.size, self.colour), 0.72 * self.level)

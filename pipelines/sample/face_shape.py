@@ -60,7 +60,7 @@ class FaceShape:
         self.landmarks = self.place()
 
     def project(self, points) -> np.ndarray:
-        """Pixels [..., 2] of `points` [..., 3]."""
+        """Return the pixels [..., 2] of `points` [..., 3]."""
         x, y, z = np.moveaxis(np.asarray(points, np.float64), -1, 0)
         cos, sin = np.cos(self.yaw), np.sin(self.yaw)
         x, z = x * cos + z * sin, z * cos - x * sin
@@ -69,7 +69,7 @@ class FaceShape:
         return self.centre + self.unit * rotated(np.stack([x, y - 0.4], axis=-1), self.roll)
 
     def place(self) -> np.ndarray:
-        """The landmarks [98, 2] in pixels, as the attributes are now."""
+        """Return the landmarks [98, 2] in pixels, as the attributes are now."""
         eyes = [self._eye(side) for side in (-1, 1)]
         pupils = [self.eye_surface(side, self.gaze / self.eye_width, 0.0) for side in (-1, 1)]
         brows = [self._brow(side) for side in (-1, 1)]
@@ -77,7 +77,7 @@ class FaceShape:
         return np.concatenate([self._jaw(), self.project(solid)])
 
     def _jaw(self) -> np.ndarray:
-        """33 pixel positions, each half evenly spaced along the contour that is seen."""
+        """Return 33 pixel positions, each half evenly spaced along the contour that is seen."""
         angle = np.linspace(-np.pi / 2, np.pi / 2, 401)
         x = np.sign(angle) * np.abs(np.sin(angle)) ** self.chin
         y = -0.12 + 1.85 * self.length * np.cos(angle) ** 0.85
@@ -87,7 +87,7 @@ class FaceShape:
         return np.concatenate([halves[0], halves[1][1:]])
 
     def _brow(self, side: int) -> np.ndarray:
-        """9 points; the left brow starts at its outer end, the right one at its inner end."""
+        """Return 9 points; the left brow starts at its outer end, the right one at its inner end."""
         u = np.array([1.0, 0.75, 0.5, 0.25, 0.0])  # 1 is the outer end
         x = side * (0.17 + u * 0.57)
         y = -0.24 - self.brow - 0.09 * np.sin(np.pi * np.minimum(u + 0.15, 1.0)) + 0.05 * u**3
@@ -99,19 +99,19 @@ class FaceShape:
         return np.concatenate([upper[::-1], lower[::-1]])
 
     def _eye(self, side: int) -> np.ndarray:
-        """8 points, from the corner on the picture's left over the upper lid and back below."""
+        """Return 8 points, from the corner on the picture's left over the upper lid and back below."""
         u = np.array([-1.0, -0.5, 0.0, 0.5, 1.0, 0.5, 0.0, -0.5])
         lids = self.lid_heights(u)
         return self.eye_surface(side, u, np.where(np.arange(8) < 4, *lids))
 
     def eye_surface(self, side: int, u, y) -> np.ndarray:
-        """Points [..., 3] of an eye: `u` from -1 to 1 across it, height `y` between its lids."""
+        """Return points [..., 3] of an eye: `u` from -1 to 1 across it, height `y` between its lids."""
         x = side * self.eye_gap + u * self.eye_width
         y = np.clip(y, *self.lid_heights(u)) - 0.02 * side * u  # outer corners lie a little higher
         return np.stack([x, y, 0.1 - 0.15 * x**2], axis=-1)
 
     def lid_heights(self, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """y of the upper and of the lower lid at `u`, which runs from -1 to 1 across an eye."""
+        """Return y of the upper and of the lower lid at `u`, which runs from -1 to 1 across an eye."""
         arch = np.maximum(1.0 - u**2, 0.0)
         return 0.055 - (0.135 * self.lids + 0.02) * arch, 0.055 + 0.035 * arch * min(self.lids, 1.0)
 
@@ -123,7 +123,7 @@ class FaceShape:
         return np.array(bridge + base)
 
     def _mouth(self) -> np.ndarray:
-        """12 points of the outer and 8 of the inner lip line, clockwise from the left corner."""
+        """Return 12 points of the outer and 8 of the inner lip line, clockwise from the left corner."""
         w, opening = self.mouth_width * (1 + 0.12 * self.smile), 0.26 * self.mouth
         thick = 0.085 * self.lips
         lift = 0.09 * self.smile  # of the corners
@@ -140,7 +140,7 @@ class FaceShape:
         return np.stack([x, y, 0.2 - 0.5 * x**2], axis=-1)
 
     def forehead(self, grow: float) -> np.ndarray:
-        """The head's contour over the top, from the picture's right to its left, in pixels."""
+        """Return the head's contour over the top, from the picture's right to its left, in pixels."""
         angle = np.linspace(0.0, np.pi, 25)
         x = grow * np.cos(angle)
         y = -0.12 + (grow * HEAD_TOP + 0.12) * np.sin(angle) ** 0.9
@@ -148,7 +148,7 @@ class FaceShape:
 
 
 def contour_spread(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Fractions [98] along and across each landmark's contour, and its direction [98, 2]."""
+    """Return the fractions [98] along and across each landmark's contour, and its direction [98, 2]."""
     along, across = np.empty(98), np.empty(98)
     direction = np.tile([1.0, 0.0], (98, 1))
     for first, last, closed, along_contour, across_contour in CONTOURS:
@@ -163,13 +163,13 @@ def contour_spread(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarr
 
 
 def rotated(points: np.ndarray, angle: float) -> np.ndarray:
-    """Turns `points` [..., 2] about the origin by `angle` (radians, x towards y)."""
+    """Turn `points` [..., 2] about the origin by `angle` (radians, x towards y)."""
     cos, sin = np.cos(angle), np.sin(angle)
     return points @ np.array([[cos, sin], [-sin, cos]])
 
 
 def _evenly_spaced(curve: np.ndarray, count: int) -> np.ndarray:
-    """`count` points at equal distances along the polyline `curve` [N, 2], both ends included."""
+    """Return `count` points at equal distances along the polyline `curve` [N, 2], both ends included."""
     length = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(curve, axis=0), axis=1))])
     at = np.linspace(0.0, length[-1], count)
     return np.stack([np.interp(at, length, curve[:, i]) for i in range(2)], axis=-1)

@@ -48,7 +48,7 @@ class FaceView:
 def face_views(
     image: Image.Image, faces: list[Face], labels: list[np.ndarray]
 ) -> Iterator[tuple[Image.Image, FaceView, np.ndarray]]:
-    """Yields a picture of 450 x 450 pixels, the view and its labels [68, 2] for each face and pose.
+    """Yield a picture of 450 x 450 pixels, the view and its labels [68, 2] for each face and pose.
 
     Args:
       image: the drawing.
@@ -72,7 +72,7 @@ def face_views(
 
 
 def _seen(image: Image.Image, scales: np.ndarray, offset: np.ndarray) -> Image.Image:
-    """The picture in which pixel u of `image`, whose border continues, is at `scales * u + offset`."""
+    """Return the picture in which pixel u of `image` is at `scales * u + offset`; its border continues."""
     margin = SIZE
     image = Image.fromarray(np.pad(image, ((margin, margin), (margin, margin), (0, 0)), "edge"))
     offset = offset - scales * margin

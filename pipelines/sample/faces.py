@@ -41,7 +41,7 @@ class Face:
 
 
 def draw_faces(rng: np.random.Generator) -> tuple[Image.Image, list[Face]]:
-    """Draws a picture with one face, or in one of eight with two."""
+    """Draw a picture with one face, or in one of eight with two."""
     count = 2 if rng.random() < 0.125 else 1
     slot, height = int(rng.integers(160, 200)), int(rng.integers(190, 290))
     width = 2 * slot if count == 2 else int(rng.integers(190, 290))
@@ -96,7 +96,7 @@ class Head(FaceShape):
     """A face's shape together with the drawing of it."""
 
     def paint(self, canvas: Canvas, rng: np.random.Generator, shade: float) -> None:
-        """Draws the head; `shade` is how dark its far side is, 0..1."""
+        """Draw the head; `shade` is how dark its far side is, 0..1."""
         skin = skin_tone(rng)
         dark = mix(skin, (60, 20, 20), 0.35)
         hair = _hair_colour(rng)
@@ -128,7 +128,7 @@ class Head(FaceShape):
         canvas.ellipse(self.project(point), radii, colour, self.roll)
 
     def _paint_behind(self, canvas, rng, style: str, hair: Colour, skin: Colour) -> None:
-        """Hair behind the head, shoulders, neck and ears."""
+        """Draw hair behind the head, shoulders, neck and ears."""
         if style == "long":
             self._spot(canvas, (0.0, 0.0, -0.4), (1.3, 1.4), hair)
             locks = [[-1.3, 0.0], [1.3, 0.0], [1.35, 1.8], [0.9, 2.1], [-0.9, 2.1], [-1.35, 1.8]]
@@ -151,7 +151,7 @@ class Head(FaceShape):
             self._spot(canvas, (side, 0.25, -0.55), (0.17, 0.28), ear)
 
     def _paint_shade(self, canvas: Canvas, skin: Colour, shade: float) -> None:
-        """Darkens the half of the face that is turned away."""
+        """Darken the half of the face that is turned away."""
         jaw, top = self.landmarks[:33], self.forehead(1.0)
         profile = [[0.0, -0.12, 0.2], [0.02, 0.5, 0.3], [0.0, 1.0, 0.2]]
         middle = smooth_curve(np.concatenate([top[12:13], self.project(profile), jaw[16:17]]))
@@ -218,7 +218,7 @@ class Head(FaceShape):
 
 
 def _occluder(rng: np.random.Generator, head: Head) -> Occluder:
-    """A ball, bar, hand, pair of sunglasses or mask in front of the head."""
+    """Return a ball, bar, hand, pair of sunglasses or mask in front of the head."""
     kind = rng.choice(["ball", "bar", "hand", "glasses", "mask"], p=[0.3, 0.25, 0.2, 0.12, 0.13])
     colour = hsv(rng.random(), rng.uniform(0.3, 0.9), rng.uniform(0.25, 0.95))
     aim = np.array([rng.uniform(-0.9, 0.9), rng.uniform(-0.3, 1.6)])
@@ -249,7 +249,7 @@ def _occluder(rng: np.random.Generator, head: Head) -> Occluder:
 
 
 def _hand(rng: np.random.Generator, palm: np.ndarray) -> list[list[float]]:
-    """Bars of an open hand that reaches in from the side it is on."""
+    """Return the bars of an open hand that reaches in from the side it is on."""
     out = np.array([np.sign(palm[0]) or 1.0, rng.uniform(0.3, 1.2)])
     angle = np.arctan2(out[1], out[0])
     bars = [[*palm, *(palm + 0.15 * out), 0.27], [*palm, *(palm + 2.0 * out), 0.2]]
@@ -269,6 +269,6 @@ def _hair_colour(rng: np.random.Generator) -> Colour:
 
 
 def _lip_line(points: np.ndarray, corner: int) -> np.ndarray:
-    """A closed curve through `points`, smooth but for the corners at 0 and `corner`."""
+    """Return a closed curve through `points`, smooth but for the corners at 0 and `corner`."""
     upper = smooth_curve(points[: corner + 1])
     return np.concatenate([upper, smooth_curve(np.concatenate([points[corner:], points[:1]]))])

@@ -245,7 +245,7 @@ class _Body:
         angle = np.arctan2(right[1], right[0])
 
         def at(x: float, y: float) -> np.ndarray:
-            """x to the picture's right of the head's axis, y up from the neck; in head lengths."""
+            """Return the point x to the picture's right of the head's axis and y up from the neck."""
             return neck + size * (x * right + y * up)
 
         if rng.random() < 0.4:  # long hair
@@ -262,7 +262,7 @@ class _Body:
 
 
 def _occluder(rng: np.random.Generator, body: _Body) -> Occluder:
-    """A post, board, ball or bush in front of some part of the body."""
+    """Return a post, board, ball or bush in front of some part of the body."""
     aim = body.joints[rng.integers(16)] + body.height * rng.normal(0.0, 0.03, 2)
     kind = rng.choice(["post", "board", "ball", "bush"])
     if kind == "post":
@@ -283,5 +283,5 @@ def _occluder(rng: np.random.Generator, body: _Body) -> Occluder:
 
 
 def _heading(angle: float) -> np.ndarray:
-    """The unit vector that points down at 0 and to the picture's right at pi / 2."""
+    """Return the unit vector that points down at 0 and to the picture's right at pi / 2."""
     return np.array([np.sin(angle), np.cos(angle)])

@@ -17,7 +17,7 @@ MOST_NOISE = 0.065  # standard deviation of the heaviest noise, as a fraction of
 
 
 def huber_noise(rng: np.random.Generator, covariance: np.ndarray) -> np.ndarray:
-    """Samples [..., 2] of Huber noise with `covariance` [..., 2, 2], in the same pixels."""
+    """Return a sample [..., 2] of Huber noise with `covariance` [..., 2, 2], in the same pixels."""
     shape = covariance.shape[:-2]
     angle = rng.uniform(0.0, 2.0 * np.pi, shape)
     radius = _huber_radius(rng, shape)
@@ -28,7 +28,7 @@ def huber_noise(rng: np.random.Generator, covariance: np.ndarray) -> np.ndarray:
 
 
 def _huber_radius(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Samples of r with density proportional to r exp(-h(r)), exactly."""
+    """Return samples of r with density proportional to r exp(-h(r)), exactly."""
     inside_mass = 1.0 - np.exp(-0.5)
     inside = np.sqrt(-2.0 * np.log1p(-inside_mass * rng.random(shape)))  # Rayleigh, cut off at 1
     # Beyond 1, r - 1 has density (1 + t) exp(-t) / 2: an exponential or the sum of two.
@@ -47,7 +47,7 @@ def label_covariance(
     depth: np.ndarray,
     size: float,
 ) -> np.ndarray:
-    """Covariance [K, 2, 2] of the label noise in pixels^2, from what can be seen in the picture.
+    """Return the covariance [K, 2, 2] of the label noise in pixels^2, from what the picture shows.
 
     Args:
       along, across: [K] standard deviations of a plainly visible landmark, along `direction` and

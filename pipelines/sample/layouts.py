@@ -1,4 +1,4 @@
-"""Writes the labels of drawn pictures the way the data sets do, irregularities included."""
+"""The labels of drawn pictures, written the way the data sets do, irregularities included."""
 
 import io
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ class Picture:
 
 
 def write_wflw_list(directory: Path, split: str, pictures: list[Picture]) -> list[str]:
-    """Writes a split's list file and returns the id of each line, `path#line`."""
+    """Write a split's list file; return the id of each line, `path#line`."""
     lines, ids = [], []
     for picture in pictures:
         for face, labels in zip(picture.subjects, picture.labels, strict=True):
@@ -52,7 +52,7 @@ def write_wflw_list(directory: Path, split: str, pictures: list[Picture]) -> lis
 
 
 def write_lp300w_mats(directory: Path, pictures: list[Picture]) -> list[str]:
-    """Writes 300W-LP's two files for each face and returns their ids, the images' paths.
+    """Write 300W-LP's two files for each face; return their ids, the images' paths.
 
     `landmarks/AFW/X_pts.mat` holds the labels; `AFW/X.mat` those of pose 0, as in the official
     files, whatever the pose.
@@ -72,12 +72,12 @@ def write_lp300w_mats(directory: Path, pictures: list[Picture]) -> list[str]:
 
 
 def people(index: int) -> int:
-    """How many people are on MPII's picture of this index: two on one of eight."""
+    """Return how many people are on MPII's picture of this index: two on one of eight."""
     return 2 if index % 8 == 7 else 1
 
 
 def write_mpii_mat(directory: Path, train: list[Picture], test: list[Picture]) -> list[list[str]]:
-    """Writes MPII's MATLAB file and returns both splits' ids, `name#ridx`, "" for people left out.
+    """Write MPII's MATLAB file; return both splits' ids, `name#ridx`, "" for people left out.
 
     Like the official file it is irregular in places, by the picture's index so that every kind
     occurs among any 50: images whose people are not annotated, people without joints, without a
@@ -115,7 +115,7 @@ def write_mpii_mat(directory: Path, train: list[Picture], test: list[Picture]) -
 
 
 def _ids(pictures: list[Picture], rects: list[np.ndarray], labelled: bool) -> list[str]:
-    """The id of each subject; "" for one that is not listed or, if `labelled`, has no labels."""
+    """Return the id of each subject; "" for one that is not listed or, if `labelled`, has no labels."""
     ids = []
     for picture, rect in zip(pictures, rects, strict=True):
         for position in range(len(picture.subjects)):
@@ -154,7 +154,7 @@ def _train_rects(picture: Picture) -> np.ndarray:
 
 
 def _position(figure: Figure) -> dict:
-    """Scale and centre such that a square of half side 100 * scale holds the person."""
+    """Return scale and centre such that a square of half side 100 * scale holds the person."""
     low, high = figure.landmarks.min(axis=0), figure.landmarks.max(axis=0)
     side = max(0.95 * figure.height, 1.1 * (high - low).max())
     x, y = np.round((low + high) / 2) + 1.0
@@ -162,7 +162,7 @@ def _position(figure: Figure) -> dict:
 
 
 def _points(picture: Picture, position: int) -> np.ndarray:
-    """The structure with a person's labels; MATLAB's coordinates start at 1."""
+    """Return the structure with a person's labels; MATLAB's coordinates start at 1."""
     figure, labels = picture.subjects[position], picture.labels[position] + 1.0
     truth = figure.landmarks
     inside = np.all((truth > -0.5) & (truth < np.array(picture.size) - 0.5), axis=1)
@@ -179,7 +179,7 @@ def _points(picture: Picture, position: int) -> np.ndarray:
 
 
 def _visibility(index: int, joint: int, visible: bool):
-    """As a number, as text, or not at all; never for the upper neck and the head's top."""
+    """Return a number, text, or nothing; always nothing for the upper neck and the head's top."""
     if joint in (8, 9) or index % 10 == 6:
         return NOTHING
     return str(int(visible)) if index % 3 == 1 else np.uint8(visible)
@@ -194,7 +194,7 @@ def _save_mat(path: Path, variables: dict) -> None:
 
 
 def _struct(rows: list[dict]) -> np.ndarray:
-    """MATLAB's structure array [1, N] from N dictionaries with the same keys."""
+    """Return MATLAB's structure array [1, N] of N dictionaries with the same keys."""
     array = np.empty((1, len(rows)), dtype=[(key, object) for key in rows[0]])
     for position, row in enumerate(rows):
         array[0, position] = tuple(row.values())
@@ -202,7 +202,7 @@ def _struct(rows: list[dict]) -> np.ndarray:
 
 
 def _cells(values: list) -> np.ndarray:
-    """MATLAB's cell array [1, N]."""
+    """Return MATLAB's cell array [1, N]."""
     array = np.empty((1, len(values)), dtype=object)
     for position, value in enumerate(values):
         array[0, position] = value

@@ -61,7 +61,7 @@ def test_the_example_is_converted_and_verified(example):
     described = json.loads((directory / "wrenches/landmarks.json").read_text())
     assert known_sets.parse(manifest["landmark_set"]) == known_sets.parse(described)
     assert described == json.loads(blocks("json")[0])
-    counts = {split: books["examples"] for split, books in manifest["splits"].items()}
+    counts = {name: split["examples"] for name, split in manifest["splits"].items()}
     assert counts == {"train": 24, "test": 6}
     source = directory / "wrenches"
     items = read_all(Coco.from_options(Source(str(source))), source)
@@ -97,7 +97,14 @@ def test_every_option_is_explained():
 
 def test_every_reason_is_explained():
     """The reasons in the code that reads annotations and images, and no others."""
-    names = ("annotation", "coco", "coco_database", "crops", "source_image", "storage")
+    names = (
+        "crops",
+        "readers/annotation",
+        "readers/coco",
+        "readers/coco_database",
+        "source_image",
+        "storage",
+    )
     code = "".join((ROOT / f"pipelines/{name}.py").read_text() for name in names)
     literal = re.findall(
         r'Unusable\(\s*f?"([a-z_{}]+)"|(?:return|fault =|fault":) \["([a-z_]+)"', code

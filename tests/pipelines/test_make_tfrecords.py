@@ -1,4 +1,4 @@
-"""The conversion as a whole: exact books, damage that costs only itself, whole output or none."""
+"""The conversion as a whole: exact counts, damage that costs only itself, whole output or none."""
 
 import shutil
 
@@ -107,9 +107,9 @@ def test_each_kind_of_damage_is_named_and_costs_only_itself(tmp_path):
     assert ids(tmp_path / "out", "train") == [
         f"good.jpg#{2 * i + 1}" for i in range(len(reasons) + 1)
     ]
-    books = manifest["splits"]["train"]
-    assert (books["examples"], books["rejects"]) == (len(reasons) + 1, len(reasons))
-    assert books["rejects_by_reason"] == {r: reasons.count(r) for r in sorted(set(reasons))}
+    split = manifest["splits"]["train"]
+    assert (split["examples"], split["rejects"]) == (len(reasons) + 1, len(reasons))
+    assert split["rejects_by_reason"] == {r: reasons.count(r) for r in sorted(set(reasons))}
     assert manifest["splits"]["test"]["examples"] == 1
 
 
@@ -408,7 +408,7 @@ def check_labels_lie_in_the_crop(example):
 def test_the_shared_data_sets_go_through(tmp_path, shared_data):
     manifest, rejects = convert(shared_data / "faces_wflw_layout", tmp_path / "faces")
     verify(str(tmp_path / "faces"))
-    counts = {name: books["examples"] for name, books in manifest["splits"].items()}
+    counts = {name: split["examples"] for name, split in manifest["splits"].items()}
     assert (counts, rejects) == ({"train": 700, "test": 170}, [])
     manifest, rejects = convert(
         shared_data / "bodies_mpii_layout", tmp_path / "bodies", dataset="mpii"

@@ -13,7 +13,7 @@ STORED = {"bytes": 0, "crc32c": "00000000"}
 
 def manifest():
     """A small one with all keys."""
-    books = {
+    split = {
         "rejects": 2,
         "rejects_by_reason": {"unlabelled": 2},
         "examples": 0,
@@ -24,7 +24,7 @@ def manifest():
     }
     return {
         "landmark_set": describe(MPII),
-        "splits": {"train": books},
+        "splits": {"train": split},
         "rejects": {"name": "rejects.jsonl", **STORED},
         "sources": {"list.txt": {"sha256": "0" * 64}},
         "parameters": {

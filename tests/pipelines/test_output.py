@@ -301,7 +301,7 @@ def test_a_kill_between_two_renames_loses_nothing(tmp_path, survived, overwrite)
 
 
 def go_on(output):
-    """What a run does that finds work begun, knowing from its own books what the files should be."""
+    """What a run does that finds work begun, knowing from its own summaries what the files should be."""
     with aside(output, True) as work:
         data = read(work.path("data"))
         assert data.items() >= NEW.items() or (not data and read(output) == NEW)

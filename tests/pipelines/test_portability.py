@@ -116,7 +116,7 @@ def test_the_list_of_validation_images_may_be_remote(tmp_path, store):
     options = ["--validation-images", "toy://bucket/mpii/valid.txt"]
     main(arguments("toy://bucket/mpii", tmp_path / "out", *options, dataset="mpii"))
     splits = records.read_manifest(tmp_path / "out")["splits"]
-    assert {name: books["examples"] for name, books in splits.items()} == {"train": 2, "valid": 1}
+    assert {name: split["examples"] for name, split in splits.items()} == {"train": 2, "valid": 1}
 
 
 LAUNCHER = "import toy_filesystem; from pipelines.make_tfrecords import main; main()"
@@ -319,7 +319,7 @@ def test_the_job_runs_with_what_the_workers_image_has(tmp_path):
     assert result.returncode == 0, result.stderr
     for source in sources:
         splits = records.read_manifest(f"{source}_out")["splits"]
-        assert sum(books["examples"] for books in splits.values()) > 1
+        assert sum(split["examples"] for split in splits.values()) > 1
 
 
 # --- the documentation

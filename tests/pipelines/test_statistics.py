@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.statistics import Books
+from pipelines.statistics import Statistics
 from tfhuber.landmarks.known_sets import LandmarkSet
 
 CROSS = LandmarkSet(
@@ -50,28 +50,28 @@ def random_examples(count, seed=0):
         )
 
 
-def books_of(examples, landmark_set=CROSS):
-    books = Books(landmark_set)
+def statistics_of(examples, landmark_set=CROSS):
+    statistics = Statistics(landmark_set)
     for each in examples:
-        books.add(each)
-    return books
+        statistics.add(each)
+    return statistics
 
 
 def test_coordinates_are_those_of_the_square():
     # The square of (10, 20, 30, 40) has its centre at (20, 30), and half a side of 10.
-    summary = books_of([example([(10, 20), (20, 30), (35, 25)])]).summary()
+    summary = statistics_of([example([(10, 20), (20, 30), (35, 25)])]).summary()
     means = [summary["landmarks"][name]["mean"] for name in CROSS.names]
     assert means == [[-1, -1], [0, 0], [1.5, -0.5]]
     diagonal = example([(10, 20)], [1], box=(7, 16, 13, 24), attributes=())
     # Half the diagonal of a 6 x 8 box is 5.
-    assert books_of([diagonal], FACE).summary()["landmarks"]["nose"]["mean"] == [0, 0]
+    assert statistics_of([diagonal], FACE).summary()["landmarks"]["nose"]["mean"] == [0, 0]
     diagonal["landmarks"] += np.float32([5, -10])
-    assert books_of([diagonal], FACE).summary()["landmarks"]["nose"]["mean"] == [1, -2]
+    assert statistics_of([diagonal], FACE).summary()["landmarks"]["nose"]["mean"] == [1, -2]
 
 
 def test_moments_are_numpys():
     examples = list(random_examples(200))
-    summary = books_of(examples).summary()
+    summary = statistics_of(examples).summary()
     for k, name in enumerate(CROSS.names):
         points = []
         for each in examples:
@@ -101,13 +101,13 @@ def test_moments_are_numpys():
     ],
 )
 def test_image_sizes_are_counted_by_their_longer_side(size, wanted):
-    summary = books_of([example(np.zeros((3, 2)), size=size)] * 2).summary()
+    summary = statistics_of([example(np.zeros((3, 2)), size=size)] * 2).summary()
     assert summary["image_sizes"] == {wanted: 2}
 
 
 def test_image_sizes_are_in_order():
     sides = (3000, 90, 700, 100, 20)
-    summary = books_of(example(np.zeros((3, 2)), size=(side, 5)) for side in sides).summary()
+    summary = statistics_of(example(np.zeros((3, 2)), size=(side, 5)) for side in sides).summary()
     assert list(summary["image_sizes"].items()) == [
         ("16-31", 1),
         ("64-127", 2),
@@ -116,8 +116,8 @@ def test_image_sizes_are_in_order():
     ]
 
 
-def test_books_of_nothing():
-    summary = books_of([]).summary()
+def test_statistics_of_nothing():
+    summary = statistics_of([]).summary()
     nothing = {"labelled": 0, "mean": [0, 0], "covariance": [[0, 0], [0, 0]]}
     assert summary == {
         "examples": 0,
@@ -128,7 +128,7 @@ def test_books_of_nothing():
 
 
 def test_unlabelled_landmarks_count_nowhere():
-    summary = books_of([example([(1, 2), (0, 0), (0, 0)], (1, 0, 0))]).summary()
+    summary = statistics_of([example([(1, 2), (0, 0), (0, 0)], (1, 0, 0))]).summary()
     labelled = {name: found["labelled"] for name, found in summary["landmarks"].items()}
     assert labelled == {"west": 1, "middle": 0, "east": 0}
     assert summary["landmarks"]["middle"]["mean"] == [0, 0]
@@ -136,12 +136,12 @@ def test_unlabelled_landmarks_count_nowhere():
 
 @given(st.lists(st.integers(0, 20), max_size=4), st.integers(0, 1000))
 @settings(max_examples=30)
-def test_books_of_parts_add_up_to_those_of_the_whole(cuts, seed):
+def test_statistics_of_parts_add_up_to_those_of_the_whole(cuts, seed):
     examples = list(random_examples(20, seed))
-    whole, merged = books_of(examples), Books(CROSS)
+    whole, merged = statistics_of(examples), Statistics(CROSS)
     borders = [0, *sorted(cuts), 20]
     for start, stop in pairwise(borders):
-        part = books_of(examples[start:stop]).to_json()
+        part = statistics_of(examples[start:stop]).to_json()
         merged.merge(json.loads(json.dumps(part)))
     assert_close(merged.summary(), whole.summary())
 

@@ -6,7 +6,7 @@ __all__ = ["available_cpus"]
 
 
 def available_cpus() -> int:
-    """Return the number of processors that this process may run on, or of all where the system cannot tell."""
+    """Return how many processors this process may use; where the system cannot tell, all that there are."""
     if hasattr(os, "sched_getaffinity"):  # macOS has none.
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -13,7 +13,7 @@ __all__ = ["equal_spacing", "random_map"]
 def random_map(
     seed: tf.Tensor, size: int, options: Augmentation, shift: bool | tf.Tensor = True
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """A random map [3, 3] from the plain network crop to the augmented one, and whether it mirrors.
+    """Return a random map [3, 3] from the plain network crop to the augmented one, and whether it mirrors.
 
     About the crop's centre, in this order: mirror, scale along a random axis, rotate, shift,
     perspective in a random direction, shift.
@@ -67,7 +67,7 @@ def random_map(
 
 
 def equal_spacing(points: tf.Tensor) -> tf.Tensor:
-    """The polyline's points [M, 2] moved along it to equal arc lengths, in the frame given.
+    """Return the polyline's points [M, 2] moved along it to equal arc lengths, in the frame given.
 
     The two ends stay; a polyline of no length is returned as it is.
     """

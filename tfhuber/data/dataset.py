@@ -1,4 +1,4 @@
-"""tf.data: TFRecords in, batches of network crops and labels out; every order and map is reproducible.
+"""The input pipeline: TFRecords in, batches of network crops and labels out, all of it reproducible.
 
 What is random comes from (seed, epoch, example id) alone, so that a run that starts at any step sees
 what an undisturbed one would have seen there.
@@ -43,7 +43,7 @@ class Split:
 
 
 def open_split(directory: str | Path, name: str) -> Split:
-    """The split `name` of the converted data set in `directory`.
+    """Open the split `name` of the converted data set in `directory`.
 
     Raises:
       ValueError: if there is no such data set or split, it is empty, or a file of it is missing.
@@ -62,7 +62,7 @@ def open_split(directory: str | Path, name: str) -> Split:
 def training_batches(
     split: Split, config: Config, *, start_step: int = 0, part: slice = slice(None)
 ) -> tf.data.Dataset:
-    """Augmented batches for all steps from `start_step` to the end of training.
+    """Return augmented batches for all steps from `start_step` to the end of training.
 
     Each epoch takes `examples // batch_size` full batches of a fresh order; the few examples left
     over differ from epoch to epoch.
@@ -113,7 +113,7 @@ def training_batches(
 def evaluation_batches(
     split: Split, config: Config, indices: Iterable[int] | None = None
 ) -> tf.data.Dataset:
-    """All examples of a split, or those at these places, in its order; the last batch may be smaller."""
+    """Return all examples of a split, or those at `indices`, in its order; the last batch may be small."""
     size = config.model.image_size
     stored = _stored_examples(split)
     if indices is not None:
@@ -132,7 +132,7 @@ def evaluation_batches(
 
 
 def augmented_labels(split: Split, config: Config, minimum: int = 20_000) -> tf.data.Dataset:
-    """Batches of (landmarks [B, K, 2] in network-crop pixels, weights [B, K]) of augmented examples.
+    """Return batches of augmented (landmarks [B, K, 2] in network-crop pixels, weights [B, K]).
 
     As many whole epochs as give at least `minimum` examples; images are not decoded.
     """
@@ -158,7 +158,7 @@ def augmented_labels(split: Split, config: Config, minimum: int = 20_000) -> tf.
 
 
 def readable(batches: Iterable, split: Split) -> Iterator:
-    """Yields the batches made from a split, and says which of its files is at fault if that fails.
+    """Yield the batches made from a split, and say which of its files is at fault if that fails.
 
     Raises:
       ValueError: if an example cannot be read, or the files hold more or fewer than the manifest says.
@@ -173,7 +173,7 @@ def readable(batches: Iterable, split: Split) -> Iterator:
 
 
 def steps_per_epoch(split: Split, config: Config) -> int:
-    """Full batches in one epoch; ValueError if the split is smaller than one batch."""
+    """Return the full batches in one epoch; ValueError if the split is smaller than one batch."""
     steps = split.examples // config.train.batch_size
     if steps == 0:
         raise ValueError(
@@ -190,7 +190,7 @@ def network_example(
     augmentation: Augmentation | None = None,
     key: tf.Tensor | None = None,
 ) -> dict:
-    """One parsed record in the network crop's frame, augmented if `augmentation` is given.
+    """Return one parsed record in the network crop's frame, augmented if `augmentation` is given.
 
     Args:
       example: as `records.parse` returns it; `image` may be decoded.
@@ -219,7 +219,7 @@ def network_example(
 
 
 def _network_image(stored, h, size):
-    """What a map `h` from the stored crop, JPEG or pixels, shows; no more is decoded than is seen."""
+    """Return the crop that a map `h` from the stored image makes; a JPEG's unseen parts stay coded."""
     if stored.dtype == tf.string:
         part, h = visible_part(tf.io.extract_jpeg_shape(stored), h, size)
         return warp(tf.image.decode_and_crop_jpeg(stored, part, channels=3), h, size)
@@ -229,7 +229,7 @@ def _network_image(stored, h, size):
 
 
 def _network_labels(example, landmark_set, size, augmentation, key):
-    """The map from the original image to the network crop, and labels and weights in that crop."""
+    """Return the map from the original image to the network crop, and labels and weights in that crop."""
     h = box_to_crop(example["box"], size, landmark_set.square)
     weights = example["weights"]
     if augmentation is None:
@@ -256,7 +256,7 @@ def _space_contour(points, weights, first, last):
 
 
 def _misplace(points, example, to_network, landmark_set, config):
-    """Network-crop points with `data.wrong_labels` of them somewhere else in the image.
+    """Return network-crop points with a share `data.wrong_labels` of them somewhere else in the image.
 
     Which ones, and where in the image, is the same in every epoch, as with a wrong annotation.
     """
@@ -280,7 +280,7 @@ def _misplace(points, example, to_network, landmark_set, config):
 
 
 def _fault(split: Split) -> str | None:
-    """What is wrong with a split's files, found by reading them one example after the other."""
+    """Return what is wrong with a split's files, found by reading every example; None if nothing is."""
     total = 0
     for path in split.paths:
         count = 0
@@ -301,18 +301,18 @@ def _fault(split: Split) -> str | None:
 
 
 def _stored_records(split: Split) -> tf.data.Dataset:
-    """The split's serialized examples in the order of its files."""
+    """Return the split's serialized examples in the order of its files."""
     stored = tf.data.TFRecordDataset(split.paths)
     return stored.apply(tf.data.experimental.assert_cardinality(split.examples))
 
 
 def _stored_examples(split: Split) -> tf.data.Dataset:
-    """The split's parsed examples in the order of its files."""
+    """Return the split's parsed examples in the order of its files."""
     return _stored_records(split).map(lambda record: records.parse(record, split.landmark_set))
 
 
 def _order(split: Split, config: Config) -> tuple[Callable, Callable]:
-    """A function from an epoch to a dataset of items in its order, and one from an item to the example.
+    """Return a function from an epoch to a dataset of items in its order, and one from item to example.
 
     A split no larger than the buffer is shuffled as a whole, and kept in memory decoded if it fits. Of
     a larger one, shards are shuffled and interleaved, and of that stream each block of that many
@@ -352,7 +352,7 @@ def _order(split: Split, config: Config) -> tuple[Callable, Callable]:
 
 
 def _interleaved_records(split: Split, key: tf.Tensor) -> tf.data.Dataset:
-    """The split's serialized examples from 16 shards at a time, shards in the order of that key."""
+    """Return the split's serialized examples, from 16 shards at a time in an order that `key` decides."""
     paths = tf.constant(split.paths)
 
     def shard(i):

@@ -10,7 +10,7 @@ __all__ = ["keep_decoded"]
 def keep_decoded(
     examples: tf.data.Dataset, gigabytes: float
 ) -> Callable[[tf.Tensor], dict[str, tf.Tensor]] | None:
-    """A function from an example's place to the example with its `image` decoded, [H, W, 3] uint8.
+    """Return a function from an example's place to the example with its `image` decoded, [H, W, 3] uint8.
 
     Args:
       examples: all of them, as `records.parse` returns one.
@@ -59,7 +59,7 @@ def _decoded(example: dict[str, tf.Tensor]) -> tf.Tensor:
 
 
 def _list_of(images: tf.data.Dataset) -> tf.Tensor:
-    """A tensor list: unlike a tensor, it holds images of any sizes, and gives one without a copy."""
+    """Return a tensor list: unlike a tensor, it holds images of any sizes, and gives one without a copy."""
     empty = tf.raw_ops.EmptyTensorList(
         element_shape=[-1, -1, 3], max_num_elements=-1, element_dtype=tf.uint8
     )

@@ -1,4 +1,4 @@
-"""The one schema that `pipelines` and `tfhuber` share: how an example is written, read and counted.
+"""The record schema, which `pipelines` writes and `tfhuber` reads: examples and the manifest.
 
 An example is a piece of the original image around one annotated box (the stored crop), and labels in
 the ORIGINAL image's pixels; `crop_to_original` says where the stored pixels lie in the original.
@@ -125,7 +125,7 @@ def encode(
     image_size: tuple[int, int],
     people: int,
 ) -> bytes:
-    """A serialized `tf.train.Example`, made without importing TensorFlow.
+    """Return a serialized `tf.train.Example`, made without importing TensorFlow.
 
     Args:
       id: stable name of the example, unique in its split.
@@ -163,7 +163,7 @@ def encode(
 
 
 def decode(serialized: bytes) -> dict[str, bytes | np.ndarray]:
-    """What `encode` was given, by name: bytes, or flat arrays of float32 and int64.
+    """Return what `encode` was given, by name: bytes, or flat arrays of float32 and int64.
 
     For tools that read records without TensorFlow; graphs use `parse`.
 
@@ -191,7 +191,7 @@ def decode(serialized: bytes) -> dict[str, bytes | np.ndarray]:
 
 
 def parse(serialized: "tf.Tensor | bytes", landmark_set: LandmarkSet) -> "dict[str, tf.Tensor]":
-    """The example's tensors, as `encode` names them: `image` still JPEG bytes, shapes static.
+    """Return the example's tensors, as `encode` names them: `image` still JPEG bytes, shapes static.
 
     Args:
       serialized: scalar string, one example.
@@ -225,12 +225,12 @@ def parse(serialized: "tf.Tensor | bytes", landmark_set: LandmarkSet) -> "dict[s
 
 
 def manifest_text(manifest: dict) -> str:
-    """The text of `manifest.json`, the last file of a data set: its presence means completeness.
+    """Return the text of `manifest.json`, the last file of a data set: its presence means completeness.
 
     It ends with a checksum of all the rest, so that `pipelines.verify` sees any change.
 
     Args:
-      manifest: with `landmark_set` (its description, as `landmarks.describe` gives it), `splits`
+      manifest: with `landmark_set` (its description, as `known_sets.describe` gives it), `splits`
         (name -> `examples`, `shards` and whatever else is counted), and where the data came from.
     """
     values = {"format": FORMAT, **manifest}
@@ -240,7 +240,7 @@ def manifest_text(manifest: dict) -> str:
 
 
 def read_manifest(directory: str | Path) -> dict:
-    """The manifest of a converted data set.
+    """Read the manifest of a converted data set.
 
     Raises:
       ValueError: if the directory holds none, or not one of this format; the message says what to run.
@@ -272,13 +272,13 @@ def read_manifest(directory: str | Path) -> dict:
 
 
 def shard_paths(directory: str | Path, manifest: dict, split: str) -> list[str]:
-    """The TFRecord files of a split, in order.
+    """Return the TFRecord files of a split, in order.
 
     Raises:
       ValueError: if the data set has no such split, the split is empty, or a file is missing.
     """
     splits = manifest["splits"]
-    filled = [name for name, books in splits.items() if books["examples"]]
+    filled = [name for name, values in splits.items() if values["examples"]]
     if split not in filled:
         state = "is empty" if split in splits else "does not exist"
         raise ValueError(

@@ -1,4 +1,4 @@
-"""TFRecord files without TensorFlow, which takes seconds to import in every worker.
+"""TFRecord files, written and read without TensorFlow, which takes seconds to import.
 
 A record is its length (8 bytes, little endian), the masked CRC-32C of these, its bytes, and their
 masked CRC-32C.
@@ -18,13 +18,13 @@ LARGEST_RECORD = 1 << 28
 
 
 def frame(record: bytes) -> bytes:
-    """The bytes that stand for a record in a TFRecord file."""
+    """Return the bytes that stand for a record in a TFRecord file."""
     length = struct.pack("<Q", len(record))
     return length + _masked_crc(length) + record + _masked_crc(record)
 
 
 def read_records(file: BinaryIO, numbers: Container[int] | None = None) -> Iterator[bytes]:
-    """The records of a file, each with both of its checksums compared.
+    """Yield the records of a file, each with both of its checksums compared.
 
     Args:
       file: at its beginning.

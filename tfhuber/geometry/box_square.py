@@ -6,7 +6,7 @@ SQUARE_RULES = ("diagonal", "longest")
 
 
 def square_around(box, rule: str):
-    """The square (centre x, centre y, half side) that the network sees for a box, in the box's frame.
+    """Return the square (centre x, centre y, half side) that the network sees for a box, in its frame.
 
     Works on NumPy arrays and on tensors alike.
 

@@ -28,21 +28,21 @@ __all__ = [
 
 
 def whole_image_box(height, width) -> tf.Tensor:
-    """The box [4] that an image of that many pixels spans, in its own pixel frame."""
+    """Return the box [4] that an image of that many pixels spans, in its own pixel frame."""
     height, width = tf.cast(height, tf.float32), tf.cast(width, tf.float32)
     half = tf.constant(0.5)
     return tf.stack([-half, -half, width - half, height - half])
 
 
 def scaling(scale_x, scale_y) -> tf.Tensor:
-    """The map [..., 3, 3] of an image resized by those factors: u -> s (u + 0.5) - 0.5."""
+    """Return the map [..., 3, 3] of an image resized by those factors: u -> s (u + 0.5) - 0.5."""
     sx, sy = tf.convert_to_tensor(scale_x), tf.convert_to_tensor(scale_y)
     zero, one = tf.zeros_like(sx), tf.ones_like(sx)
     return _matrix([[sx, zero, (sx - 1) / 2], [zero, sy, (sy - 1) / 2], [zero, zero, one]])
 
 
 def translation(x, y) -> tf.Tensor:
-    """The map [3, 3] that moves everything by (x, y) pixels."""
+    """Return the map [3, 3] that moves everything by (x, y) pixels."""
     x, y = tf.cast(x, tf.float32), tf.cast(y, tf.float32)
     return tf.stack(
         [tf.stack([1.0, 0.0, x]), tf.stack([0.0, 1.0, y]), tf.constant([0.0, 0.0, 1.0])]
@@ -50,7 +50,7 @@ def translation(x, y) -> tf.Tensor:
 
 
 def mirror_map(width) -> tf.Tensor:
-    """The map [3, 3] of a left-right mirrored image of that many pixels: x -> width - 1 - x."""
+    """Return the map [3, 3] of a left-right mirrored image of that many pixels: x -> width - 1 - x."""
     last = tf.cast(width, tf.float32) - 1
     return tf.stack(
         [tf.stack([-1.0, 0.0, last]), tf.constant([0.0, 1.0, 0.0]), tf.constant([0.0, 0.0, 1.0])]
@@ -58,7 +58,7 @@ def mirror_map(width) -> tf.Tensor:
 
 
 def box_to_crop(box: tf.Tensor, size: int, rule: str) -> tf.Tensor:
-    """The map [..., 3, 3] from the box's frame to the crop of `size` x `size` pixels around it.
+    """Return the map [..., 3, 3] from the box's frame to the crop of `size` x `size` pixels around it.
 
     The square given by `square_around` fills the crop from edge to edge: its corners go to -0.5 and
     `size - 0.5`.
@@ -78,12 +78,12 @@ def box_to_crop(box: tf.Tensor, size: int, rule: str) -> tf.Tensor:
 
 
 def compose(outer: tf.Tensor, inner: tf.Tensor) -> tf.Tensor:
-    """The map [..., 3, 3] that applies `inner` first and then `outer`."""
+    """Return the map [..., 3, 3] that applies `inner` first and then `outer`."""
     return small_matrix.matmul(outer, inner)
 
 
 def invert(h: tf.Tensor) -> tf.Tensor:
-    """The map [..., 3, 3] back; not finite, rather than an error, where there is none."""
+    """Return the map [..., 3, 3] back; where there is none its elements are not finite."""
     first, second, third = tf.unstack(h, axis=-2)
     columns = [
         tf.linalg.cross(second, third),
@@ -95,14 +95,14 @@ def invert(h: tf.Tensor) -> tf.Tensor:
 
 
 def apply_map(h: tf.Tensor, points: tf.Tensor) -> tf.Tensor:
-    """Points [..., K, 2] of one frame in the frame that `h` [..., 3, 3] maps to."""
+    """Return points [..., K, 2] of one frame in the frame that `h` [..., 3, 3] maps to."""
     linear, offset = h[..., tf.newaxis, :, :2], h[..., tf.newaxis, :, 2]
     projected = tf.reduce_sum(linear * points[..., tf.newaxis, :], axis=-1) + offset
     return projected[..., :2] / projected[..., 2:]
 
 
 def jacobian(h: tf.Tensor, points: tf.Tensor) -> tf.Tensor:
-    """The derivative [..., K, 2, 2] of `apply_map` with respect to each point."""
+    """Return the derivative [..., K, 2, 2] of `apply_map` with respect to each point."""
     mapped = apply_map(h, points)
     depth = tf.reduce_sum(h[..., tf.newaxis, 2, :2] * points, axis=-1) + h[..., tf.newaxis, 2, 2]
     linear = h[..., tf.newaxis, :2, :2]
@@ -111,13 +111,13 @@ def jacobian(h: tf.Tensor, points: tf.Tensor) -> tf.Tensor:
 
 
 def push_covariance(j: tf.Tensor, covariance: tf.Tensor) -> tf.Tensor:
-    """Covariances [..., 2, 2] in the frame that a map with Jacobian `j` leads to: J S J'."""
+    """Return covariances [..., 2, 2] in the frame that a map with Jacobian `j` leads to: J S J'."""
     pushed = small_matrix.matmul(small_matrix.matmul(j, covariance), tf.linalg.matrix_transpose(j))
     return (pushed + tf.linalg.matrix_transpose(pushed)) / 2
 
 
 def push_precision_factor(j: tf.Tensor, precision_factor: tf.Tensor) -> tf.Tensor:
-    """The precision factor [..., 2, 2] in the frame that a map with Jacobian `j` leads to.
+    """Return the precision factor [..., 2, 2] in the frame that a map with Jacobian `j` leads to.
 
     Where the old density is |A| f(|A (u - mu)|), the new one to first order is
     |A'| f(|A' (h(u) - h(mu))|) with A' the symmetric square root of inv(J)' A A inv(J).
@@ -137,7 +137,7 @@ def push_precision_factor(j: tf.Tensor, precision_factor: tf.Tensor) -> tf.Tenso
 
 
 def warp(image: tf.Tensor, h: tf.Tensor, size: int) -> tf.Tensor:
-    """The image [size, size, C], float32, seen through the map `h` from its frame to the result's.
+    """Return the image [size, size, C], float32, seen through the map `h` from its frame to the result's.
 
     One bilinear sampling; beyond the image's border its edge pixels continue. Where the map shrinks
     the image by 2 or more, the image is first averaged over whole blocks, so that nothing aliases.
@@ -164,7 +164,7 @@ def warp(image: tf.Tensor, h: tf.Tensor, size: int) -> tf.Tensor:
 
 
 def visible_part(shape: tf.Tensor, h: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """The part of an image that `warp` reads, [4] int32 y0, x0, height, width, and the map from it.
+    """Return the part of an image that `warp` reads, [4] int32 y0, x0, height, width, and the map from it.
 
     Warped with that map, it gives what the whole image gives; where blocks are averaged, nearly so.
 
@@ -192,14 +192,14 @@ def visible_part(shape: tf.Tensor, h: tf.Tensor, size: int) -> tuple[tf.Tensor, 
 
 
 def _block(to_image, size):
-    """Side of the blocks over which `warp` averages, as large as the map's step at the centre allows."""
+    """Return the side of the blocks that `warp` averages: the map's step at the centre, rounded down."""
     centre = tf.fill([1, 2], (size - 1) / 2)
     step = tf.sqrt(tf.abs(tf.linalg.det(jacobian(to_image, centre)[0])))
     return tf.cast(tf.floor(1.0001 * step), tf.int32)  # the same for a map by 2 and one by 1.99999
 
 
 def _prefilter(image, to_image, size):
-    """The image averaged over blocks, and the map into it."""
+    """Return the image averaged over blocks, and the map into it."""
     block = _block(to_image, size)
 
     def shrink():

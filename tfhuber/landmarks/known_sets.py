@@ -213,7 +213,7 @@ LANDMARK_SETS = {s.name: s for s in (WFLW, MPII, LP300W, COCO)}
 
 
 def get(name: str) -> LandmarkSet:
-    """The landmark set of that name; ValueError names the known ones otherwise."""
+    """Return the landmark set of that name; ValueError names the known ones otherwise."""
     if name not in LANDMARK_SETS:
         raise ValueError(
             f"unknown landmark set {name!r}; known: {', '.join(sorted(LANDMARK_SETS))}"
@@ -222,17 +222,17 @@ def get(name: str) -> LandmarkSet:
 
 
 def by_count(count: int) -> LandmarkSet | None:
-    """The landmark set with `count` points, or None: how a client knows what to draw."""
+    """Return the landmark set with `count` points, or None: how a client knows what to draw."""
     return next((s for s in LANDMARK_SETS.values() if s.count == count), None)
 
 
 def load(path: str | Path) -> LandmarkSet:
-    """The landmark set that a JSON file describes; ValueError names the file and what is wrong."""
+    """Return the landmark set that a JSON file describes; ValueError names the file and what is wrong."""
     return parse(read_json(path), str(path))
 
 
 def parse(value: str | dict, where: str = "landmark set") -> LandmarkSet:
-    """The landmark set of that name, or with that description.
+    """Return the landmark set of that name, or with that description.
 
     Raises:
       ValueError: naming `where` it came from, the key and what is wrong with it.

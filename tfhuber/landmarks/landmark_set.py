@@ -1,4 +1,4 @@
-"""What a landmark set is: its points' names, mirror image, edges to draw, and what normalises an error.
+"""A landmark set: its points' names, mirror image, edges to draw, and what normalises an error.
 
 A description is the same in JSON, with every landmark by its name; `docs/bring_your_own_data.md`
 explains its keys.
@@ -32,7 +32,7 @@ class LandmarkSet:
       mirror: permutation such that landmark `mirror[k]` of a mirrored image is landmark `k`.
       edges: pairs of landmarks joined when drawn.
       metric: "nme" (mean error over the normalizer) or "pckh".
-      square: how a box becomes the square the network sees (`boxes.square_around`).
+      square: how a box becomes the square the network sees (`box_square.square_around`).
       groups: named groups of landmarks that an evaluation reports.
       contours: (first, last) runs of landmarks that divide a contour into equal lengths; only the
         ends have an identity of their own.
@@ -82,7 +82,7 @@ class LandmarkSet:
         return len(self.names)
 
     def normalizer_length(self, landmarks, weights, box) -> float:
-        """The length that an example's errors are divided by, in its labels' pixels; 0 if unknown.
+        """Return the length that an example's errors are divided by, in its labels' pixels; 0 if unknown.
 
         Args:
           landmarks: [K, 2].
@@ -128,7 +128,7 @@ class _Description(BaseModel):
 
 
 def from_description(values: dict) -> LandmarkSet:
-    """The landmark set that `describe` made these values of; ValueError names the key at fault."""
+    """Return the landmark set that `describe` made these values of; ValueError names the key at fault."""
     try:
         d = _Description.model_validate(values)
     except ValidationError as error:
@@ -163,7 +163,7 @@ def from_description(values: dict) -> LandmarkSet:
 
 
 def describe(landmark_set: LandmarkSet) -> dict:
-    """The description, ready for JSON, of which `parse` makes the same landmark set."""
+    """Return the description, ready for JSON, of which `parse` makes the same landmark set."""
     s = landmark_set
 
     def named(runs):
@@ -193,7 +193,7 @@ def _check_unique(key: str, names: Iterable[str]) -> None:
 
 
 def _explain(fault: dict) -> str:
-    """A fault that pydantic found, in one line."""
+    """Return a fault that pydantic found, in one line."""
     where = ".".join(map(str, fault["loc"]))
     where = where if where.isprintable() else repr(where)
     if fault["type"] == "extra_forbidden":

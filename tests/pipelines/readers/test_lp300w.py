@@ -175,9 +175,9 @@ def test_each_kind_of_damage_is_named_and_costs_only_itself(tmp_path):
     assert {reject["id"]: reject["reason"] for reject in rejects} == reasons
     assert [reject["id"] for reject in rejects] == list(reasons)
     assert all(reject["detail"] and reject["image"] == reject["id"] for reject in rejects)
-    books = manifest["splits"]["train"]
-    assert (books["examples"], books["rejects"]) == (2, len(DAMAGE) + 3)
-    assert sum(books["rejects_by_reason"].values()) == len(rejects)
+    split = manifest["splits"]["train"]
+    assert (split["examples"], split["rejects"]) == (2, len(DAMAGE) + 3)
+    assert sum(split["rejects_by_reason"].values()) == len(rejects)
     ids = [example["id"].decode() for example in examples(tmp_path / "out", "train")]
     assert ids == [f"{PLAIN}.jpg", "LFPW/LFPW_image_test_0001_0.jpg"]
 
