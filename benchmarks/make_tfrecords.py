@@ -138,11 +138,11 @@ def convert_plainly(source: Path, output: Path) -> int:
     class Whole:
         """A decoded image as `store_crop` wants it."""
 
-        def __init__(self, path):
+        def __init__(self, path: Path):
             self._image = Image.open(path).convert("RGB")
             self.size = self._image.size
 
-        def region(self, *box):
+        def region(self, *box: int) -> Image.Image:
             return self._image.crop(box)
 
     output.mkdir(parents=True)

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 
 import numpy as np
 from apache_beam.io.filesystems import FileSystems
+from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw, ImageFont
 
 from pipelines.manifest import read_manifest
@@ -90,7 +91,9 @@ def write_contact_sheet(
     return True
 
 
-def _read(directory: str, shards: list, chosen: list[int]) -> Iterator[tuple[str, dict]]:
+def _read(
+    directory: str, shards: list[tuple[str, dict]], chosen: list[int]
+) -> Iterator[tuple[str, dict]]:
     """Yield split and content of the chosen examples, whose numbers go through all shards in order."""
     first = 0
     for split, shard in shards:
@@ -132,7 +135,7 @@ def _draw_tile(example: dict, landmark_set: LandmarkSet, colours: list[str]) -> 
     tile.paste(crop.resize(size.tolist(), Image.Resampling.LANCZOS), corner.tolist())
     to_crop = np.linalg.inv(example["crop_to_original"].reshape(3, 3).astype(np.float64))
 
-    def place(points) -> list[tuple[float, float]]:
+    def place(points: ArrayLike) -> list[tuple[float, float]]:
         """Return points [n, 2] of the original image in the pixels that are drawn on."""
         stored = np.asarray(points, np.float64) @ to_crop[:2, :2].T + to_crop[:2, 2]
         fine = _FINE * ((stored + 0.5) * (size / crop.size) + corner) - 0.5
@@ -170,7 +173,7 @@ def _arrange(tiles: list[tuple[Image.Image, str]], title: str) -> Image.Image:
     step_x, step_y = TILE + GAP, TILE + TEXT + GAP + 4
     sheet = Image.new("RGB", (GAP + columns * step_x, HEADER + rows * step_y), PAPER)
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(TEXT)
-    x = GAP
+    x = float(GAP)
     for text, colour in (
         (title, INK),
         ("left", LEFT),
@@ -189,7 +192,7 @@ def _arrange(tiles: list[tuple[Image.Image, str]], title: str) -> Image.Image:
     return sheet
 
 
-def _shortened(text: str, font: ImageFont.FreeTypeFont) -> str:
+def _shortened(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
     """Return any text in ASCII, with as much of its middle left out as makes it fit a tile."""
     text = ascii(text)[1:-1]
     for keep in range(min(len(text), TILE), 0, -1):

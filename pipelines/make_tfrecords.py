@@ -12,6 +12,7 @@ import dataclasses
 import time
 from collections import Counter
 
+import apache_beam as beam
 import google_crc32c
 
 from pipelines.contact_sheet import CONTACT_SHEET, write_contact_sheet
@@ -96,7 +97,7 @@ def _plan(reader: Reader, source: Source, args: argparse.Namespace, work: Work) 
     return plans
 
 
-def _run(job: WriteShard, plans: list[ShardPlan], work: Work, pipeline) -> None:
+def _run(job: WriteShard, plans: list[ShardPlan], work: Work, pipeline: beam.Pipeline) -> None:
     """Write the planned shards to the work's folder `data`, and leave nothing else there."""
     entries = {plan.name: plan.entries for plan in plans}
     for name in set(work.names("data")) - entries.keys():  # Of an earlier run with other options.
@@ -106,7 +107,7 @@ def _run(job: WriteShard, plans: list[ShardPlan], work: Work, pipeline) -> None:
     with progress(total=sum(entries.values()), desc="crop", unit=" examples") as bar:
         bar.disable = not is_local(work.root)  # Elsewhere it is the runner that shows how it goes.
 
-        def follow_files():
+        def follow_files() -> None:
             if not bar.disable:
                 finished = work.names(SUMMARIES, since=started)
                 bar.update(sum(entries.get(name, 0) for name in finished) - bar.n)

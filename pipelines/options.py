@@ -59,7 +59,7 @@ def make_reader(args: argparse.Namespace) -> Reader:
         return Coco.from_options(Source(args.source), **options)
     if args.dataset == "mpii":
         return Mpii(deploy=args.split == "deploy")
-    return {"300w_lp": Lp300w, "wflw": Wflw}[args.dataset]()
+    return Wflw() if args.dataset == "wflw" else Lp300w()
 
 
 def parameters_of(args: argparse.Namespace, reader: Reader) -> dict:

@@ -67,10 +67,10 @@ def write_plans(entries: Iterable[Entry], shard_examples: int, work: Work) -> li
       shard_examples: how many a shard holds, but for the last one of a split.
       work: gets the files, in its folder `plans`.
     """
-    pending = {split: [] for split in SPLITS}
-    written = {split: [] for split in SPLITS}
+    pending: dict[str, list[Entry]] = {split: [] for split in SPLITS}
+    written: dict[str, list[tuple[str, int]]] = {split: [] for split in SPLITS}
 
-    def flush(split):
+    def flush(split: str) -> None:
         path = work.path("plans", f"{split}-{len(written[split]):05d}.jsonl")
         with create(path) as file:
             for entry in pending[split]:

@@ -21,7 +21,7 @@ import json
 import multiprocessing
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -60,6 +60,8 @@ FILES = (
 IMAGES = {"wflw": "WFLW_images", "mpii": "images", "300w_lp": "."}
 EVENTS = ("0--Portrait", "1--Parade", "2--Market", "3--Studio", "4--Street", "5--Concert")
 JPEG_QUALITY = 90
+
+_Job = tuple[str, int]  # A split, and a picture's number in it.
 
 
 def write_sample_data(
@@ -140,7 +142,10 @@ def read_truth(
     }
 
 
-def _draw_all(draw, jobs: list, processes: int) -> Iterator[Picture]:
+def _draw_all(
+    draw: Callable[[_Job], Picture], jobs: list[_Job], processes: int
+) -> Iterator[Picture]:
+    """Yield the picture of each job, in their order."""
     bar = partial(progress, total=len(jobs), desc="drawing", unit="image")
     if processes == 1:
         yield from bar(map(draw, jobs))
@@ -151,9 +156,10 @@ def _draw_all(draw, jobs: list, processes: int) -> Iterator[Picture]:
         yield from bar(pool.imap(draw, jobs, chunksize=16))
 
 
-def _draw(dataset: str, seed: int, directory: Path, job: tuple[str, int]) -> Picture:
+def _draw(dataset: str, seed: int, directory: Path, job: _Job) -> Picture:
     """Draw one picture, store it or its views below `directory`, and return it with its labels."""
     split, index = job
+    subjects: list
     rng = np.random.default_rng((seed, DATASETS.index(dataset), SPLITS.index(split), index))
     if dataset == "wflw":
         event = EVENTS[index % len(EVENTS)]
@@ -170,14 +176,14 @@ def _draw(dataset: str, seed: int, directory: Path, job: tuple[str, int]) -> Pic
     labels = [subject.landmarks + huber_noise(rng, subject.covariance) for subject in subjects]
     files = {name: image}
     if dataset == "300w_lp":
-        images, subjects, labels = zip(*face_views(image, subjects, labels), strict=True)
-        names = [f"{name}_{view.suffix}.jpg" for view in subjects]
-        files = dict(zip(names, images, strict=True))
+        views = list(face_views(image, subjects, labels))
+        files = {f"{name}_{view.suffix}.jpg": picture for picture, view, _ in views}
+        subjects, labels = [view for _, view, _ in views], [points for _, _, points in views]
     for file, content in files.items():
         path = directory / IMAGES[dataset] / file
         path.parent.mkdir(parents=True, exist_ok=True)
         content.save(path, quality=JPEG_QUALITY)
-    return Picture(name, index, image.size, list(subjects), list(labels))
+    return Picture(name, index, image.size, subjects, labels)
 
 
 def _write_truth(directory: Path, split: str, pictures: list[Picture], ids: list[str]) -> int:
@@ -195,6 +201,7 @@ def _write_truth(directory: Path, split: str, pictures: list[Picture], ids: list
 
 
 def main() -> None:
+    """Run the command with the process's arguments."""
     parser = argparse.ArgumentParser(
         prog="python -m pipelines.sample_data",
         description="Draw faces or figures and write them in a data set's official layout.",

@@ -48,6 +48,9 @@ SUMMARIES, REJECTS = "books", "rejects"
 # Set when the job of this process is to end.
 _INTERRUPTED = threading.Event()
 
+# An image's content, and its entries with their labels; or what is wrong with them.
+_Group = tuple[bytes | Unusable, list[tuple[Entry, Labels | Unusable]]]
+
 # Bytes of an image file: a photograph of 80 megapixels without compression has 240 MB.
 _LARGEST_IMAGE = 1 << 28
 
@@ -105,7 +108,7 @@ class WriteShard(beam.DoFn):
         settings = (repr(self._reader), asdict(self._parameters), self._versions)
         return digest(plan.path, hashlib.sha256(json.dumps(settings).encode()))
 
-    def _kept(self, plan, made_of) -> tuple[dict, list[dict]] | None:
+    def _kept(self, plan: ShardPlan, made_of: str) -> tuple[dict, list[dict]] | None:
         """Return summary and rejects of a finished shard, if it is what would be written."""
         try:
             (summary,) = read_lines(self._work.path(SUMMARIES, plan.name))
@@ -121,7 +124,7 @@ class WriteShard(beam.DoFn):
         same = shard == summary["crc32c"] and sources.summary() == summary["sources"]
         return (summary, rejects) if same else None
 
-    def _write(self, plan, made_of) -> tuple[dict, list[dict]]:
+    def _write(self, plan: ShardPlan, made_of: str) -> tuple[dict, list[dict]]:
         statistics, rejects = Statistics(self._reader.landmark_set), []
         sources = _Sources(self._reader, self._source)
         checksum, size = google_crc32c.Checksum(), 0
@@ -150,15 +153,19 @@ class WriteShard(beam.DoFn):
         }
         return values | statistics.to_json(), rejects
 
-    def _examples(self, groups) -> Iterator[dict | Reject]:
+    def _examples(self, groups: Iterable[_Group]) -> Iterator[dict | Reject]:
         for content, labelled in groups:
             image = _open_image(content)
             for entry, labels in labelled:
-                fault = next((x for x in (labels, image) if isinstance(x, Unusable)), None)
-                try:
-                    yield Reject.of(entry, fault) if fault else self._example(entry, labels, image)
-                except Unusable as unusable:
-                    yield Reject.of(entry, unusable)
+                if isinstance(labels, Unusable):
+                    yield Reject.of(entry, labels)
+                elif isinstance(image, Unusable):
+                    yield Reject.of(entry, image)
+                else:
+                    try:
+                        yield self._example(entry, labels, image)
+                    except Unusable as unusable:
+                        yield Reject.of(entry, unusable)
 
     def _example(self, entry: Entry, labels: Labels, image: SourceImage) -> dict:
         """Return what `records.encode` takes, numbers rounded as records hold them."""
@@ -180,9 +187,7 @@ class _Sources:
         self._reader, self._source = reader, source
         self._files, self._bytes, self._checksum = 0, 0, google_crc32c.Checksum()
 
-    def groups(
-        self, entries: Iterable[Entry]
-    ) -> Iterator[tuple[bytes | Unusable, list[tuple[Entry, Labels | Unusable]]]]:
+    def groups(self, entries: Iterable[Entry]) -> Iterator[_Group]:
         """Yield for each image its file's content, and its entries with their labels; or what is wrong.
 
         Neighbours are often boxes of one image, which is then read once.
@@ -190,6 +195,7 @@ class _Sources:
         for name, group in groupby(entries, key=lambda entry: entry.image):
             if _INTERRUPTED.is_set():
                 raise InterruptedError("the job was interrupted")
+            content: bytes | Unusable
             try:
                 content = self.read(name, "image", _LARGEST_IMAGE, self._reader.images)
                 Metrics.distribution("bytes", "image").update(len(content))

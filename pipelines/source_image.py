@@ -9,6 +9,7 @@ from functools import cached_property
 
 import pyvips
 from PIL import Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from pipelines.errors import Unusable
 
@@ -69,7 +70,8 @@ class SourceImage:
         with _verdict():
             image = _open(data)
             self.size = image.size
-            self._data, self._opened = data, image
+            self._data = data
+            self._opened: Image.Image | None = image
             # Rows that may be decoded in parts. It is one pass over the image: boxes that need more
             # in all share the whole image, and cost at most twice what they had to.
             self._rows = image.height if _decodes_in_parts(image, data) else 0
@@ -115,7 +117,7 @@ def _open(data: bytes) -> Image.Image:
             "image_too_large",
             f"{image.width} x {image.height} pixels are more than {MAX_PIXELS:,}",
         )
-    if image.format == "TIFF":
+    if isinstance(image, TiffImageFile):
         width, height = (image.tag_v2.get(tag, 1) for tag in (322, 323))
         if width * height > MAX_PIXELS:
             raise Unusable("image_too_large", f"tiles of {width} x {height} pixels")

@@ -7,14 +7,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import BinaryIO
+from typing import Any, BinaryIO, Protocol
 
-from apache_beam.io.filesystem import CompressionTypes
+from apache_beam.io.filesystem import CompressionTypes, FileMetadata
 from apache_beam.io.filesystems import FileSystems
 
 from pipelines.errors import Unusable
 
-__all__ = ["Source", "create", "digest", "exists", "is_local", "names", "open_file", "rename"]
+__all__ = [
+    "Source",
+    "SourceFiles",
+    "create",
+    "digest",
+    "exists",
+    "is_local",
+    "names",
+    "open_file",
+    "rename",
+]
 
 _CHUNK = 1 << 20
 
@@ -41,8 +51,8 @@ def create(path: str) -> BinaryIO:
     return FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED)
 
 
-def digest(path: str, checksum):
-    """Return the checksum of a file's content in hexadecimal, computed by `checksum`."""
+def digest(path: str, checksum: Any) -> str:
+    """Return the checksum of a file's content in hexadecimal, computed by a new `checksum` object."""
     with open_file(path) as file:
         while chunk := file.read(_CHUNK):
             checksum.update(chunk)
@@ -61,13 +71,23 @@ def rename(path: str, new: str) -> None:
 
 
 def names(folder: str, *, deep: bool = False) -> Iterator[str]:
-    """Yield the names in a folder or, with `deep`, the paths of all files below it; none if it is absent."""
+    """Yield the names in a folder or, with `deep`, the paths of all files below it; none if absent."""
     if is_local(folder) and not deep:
         yield from os.listdir(folder) if os.path.isdir(folder) else ()
         return
     prefix = folder.rstrip("/") + "/"
     for found in _match(f"{prefix}{'**' if deep else '*'}"):
         yield found.path.removeprefix(prefix)
+
+
+class SourceFiles(Protocol):
+    """What a reader's `labels` may ask of a `Source`."""
+
+    def has(self, name: str) -> bool:
+        """Return whether there is such a file or a folder that is not empty."""
+
+    def read(self, name: str, kind: str, most: int, folder: str = "") -> bytes:
+        """Return a file's content; raise `Unusable` if it cannot be had."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +190,7 @@ def _own_errors(path: str) -> Iterator[None]:
         raise OSError(f"{path}: {type(error).__name__}: {_one_line(error)}") from error
 
 
-def _match(pattern: str, limit: int | None = None):
+def _match(pattern: str, limit: int | None = None) -> list[FileMetadata]:
     limits = None if limit is None else [limit]
     return FileSystems.match([pattern], limits)[0].metadata_list
 

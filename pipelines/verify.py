@@ -8,17 +8,18 @@ holds, with its image decoded; that no two of a split have the same id; what was
 
 import argparse
 import hashlib
+import io
 import json
 import math
 import multiprocessing
 import signal
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import fields
 from functools import partial
-from typing import BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import google_crc32c
 import numpy as np
@@ -41,6 +42,8 @@ __all__ = ["main", "verify"]
 # Moments are sums in a fixed order, but square roots differ between processors by a rounding.
 _TOLERANCE = 1e-9
 _LONGEST_LINE = 1 << 20
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 _REJECT = sorted(field.name for field in fields(Reject))
 
 
@@ -130,6 +133,9 @@ class _Counted:
     def readline(self, size: int) -> bytes:
         return self._count(self._file.readline(size))
 
+    def seek(self, offset: int, whence: int = 0) -> int:
+        raise io.UnsupportedOperation("what is passed over cannot be counted")
+
     def compare(self, stored: StoredFile) -> None:
         if self._bytes != stored.bytes:
             raise ValueError(f"it has {self._bytes} bytes, the manifest says {stored.bytes}")
@@ -172,7 +178,7 @@ def _read_shard(directory: str, landmark_set: LandmarkSet, shard: Shard) -> tupl
     return statistics.to_json(), np.array(hashes, np.uint64)
 
 
-def _compare(where: str, said, found, source: str) -> None:
+def _compare(where: str, said: Any, found: Any, source: str) -> None:
     """Raise `ValueError` naming the first value of the manifest that differs from its `source`."""
     if isinstance(said, list) and isinstance(found, list):
         said, found = dict(enumerate(said)), dict(enumerate(found))
@@ -183,7 +189,7 @@ def _compare(where: str, said, found, source: str) -> None:
         raise ValueError(f"{where} is {said!r}, by the {source} it is {found!r}")
 
 
-def _same(said, found) -> bool:
+def _same(said: Any, found: Any) -> bool:
     if isinstance(said, float) and isinstance(found, float):
         return math.isclose(said, found, rel_tol=_TOLERANCE, abs_tol=_TOLERANCE)
     return type(said) is type(found) and said == found
@@ -201,7 +207,7 @@ def _check_ids(directory: str, shards: Iterable[Shard], hashes: np.ndarray) -> N
     suspects = set(hashes[1:][hashes[1:] == hashes[:-1]].tolist())
     if not suspects:
         return
-    places = {}
+    places: dict[tuple[int, bytes], str] = {}
     for shard in shards:  # Two ids may have one hash.
         with _opened(directory, shard) as file:
             for number, record in enumerate(read_records(file), start=1):
@@ -214,7 +220,7 @@ def _check_ids(directory: str, shards: Iterable[Shard], hashes: np.ndarray) -> N
 
 
 def _check_rejects(directory: str, path: str, manifest: Manifest) -> None:
-    counts = {split: Counter() for split in manifest.splits}
+    counts: dict[str, Counter[str]] = {split: Counter() for split in manifest.splits}
     with _opened(directory, manifest.rejects) as file:
         for number, line in enumerate(iter(partial(file.readline, _LONGEST_LINE), b""), start=1):
             reject = _parse_reject(line)
@@ -237,7 +243,9 @@ def _parse_reject(line: bytes) -> dict[str, str] | None:
     return values if is_reject and all(isinstance(v, str) for v in values.values()) else None
 
 
-def _map(function: Callable, items: Iterable, processes: int) -> Iterator:
+def _map(
+    function: Callable[[_Item], _Result], items: Iterable[_Item], processes: int
+) -> Generator[_Result, None, None]:
     """Yield the function's results in the items' order; when closed, leave no process behind."""
     if processes == 1:
         yield from map(function, items)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from pipelines.readers.annotation import Entry, Labels
-from pipelines.storage import Source
+from pipelines.storage import Source, SourceFiles
 from tfhuber.landmarks.known_sets import LandmarkSet
 
 __all__ = ["Reader"]
@@ -20,10 +20,14 @@ class Reader(Protocol):
       validation_fraction: part of the training photographs to hold out unless told otherwise.
     """
 
-    landmark_set: LandmarkSet
-    images: str
-    lists: tuple[str, ...]
-    validation_fraction: float
+    @property
+    def landmark_set(self) -> LandmarkSet: ...
+    @property
+    def images(self) -> str: ...
+    @property
+    def lists(self) -> tuple[str, ...]: ...
+    @property
+    def validation_fraction(self) -> float: ...
 
     def entries(self, source: Source) -> Iterator[Entry]:
         """Yield the source's entries, in its order, without holding them all.
@@ -32,7 +36,7 @@ class Reader(Protocol):
           ValueError: if the directory does not have the format's layout, or a list is no list.
         """
 
-    def labels(self, entry: Entry, source: Source) -> Labels:
+    def labels(self, entry: Entry, source: SourceFiles) -> Labels:
         """Return the labels of an entry, whose split may have been renamed.
 
         Raises:

@@ -13,8 +13,8 @@ import numpy as np
 
 from pipelines.errors import Unusable
 from pipelines.readers.annotation import Entry, Labels, check_box, check_points
-from pipelines.readers.coco_database import CocoDatabase, json_key, opened
-from pipelines.storage import Source, exists, is_local, open_file
+from pipelines.readers.coco_database import CocoDatabase, opened
+from pipelines.storage import Source, SourceFiles, exists, is_local, open_file
 from tfhuber.landmarks.known_sets import LANDMARK_SETS, LandmarkSet, load, parse
 
 __all__ = ["Coco"]
@@ -131,7 +131,7 @@ class Coco:
             for row in database.rows():
                 yield self._entry(row, categories[row["file"]], database)
 
-    def labels(self, entry: Entry, source: Source) -> Labels:
+    def labels(self, entry: Entry, source: SourceFiles) -> Labels:
         """Return the labels of an entry; raise `Unusable` with the reason if they cannot be used."""
         values = entry.labels
         if "fault" in values:
@@ -198,7 +198,7 @@ class _Category:
         names = category.get("keypoints")
         names = [str(name) for name in names] if isinstance(names, list) else []
         order = _order(names, wanted, path)
-        return cls(json_key(category["id"]), len(names) or wanted.count, order)
+        return cls(category["id"], len(names) or wanted.count, order)
 
     def labels(self, row: sqlite3.Row) -> dict:
         """Return the JSON that `Coco.labels` reads: the keypoints in the landmarks' order, or the fault."""

@@ -86,7 +86,7 @@ class CocoDatabase:
     def add(
         self, file: int, stream: BinaryIO, path: str, folder: str | None, attributes: Iterable[str]
     ) -> list[dict]:
-        """Add a file's images and annotations; return its categories.
+        """Add a file's images and annotations; return its categories, with their ids as JSON text.
 
         Args:
           file: its number.
@@ -98,7 +98,8 @@ class CocoDatabase:
         Raises:
           ValueError: if it is not COCO's JSON.
         """
-        categories, position = [], 0
+        categories: list[dict] = []
+        position = 0
         for key, number, value in members(stream, path, _FORM):
             if key not in ("images", "annotations", "categories"):
                 continue
@@ -112,8 +113,8 @@ class CocoDatabase:
                     name = _image_name(value, folder)
                     self._connection.execute(_ADD_IMAGE, (file, id, name))
                 elif len(categories) < _MOST_CATEGORIES:
-                    kept = {name: value.get(name) for name in ("id", "name", "keypoints")}
-                    categories.append(kept)
+                    kept = {name: value.get(name) for name in ("name", "keypoints")}
+                    categories.append({"id": id, **kept})
                 else:
                     raise ValueError(f"{path} has more than {_MOST_CATEGORIES:,} categories")
         if not position:
@@ -139,7 +140,9 @@ class CocoDatabase:
         added = self._connection.execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", (scope, id))
         return added.rowcount == 1
 
-    def _add_annotation(self, file: int, position: int, value: Any, attributes: Iterable[str]):
+    def _add_annotation(
+        self, file: int, position: int, value: Any, attributes: Iterable[str]
+    ) -> None:
         annotation = value if isinstance(value, dict) else {}
         names = ("id", "image_id", "category_id")
         id, image, category = (json_key(annotation.get(name)) for name in names)

@@ -16,7 +16,7 @@ __all__ = ["LARGEST_MEMBER", "members"]
 LARGEST_MEMBER = 16 * 2**20
 
 _CHUNK = 2**18
-_SPACE = re.compile(r"[ \t\r\n]*")
+_NO_SPACE = re.compile(r"[^ \t\r\n]")
 _AFTER_A_NUMBER = frozenset(" \t\r\n,]}")
 # Python reads integers of at most 4,300 digits; float makes infinity of longer ones.
 _DECODER = json.JSONDecoder(parse_int=lambda text: int(text) if len(text) <= 4300 else float(text))
@@ -98,9 +98,10 @@ class _Text:
     def peek(self) -> str:
         """Return the next character that is no white space; empty at the end."""
         while True:
-            self._at = _SPACE.match(self._text, self._at).end()
-            if self._at < len(self._text):
-                return self._text[self._at]
+            if found := _NO_SPACE.search(self._text, self._at):
+                self._at = found.start()
+                return found[0]
+            self._at = len(self._text)
             if not self._more():
                 return ""
 

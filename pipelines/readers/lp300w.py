@@ -10,7 +10,7 @@ import numpy as np
 from pipelines.errors import Unusable
 from pipelines.readers.annotation import Entry, Labels, check_box, check_points
 from pipelines.readers.matlab import load_matlab
-from pipelines.storage import Source
+from pipelines.storage import Source, SourceFiles
 from tfhuber.landmarks.known_sets import LP300W, LandmarkSet
 
 __all__ = ["LP300W_FOLDERS", "Lp300w"]
@@ -65,7 +65,7 @@ class Lp300w:
                 "directory 300W_LP of the archive"
             )
 
-    def labels(self, entry: Entry, source: Source) -> Labels:
+    def labels(self, entry: Entry, source: SourceFiles) -> Labels:
         """Return as in `Reader`, from the entry's own file."""
         path = entry.source
         if entry.position == "pts_2d":
@@ -108,13 +108,14 @@ def _stems(source: Source, folder: str, suffix: str) -> set[str]:
     }
 
 
-def _pt2d(source: Source, path: str) -> np.ndarray:
+def _pt2d(source: SourceFiles, path: str) -> np.ndarray:
+    """Return `pt2d` [68, 2] of a pose's file; raise `Unusable` if it is the points of pose 0."""
     points = _matrix(source, path, "pt2d", (2, _POINTS))
     stem, _, pose = path.removesuffix(".mat").rpartition("_")
     unturned = f"{stem}_0.mat"
     if pose != "0" and source.has(unturned):
         # Turning a head moves some of its points by many pixels.
-        before = _matrix(source, unturned, "pt2d", points.shape)
+        before = _matrix(source, unturned, "pt2d", (2, _POINTS))
         if np.allclose(points, before, rtol=0, atol=0.5):
             raise Unusable(
                 "labels_of_another_pose",
@@ -123,7 +124,7 @@ def _pt2d(source: Source, path: str) -> np.ndarray:
     return points.T
 
 
-def _matrix(source: Source, path: str, name: str, shape: tuple[int, int]) -> np.ndarray:
+def _matrix(source: SourceFiles, path: str, name: str, shape: tuple[int, int]) -> np.ndarray:
     """Return the variable `name` of a MATLAB file as float64; it must have that shape."""
     content = source.read(path, "labels", _LARGEST_FILE)
     try:

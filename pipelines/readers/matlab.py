@@ -2,7 +2,7 @@
 
 import io
 import zlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -17,6 +17,8 @@ __all__ = ["load_matlab"]
 
 _HEADER = 128
 _MATRIX, _COMPRESSED = 14, 15
+_Order = Literal["little", "big"]
+_ORDERS: dict[bytes, _Order] = {b"IM": "little", b"MI": "big"}
 # MPII's file, the deepest that is read, has six levels.
 _DEEPEST = 16
 
@@ -43,7 +45,7 @@ def load_matlab(content: bytes, name: str, most: int) -> tuple[np.ndarray | None
 
 def _uncompressed(content: bytes, most: int) -> bytes:
     """Return the same file with its variables not compressed; ValueError if one is nested too deeply."""
-    order = {b"IM": "little", b"MI": "big"}.get(content[126:128])
+    order = _ORDERS.get(content[126:128])
     if order is None or content[124:126] not in (b"\x00\x01", b"\x01\x00"):
         raise ValueError("it is no MATLAB 5 file")
     pieces, size, at = [content[:_HEADER]], 0, _HEADER
@@ -64,9 +66,10 @@ def _uncompressed(content: bytes, most: int) -> bytes:
     return b"".join(pieces)
 
 
-def _check_depth(piece: bytes, order: str) -> None:
+def _check_depth(piece: bytes, order: _Order) -> None:
     """Raise `ValueError` if a variable's matrices, which hold elements in turn, are nested too deeply."""
-    ends, at = [], 0
+    ends: list[int] = []
+    at = 0
     while at < len(piece):
         while ends and at >= ends[-1]:
             ends.pop()
@@ -80,7 +83,7 @@ def _check_depth(piece: bytes, order: str) -> None:
             at = end
 
 
-def _element(data: bytes, at: int, order: str) -> tuple[int, int, int]:
+def _element(data: bytes, at: int, order: _Order) -> tuple[int, int, int]:
     """Return kind, first and past-the-last byte of the element whose tag is at that place."""
     kind, size = (int.from_bytes(data[at + i : at + i + 4], order) for i in (0, 4))
     if kind >> 16:  # A small one: size and kind in 4 bytes, the content in the next 4.

@@ -8,7 +8,7 @@ import numpy as np
 from pipelines.errors import Unusable
 from pipelines.readers.annotation import LARGEST_COORDINATE, Entry, Labels, check_box, check_points
 from pipelines.readers.matlab import load_matlab
-from pipelines.storage import Source
+from pipelines.storage import Source, SourceFiles
 from tfhuber.landmarks.known_sets import MPII, LandmarkSet
 
 __all__ = ["Mpii"]
@@ -72,7 +72,7 @@ class Mpii:
                     yield Entry(f"{name}#{number}", *where[:-1], position, labels)
             names.add(name)
 
-    def labels(self, entry: Entry, source: Source) -> Labels:
+    def labels(self, entry: Entry, source: SourceFiles) -> Labels:
         """Return as in `Reader`."""
         person = entry.labels
         if "fault" in person:
@@ -115,10 +115,10 @@ def _plain(person: np.void) -> dict:
     labels, position = _get(person, "annopoints"), _get(person, "objpos")
     points = None if labels is None else _get(labels.flat[0], "point")
     try:
-        if points is not None:
-            points = [[_number(point, name) for name in ("id", "x", "y")] for point in points.flat]
         return {
-            "points": points,
+            "points": None
+            if points is None
+            else [[_number(point, name) for name in ("id", "x", "y")] for point in points.flat],
             "centre": None if position is None else [_number(position.flat[0], a) for a in "xy"],
             "scale": _number(person, "scale"),
             "head": [_number(person, corner) for corner in ("x1", "y1", "x2", "y2")],
@@ -151,9 +151,11 @@ def _box(centre: list[float | None] | None, scale: float | None) -> np.ndarray:
 
 
 def _head_size(corners: list[float | None]) -> float:
-    if None in corners or not np.all(np.abs(corners) <= LARGEST_COORDINATE):
+    """Return 0.6 times the diagonal of the head's box; 0 if the box is not known."""
+    known = [corner for corner in corners if corner is not None]
+    if len(known) < len(corners) or not np.all(np.abs(known) <= LARGEST_COORDINATE):
         return 0.0
-    x0, y0, x1, y1 = corners
+    x0, y0, x1, y1 = known
     return _HEAD_SIZE * float(np.hypot(x1 - x0, y1 - y0))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from pipelines.errors import Unusable
 from pipelines.readers.annotation import Entry, Labels, check_box, check_points
-from pipelines.storage import Source
+from pipelines.storage import Source, SourceFiles
 from tfhuber.landmarks.known_sets import WFLW, LandmarkSet
 
 __all__ = ["Wflw"]
@@ -51,7 +51,7 @@ class Wflw:
                     position = f"line {number}"
                     yield Entry(f"{image}#{number}", split, image, name, position, line)
 
-    def labels(self, entry: Entry, source: Source) -> Labels:
+    def labels(self, entry: Entry, source: SourceFiles) -> Labels:
         """Return as in `Reader`."""
         landmarks, box, attributes = _parse(entry.labels.split())
         weights = np.ones(len(landmarks))

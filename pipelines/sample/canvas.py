@@ -8,6 +8,7 @@ import colorsys
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw, ImageFilter
 
 __all__ = [
@@ -40,7 +41,7 @@ class Canvas:
         self.image = image
         self._pen = ImageDraw.Draw(image, "RGBA")  # a fourth colour component blends
 
-    def _scaled(self, points) -> list[float]:
+    def _scaled(self, points: ArrayLike) -> list[float]:
         # Pillow cuts coordinates off to integers, which would move everything up and left.
         return np.rint((np.asarray(points) + 0.5) * SUPERSAMPLING - 0.5).ravel().tolist()
 
@@ -48,36 +49,43 @@ class Canvas:
         """Fill the polygon through `points` [N, 2]."""
         self._pen.polygon(self._scaled(points), fill=colour)
 
-    def stroke(self, points: np.ndarray, colour: Colour, width: float) -> None:
+    def stroke(self, points: ArrayLike, colour: Colour, width: float) -> None:
         """Draw a line through `points` [N, 2]."""
         pixels = max(1, round(width * SUPERSAMPLING))
         self._pen.line(self._scaled(points), fill=colour, width=pixels, joint="curve")
 
-    def ellipse(self, centre, radii, colour: Colour, angle: float = 0.0) -> None:
+    def ellipse(
+        self, centre: ArrayLike, radii: ArrayLike, colour: Colour, angle: float = 0.0
+    ) -> None:
         """Fill an ellipse with half axes `radii`, turned by `angle` (radians, x towards y)."""
         turn = np.linspace(0.0, 2.0 * np.pi, 40, endpoint=False)
         along = np.array([np.cos(angle), np.sin(angle)])
         across = np.array([-along[1], along[0]])
-        radii = np.broadcast_to(radii, 2)
-        offsets = np.outer(np.cos(turn) * radii[0], along) + np.outer(
-            np.sin(turn) * radii[1], across
-        )
+        first, second = np.broadcast_to(radii, 2)
+        offsets = np.outer(np.cos(turn) * first, along) + np.outer(np.sin(turn) * second, across)
         self.polygon(np.asarray(centre) + offsets, colour)
 
-    def limb(self, start, end, start_radius: float, end_radius: float, colour: Colour) -> None:
+    def limb(
+        self,
+        start: ArrayLike,
+        end: ArrayLike,
+        start_radius: float,
+        end_radius: float,
+        colour: Colour,
+    ) -> None:
         """Fill a tapering bar with round ends."""
-        start, end = np.asarray(start, float), np.asarray(end, float)
-        direction = (end - start) / max(np.hypot(*(end - start)), 1e-6)
+        first, last = np.asarray(start, float), np.asarray(end, float)
+        direction = (last - first) / max(np.hypot(*(last - first)), 1e-6)
         normal = np.array([-direction[1], direction[0]])
         corners = [
-            start + normal * start_radius,
-            end + normal * end_radius,
-            end - normal * end_radius,
-            start - normal * start_radius,
+            first + normal * start_radius,
+            last + normal * end_radius,
+            last - normal * end_radius,
+            first - normal * start_radius,
         ]
         self.polygon(np.stack(corners), colour)
-        self.ellipse(start, start_radius, colour)
-        self.ellipse(end, end_radius, colour)
+        self.ellipse(first, start_radius, colour)
+        self.ellipse(last, end_radius, colour)
 
     def gradient(self, corners: np.ndarray) -> None:
         """Fill the canvas with colours that run between those of its `corners` [2, 2, 3]."""
@@ -86,6 +94,7 @@ class Canvas:
         self._use(small.resize(self.image.size, Image.Resampling.BILINEAR, between_centres))
 
     def snapshot(self) -> Image.Image:
+        """Return a copy of what is drawn so far, at the canvas's own scale."""
         return self.image.copy()
 
     def fade_to(self, earlier: Image.Image, share: float) -> None:
@@ -172,6 +181,7 @@ class Occluder:
     transparency: float = 0.0
 
     def paint(self, canvas: Canvas) -> None:
+        """Draw the shape, darker at its rim, with what lies behind it showing through."""
         behind = canvas.snapshot()
         for share, shade in ((1.0, mix(self.colour, (0, 0, 0), 0.3)), (0.88, self.colour)):
             for x0, y0, x1, y1, radius in self.bars:
@@ -208,6 +218,7 @@ class Haze:
 
     @classmethod
     def random(cls, rng: np.random.Generator) -> "Haze":
+        """Return haze of a random thickness, mostly thin."""
         # The power keeps thick fog rare enough that positions can be learned.
         return cls(rng.random() ** 1.4, hsv(rng.uniform(0.5, 0.65), rng.uniform(0, 0.06), 0.88))
 

@@ -5,6 +5,7 @@ the picture, y down, z towards the viewer, origin between the eyes) that is turn
 """
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 __all__ = ["FaceShape", "contour_spread", "rotated"]
 
@@ -59,7 +60,7 @@ class FaceShape:
         self.make_up = bool(rng.random() < 0.25)
         self.landmarks = self.place()
 
-    def project(self, points) -> np.ndarray:
+    def project(self, points: ArrayLike) -> np.ndarray:
         """Return the pixels [..., 2] of `points` [..., 3]."""
         x, y, z = np.moveaxis(np.asarray(points, np.float64), -1, 0)
         cos, sin = np.cos(self.yaw), np.sin(self.yaw)
@@ -104,13 +105,13 @@ class FaceShape:
         lids = self.lid_heights(u)
         return self.eye_surface(side, u, np.where(np.arange(8) < 4, *lids))
 
-    def eye_surface(self, side: int, u, y) -> np.ndarray:
+    def eye_surface(self, side: int, u: np.ndarray | float, y: np.ndarray | float) -> np.ndarray:
         """Return points [..., 3] of an eye: `u` from -1 to 1 across it, height `y` between its lids."""
         x = side * self.eye_gap + u * self.eye_width
         y = np.clip(y, *self.lid_heights(u)) - 0.02 * side * u  # outer corners lie a little higher
         return np.stack([x, y, 0.1 - 0.15 * x**2], axis=-1)
 
-    def lid_heights(self, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def lid_heights(self, u: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
         """Return y of the upper and of the lower lid at `u`, which runs from -1 to 1 across an eye."""
         arch = np.maximum(1.0 - u**2, 0.0)
         return 0.055 - (0.135 * self.lids + 0.02) * arch, 0.055 + 0.035 * arch * min(self.lids, 1.0)

@@ -1,6 +1,6 @@
 """Drawn faces the way 300W-LP stores them: 68 landmarks, one face a picture, and turned poses."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,7 +46,7 @@ class FaceView:
 
 
 def face_views(
-    image: Image.Image, faces: list[Face], labels: list[np.ndarray]
+    image: Image.Image, faces: Sequence[Face], labels: list[np.ndarray]
 ) -> Iterator[tuple[Image.Image, FaceView, np.ndarray]]:
     """Yield a picture of 450 x 450 pixels, the view and its labels [68, 2] for each face and pose.
 
@@ -74,11 +74,12 @@ def face_views(
 def _seen(image: Image.Image, scales: np.ndarray, offset: np.ndarray) -> Image.Image:
     """Return the picture in which pixel u of `image` is at `scales * u + offset`; its border continues."""
     margin = SIZE
-    image = Image.fromarray(np.pad(image, ((margin, margin), (margin, margin), (0, 0)), "edge"))
+    edges = ((margin, margin), (margin, margin), (0, 0))
+    padded = Image.fromarray(np.pad(np.asarray(image), edges, "edge"))
     offset = offset - scales * margin
     # Pillow's map goes back, between coordinates in which a pixel's centre is at a half.
     (a, e), (c, f) = 1 / scales, 0.5 - (offset + 0.5) / scales
     coefficients = (a, 0.0, c, 0.0, e, f)
-    return image.transform(
+    return padded.transform(
         (SIZE, SIZE), Image.Transform.AFFINE, coefficients, Image.Resampling.BICUBIC
     )

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 from PIL import Image
 
 from pipelines.sample.canvas import (
@@ -123,11 +124,13 @@ class Head(FaceShape):
         if style != "bald":
             self._paint_fringe(canvas, rng, hair)
 
-    def _spot(self, canvas: Canvas, point, radii, colour: Colour) -> None:
-        radii = np.multiply(radii, (self.unit * np.cos(self.yaw), self.unit))
-        canvas.ellipse(self.project(point), radii, colour, self.roll)
+    def _spot(self, canvas: Canvas, point: ArrayLike, radii: ArrayLike, colour: Colour) -> None:
+        pixels = np.multiply(radii, (self.unit * np.cos(self.yaw), self.unit))
+        canvas.ellipse(self.project(point), pixels, colour, self.roll)
 
-    def _paint_behind(self, canvas, rng, style: str, hair: Colour, skin: Colour) -> None:
+    def _paint_behind(
+        self, canvas: Canvas, rng: np.random.Generator, style: str, hair: Colour, skin: Colour
+    ) -> None:
         """Draw hair behind the head, shoulders, neck and ears."""
         if style == "long":
             self._spot(canvas, (0.0, 0.0, -0.4), (1.3, 1.4), hair)
@@ -167,7 +170,9 @@ class Head(FaceShape):
         edge = self.project([[x, y * self.length, 0.15 - 0.5 * x**2] for x, y in inner])
         canvas.polygon(np.concatenate([jaw, smooth_curve(edge)]), colour)
 
-    def _paint_eye(self, canvas, side: int, shadow: Colour, iris: Colour, skin: Colour) -> None:
+    def _paint_eye(
+        self, canvas: Canvas, side: int, shadow: Colour, iris: Colour, skin: Colour
+    ) -> None:
         u = np.linspace(-1.0, 1.0, 25)
         upper, lower = (self.project(self.eye_surface(side, u, y)) for y in self.lid_heights(u))
         arch = np.stack([np.zeros(25), -0.07 * self.unit * (1 - u**2)], axis=-1)
@@ -241,11 +246,10 @@ def _occluder(rng: np.random.Generator, head: Head) -> Occluder:
             [-0.2, 1.3, 0.2, 1.3, 0.5],
             [-1.0, 0.5, 1.0, 0.5, 0.04],
         ]
-    bars = np.array(bars)
-    solid = [np.insert(bars[:, i : i + 2], 2, 0.15, axis=1) for i in (0, 2)]
+    flat = np.array(bars)
+    solid = [np.insert(flat[:, i : i + 2], 2, 0.15, axis=1) for i in (0, 2)]
     ends = [head.project(points) for points in solid]
-    bars = np.column_stack([*ends, bars[:, 4] * head.unit])
-    return Occluder(bars, colour, rng.uniform(0.0, 0.3))
+    return Occluder(np.column_stack([*ends, flat[:, 4] * head.unit]), colour, rng.uniform(0.0, 0.3))
 
 
 def _hand(rng: np.random.Generator, palm: np.ndarray) -> list[list[float]]:

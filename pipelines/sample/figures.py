@@ -11,6 +11,7 @@ from PIL import Image
 
 from pipelines.sample.canvas import (
     Canvas,
+    Colour,
     Haze,
     Occluder,
     depth_behind,
@@ -102,7 +103,7 @@ class Figure:
 
 
 def draw_figures(rng: np.random.Generator, count: int = 1) -> tuple[Image.Image, list[Figure]]:
-    """Draws a picture with `count` people side by side."""
+    """Draw a picture with `count` people side by side."""
     width, height = (int(n) for n in rng.integers((180, 200), (261, 311)))
     if count > 1:
         width = int(rng.integers(150, 181)) * count
@@ -139,8 +140,8 @@ def _figure(body: "_Body", haze: Haze, occluders: list[Occluder]) -> Figure:
     covariance = label_covariance(along, across, direction, haze.factor, depth, body.height)
     centre = (joints[NECK] + joints[HEAD_TOP]) / 2
     half = 0.56 * HEAD * body.height
-    box = tuple(float(value) for value in (*(centre - half), *(centre + half)))
-    return Figure(joints, covariance, depth == 0, body.height, box)
+    x0, y0, x1, y1 = (float(value) for value in (*(centre - half), *(centre + half)))
+    return Figure(joints, covariance, depth == 0, body.height, (x0, y0, x1, y1))
 
 
 class _Body:
@@ -158,7 +159,7 @@ class _Body:
         self.joints = corner + shift + self.height * (joints - low)
 
     def _bend(self, rng: np.random.Generator) -> np.ndarray:
-        """[16, 2] joints about the pelvis, in standing heights."""
+        """Return the joints [16, 2] about the pelvis, in standing heights."""
         pose = POSES[rng.integers(len(POSES))]
         lean = np.radians(rng.uniform(*pose.lean))
         turn = np.cos(rng.uniform(0.0, 0.9))  # shoulders and hips seen from a little aside
@@ -184,6 +185,7 @@ class _Body:
         return joints
 
     def paint(self, canvas: Canvas, rng: np.random.Generator) -> None:
+        """Draw the person, with random clothes."""
         skin = skin_tone(rng)
         hair = mix((35, 25, 22), (215, 175, 110), rng.random() ** 2)
         shirt = hsv(rng.random(), rng.uniform(0.3, 0.9), rng.uniform(0.35, 0.95))
@@ -197,11 +199,20 @@ class _Body:
         for side in (0, 1):
             self._paint_arm(canvas, side, shirt, shirt if long_sleeves else skin, skin)
 
-    def _limb(self, canvas: Canvas, start, end, radii: tuple[float, float], colour) -> None:
+    def _limb(
+        self,
+        canvas: Canvas,
+        start: np.ndarray,
+        end: np.ndarray,
+        radii: tuple[float, float],
+        colour: Colour,
+    ) -> None:
         start_radius, end_radius = (self.build * self.height * radius for radius in radii)
         canvas.limb(start, end, start_radius, end_radius, colour)
 
-    def _paint_leg(self, canvas: Canvas, side: int, thigh, shin, shoe) -> None:
+    def _paint_leg(
+        self, canvas: Canvas, side: int, thigh: Colour, shin: Colour, shoe: Colour
+    ) -> None:
         hip, knee, ankle = (self.joints[pair[side]] for pair in (HIPS, KNEES, ANKLES))
         toe = ankle + self.height * np.array([0.03 * (2 * side - 1), 0.03])
         self._limb(canvas, knee, ankle, (0.031, 0.020), shin)
@@ -209,7 +220,9 @@ class _Body:
         self._limb(canvas, hip, knee, (0.046, 0.034), thigh)
         canvas.ellipse(knee, 0.016 * self.height, mix(thigh, (255, 255, 255), 0.14))
 
-    def _paint_arm(self, canvas: Canvas, side: int, sleeve, forearm, skin) -> None:
+    def _paint_arm(
+        self, canvas: Canvas, side: int, sleeve: Colour, forearm: Colour, skin: Colour
+    ) -> None:
         shoulder, elbow, wrist = (self.joints[pair[side]] for pair in (SHOULDERS, ELBOWS, WRISTS))
         edge = mix(sleeve, (0, 0, 0), 0.18)
         hand = wrist + 0.2 * (wrist - elbow)
@@ -218,7 +231,7 @@ class _Body:
         self._limb(canvas, shoulder, elbow, (0.033, 0.026), edge)
         self._limb(canvas, shoulder, elbow, (0.027, 0.020), sleeve)
 
-    def _paint_torso(self, canvas: Canvas, shirt, trousers) -> None:
+    def _paint_torso(self, canvas: Canvas, shirt: Colour, trousers: Colour) -> None:
         right_shoulder, left_shoulder = self.joints[list(SHOULDERS)]
         right_hip, left_hip = self.joints[list(HIPS)]
         self._limb(canvas, right_hip, left_hip, (0.048, 0.048), trousers)
@@ -237,7 +250,9 @@ class _Body:
         collar = self.joints[THORAX]
         canvas.ellipse(collar, 0.026 * self.height, mix(shirt, (0, 0, 0), 0.25))
 
-    def _paint_head(self, canvas: Canvas, rng: np.random.Generator, skin, hair) -> None:
+    def _paint_head(
+        self, canvas: Canvas, rng: np.random.Generator, skin: Colour, hair: Colour
+    ) -> None:
         neck, top = self.joints[NECK], self.joints[HEAD_TOP]
         size = HEAD * self.height
         up = (top - neck) / size
@@ -276,10 +291,10 @@ def _occluder(rng: np.random.Generator, body: _Body) -> Occluder:
     else:
         leaves = aim + body.height * rng.normal(0.0, 0.06, (6, 2))
         bars = [[*leaf, *leaf, rng.uniform(0.06, 0.12)] for leaf in leaves]
-    bars = np.array(bars)
-    bars[:, 4] *= body.height
+    shape = np.array(bars)
+    shape[:, 4] *= body.height
     colour = hsv(rng.random(), rng.uniform(0.3, 0.8), rng.uniform(0.25, 0.9))
-    return Occluder(bars, colour, rng.uniform(0.0, 0.3))
+    return Occluder(shape, colour, rng.uniform(0.0, 0.3))
 
 
 def _heading(angle: float) -> np.ndarray:

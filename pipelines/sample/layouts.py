@@ -3,6 +3,7 @@
 import io
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import numpy as np
 from scipy.io import savemat
@@ -17,8 +18,12 @@ ANNOTATIONS = Path("WFLW_annotations/list_98pt_rect_attr_train_test")
 NOTHING = np.zeros((0, 0))  # MATLAB's []
 
 
+# Who is on a picture.
+Subject = TypeVar("Subject", Face, Figure, FaceView)
+
+
 @dataclass(frozen=True)
-class Picture:
+class Picture(Generic[Subject]):
     """A picture that was drawn, and the noisy labels of who is on it.
 
     Attributes:
@@ -32,11 +37,11 @@ class Picture:
     name: str
     index: int
     size: tuple[int, int]
-    subjects: list[Face] | list[Figure] | list[FaceView]
+    subjects: list[Subject]
     labels: list[np.ndarray]
 
 
-def write_wflw_list(directory: Path, split: str, pictures: list[Picture]) -> list[str]:
+def write_wflw_list(directory: Path, split: str, pictures: list[Picture[Face]]) -> list[str]:
     """Write a split's list file; return the id of each line, `path#line`."""
     lines, ids = [], []
     for picture in pictures:
@@ -51,7 +56,7 @@ def write_wflw_list(directory: Path, split: str, pictures: list[Picture]) -> lis
     return ids
 
 
-def write_lp300w_mats(directory: Path, pictures: list[Picture]) -> list[str]:
+def write_lp300w_mats(directory: Path, pictures: list[Picture[FaceView]]) -> list[str]:
     """Write 300W-LP's two files for each face; return their ids, the images' paths.
 
     `landmarks/AFW/X_pts.mat` holds the labels; `AFW/X.mat` those of pose 0, as in the official
@@ -59,12 +64,12 @@ def write_lp300w_mats(directory: Path, pictures: list[Picture]) -> list[str]:
     """
     ids = []
     for picture in pictures:
-        unturned = None
         for face, labels in zip(picture.subjects, picture.labels, strict=True):
             name = f"{picture.name}_{face.suffix}"
             own, old = directory / f"landmarks/{name}_pts.mat", directory / f"{name}.mat"
             own.parent.mkdir(parents=True, exist_ok=True)
-            unturned = labels if face.is_photograph else unturned
+            if face.is_photograph:  # The first of each face's views.
+                unturned = labels
             _save_mat(own, {"pts_2d": labels})
             _save_mat(old, {"pt2d": unturned.T})
             ids.append(f"{name}.jpg")
@@ -76,7 +81,9 @@ def people(index: int) -> int:
     return 2 if index % 8 == 7 else 1
 
 
-def write_mpii_mat(directory: Path, train: list[Picture], test: list[Picture]) -> list[list[str]]:
+def write_mpii_mat(
+    directory: Path, train: list[Picture[Figure]], test: list[Picture[Figure]]
+) -> list[list[str]]:
     """Write MPII's MATLAB file; return both splits' ids, `name#ridx`, "" for people left out.
 
     Like the official file it is irregular in places, by the picture's index so that every kind
@@ -114,7 +121,7 @@ def write_mpii_mat(directory: Path, train: list[Picture], test: list[Picture]) -
     ]
 
 
-def _ids(pictures: list[Picture], rects: list[np.ndarray], labelled: bool) -> list[str]:
+def _ids(pictures: list[Picture[Figure]], rects: list[np.ndarray], labelled: bool) -> list[str]:
     """Return the id of each subject; "" for one that is not listed or, if `labelled`, has no labels."""
     ids = []
     for picture, rect in zip(pictures, rects, strict=True):
@@ -125,16 +132,16 @@ def _ids(pictures: list[Picture], rects: list[np.ndarray], labelled: bool) -> li
 
 
 def _has_points(rect: np.ndarray, position: int) -> bool:
-    return "annopoints" in rect.dtype.names and rect[0, position]["annopoints"].size > 0
+    return "annopoints" in (rect.dtype.names or ()) and rect[0, position]["annopoints"].size > 0
 
 
-def _test_rects(picture: Picture) -> np.ndarray:
+def _test_rects(picture: Picture[Figure]) -> np.ndarray:
     if picture.index % 50 == 20:
         return NOTHING
     return _struct([_position(figure) for figure in picture.subjects])
 
 
-def _train_rects(picture: Picture) -> np.ndarray:
+def _train_rects(picture: Picture[Figure]) -> np.ndarray:
     if picture.index % 50 == 20:
         return NOTHING
     rects = []
@@ -161,7 +168,7 @@ def _position(figure: Figure) -> dict:
     return {"scale": side / 200.0, "objpos": _struct([{"x": x, "y": y}])}
 
 
-def _points(picture: Picture, position: int) -> np.ndarray:
+def _points(picture: Picture[Figure], position: int) -> np.ndarray:
     """Return the structure with a person's labels; MATLAB's coordinates start at 1."""
     figure, labels = picture.subjects[position], picture.labels[position] + 1.0
     truth = figure.landmarks
@@ -178,7 +185,7 @@ def _points(picture: Picture, position: int) -> np.ndarray:
     return _struct([{"point": _struct(points)}]) if points else NOTHING
 
 
-def _visibility(index: int, joint: int, visible: bool):
+def _visibility(index: int, joint: int, visible: bool) -> np.ndarray | np.uint8 | str:
     """Return a number, text, or nothing; always nothing for the upper neck and the head's top."""
     if joint in (8, 9) or index % 10 == 6:
         return NOTHING

@@ -29,7 +29,7 @@ def random_map(
     """
     u = tf.unstack(tf.random.stateless_uniform([11], seed))
 
-    def between(value, low, high):
+    def between(value: tf.Tensor, low: float | tf.Tensor, high: float | tf.Tensor) -> tf.Tensor:
         return low + (high - low) * value
 
     mirrored = u[0] < options.mirror
@@ -83,11 +83,12 @@ def equal_spacing(points: tf.Tensor) -> tf.Tensor:
     return low + tf.clip_by_value(fraction, 0.0, 1.0)[:, tf.newaxis] * (high - low)
 
 
-def _affine(a, b, c, d) -> tf.Tensor:
+def _affine(*elements: tf.Tensor | float) -> tf.Tensor:
+    """Return the map [3, 3] whose linear part has these four elements, row by row."""
     zero = tf.zeros([])
-    a, b, c, d = (tf.convert_to_tensor(v, tf.float32) for v in (a, b, c, d))
+    a, b, c, d = (tf.convert_to_tensor(v, tf.float32) for v in elements)
     return tf.stack([tf.stack([a, b, zero]), tf.stack([c, d, zero]), tf.constant([0.0, 0.0, 1.0])])
 
 
-def _rotation(angle) -> tf.Tensor:
+def _rotation(angle: tf.Tensor) -> tf.Tensor:
     return _affine(tf.cos(angle), tf.sin(angle), -tf.sin(angle), tf.cos(angle))

@@ -7,6 +7,7 @@ what an undisturbed one would have seen there.
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import tensorflow as tf
 
@@ -29,6 +30,11 @@ __all__ = [
     "steps_per_epoch",
     "training_batches",
 ]
+
+
+# An example, or a batch of them, by the names of its values.
+Tensors = dict[str, tf.Tensor]
+_Batch = TypeVar("_Batch")
 
 
 @dataclass(frozen=True)
@@ -85,7 +91,7 @@ def training_batches(
     first_epoch, first_batch = divmod(start_step, steps)
     order, read = _order(split, config)
 
-    def epoch_examples(epoch):
+    def epoch_examples(epoch: tf.Tensor) -> tf.data.Dataset:
         ordered = order(epoch)
         skipped = tf.where(epoch == first_epoch, first_batch * batch, 0)
         ordered = ordered.take(steps * batch).skip(tf.cast(skipped, tf.int64))
@@ -93,7 +99,7 @@ def training_batches(
             ordered = ordered.batch(batch).map(lambda items: items[part]).unbatch()
         return ordered.map(lambda item: (read(item), epoch))
 
-    def prepare(example, epoch):
+    def prepare(example: Tensors, epoch: tf.Tensor) -> Tensors:
         key = _augmentation_key(example["id"], seed, epoch)
         result = network_example(example, split.landmark_set, size, config.augmentation, key)
         result["landmarks"] = _misplace(
@@ -121,7 +127,7 @@ def evaluation_batches(
         stored = stored.enumerate().filter(lambda index, _: tf.reduce_any(index == wanted))
         stored = stored.map(lambda _, example: example)
 
-    def prepare(example):
+    def prepare(example: Tensors) -> Tensors:
         return network_example(example, split.landmark_set, size)
 
     return (
@@ -139,14 +145,14 @@ def augmented_labels(split: Split, config: Config, minimum: int = 20_000) -> tf.
     size, seed = config.model.image_size, config.train.seed
     epochs = -(-minimum // split.examples)
 
-    def prepare(example, epoch):
+    def prepare(example: Tensors, epoch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         key = _augmentation_key(example["id"], seed, epoch)
         h, points, weights = _network_labels(
             example, split.landmark_set, size, config.augmentation, key
         )
         return _misplace(points, example, h, split.landmark_set, config), weights
 
-    def one_epoch(epoch):
+    def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
         return _stored_examples(split).map(lambda example: (example, epoch))
 
     return (
@@ -157,7 +163,7 @@ def augmented_labels(split: Split, config: Config, minimum: int = 20_000) -> tf.
     )
 
 
-def readable(batches: Iterable, split: Split) -> Iterator:
+def readable(batches: Iterable[_Batch], split: Split) -> Iterator[_Batch]:
     """Yield the batches made from a split, and say which of its files is at fault if that fails.
 
     Raises:
@@ -184,12 +190,12 @@ def steps_per_epoch(split: Split, config: Config) -> int:
 
 
 def network_example(
-    example: dict,
+    example: Tensors,
     landmark_set: LandmarkSet,
     size: int,
     augmentation: Augmentation | None = None,
     key: tf.Tensor | None = None,
-) -> dict:
+) -> Tensors:
     """Return one parsed record in the network crop's frame, augmented if `augmentation` is given.
 
     Args:
@@ -218,7 +224,7 @@ def network_example(
     }
 
 
-def _network_image(stored, h, size):
+def _network_image(stored: tf.Tensor, h: tf.Tensor, size: int) -> tf.Tensor:
     """Return the crop that a map `h` from the stored image makes; a JPEG's unseen parts stay coded."""
     if stored.dtype == tf.string:
         part, h = visible_part(tf.io.extract_jpeg_shape(stored), h, size)
@@ -228,7 +234,13 @@ def _network_image(stored, h, size):
     return warp(stored[y : y + height, x : x + width], h, size)
 
 
-def _network_labels(example, landmark_set, size, augmentation, key):
+def _network_labels(
+    example: Tensors,
+    landmark_set: LandmarkSet,
+    size: int,
+    augmentation: Augmentation | None,
+    key: tf.Tensor | None,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Return the map from the original image to the network crop, and labels and weights in that crop."""
     h = box_to_crop(example["box"], size, landmark_set.square)
     weights = example["weights"]
@@ -248,14 +260,21 @@ def _network_labels(example, landmark_set, size, augmentation, key):
     return h, points, weights
 
 
-def _space_contour(points, weights, first, last):
+def _space_contour(points: tf.Tensor, weights: tf.Tensor, first: int, last: int) -> tf.Tensor:
+    """Return the points, those of a contour spaced equally if all of them are labelled."""
     part = slice(first, last + 1)
     complete = tf.reduce_all(weights[part] > 0)
     spaced = tf.where(complete, equal_spacing(points[part]), points[part])
     return tf.concat([points[:first], spaced, points[last + 1 :]], axis=0)
 
 
-def _misplace(points, example, to_network, landmark_set, config):
+def _misplace(
+    points: tf.Tensor,
+    example: Tensors,
+    to_network: tf.Tensor,
+    landmark_set: LandmarkSet,
+    config: Config,
+) -> tf.Tensor:
     """Return network-crop points with a share `data.wrong_labels` of them somewhere else in the image.
 
     Which ones, and where in the image, is the same in every epoch, as with a wrong annotation.
@@ -311,7 +330,9 @@ def _stored_examples(split: Split) -> tf.data.Dataset:
     return _stored_records(split).map(lambda record: records.parse(record, split.landmark_set))
 
 
-def _order(split: Split, config: Config) -> tuple[Callable, Callable]:
+def _order(
+    split: Split, config: Config
+) -> tuple[Callable[[tf.Tensor], tf.data.Dataset], Callable[[tf.Tensor], Tensors]]:
     """Return a function from an epoch to a dataset of items in its order, and one from item to example.
 
     A split no larger than the buffer is shuffled as a whole, and kept in memory decoded if it fits. Of
@@ -320,19 +341,19 @@ def _order(split: Split, config: Config) -> tuple[Callable, Callable]:
     """
     buffer, seed = config.data.shuffle_buffer, config.train.seed
 
-    def key(epoch, block=0):
+    def key(epoch: tf.Tensor, block: tf.Tensor | int = 0) -> tf.Tensor:
         # No run has 2**32 epochs; the first block's key, often the only one, is that of the epoch.
         return tf.stack([tf.cast(seed, tf.int64), epoch + block * 2**32])
 
-    def read(record):
+    def read(record: tf.Tensor) -> Tensors:
         return records.parse(record, split.landmark_set)
 
-    def shuffled_places(epoch):
+    def shuffled_places(epoch: tf.Tensor) -> tf.data.Dataset:
         places = tf.range(split.examples, dtype=tf.int64)
         places = tf.random.experimental.stateless_shuffle(places, key(epoch))
         return tf.data.Dataset.from_tensor_slices(places)
 
-    def shuffled_records(epoch):
+    def shuffled_records(epoch: tf.Tensor) -> tf.data.Dataset:
         if split.examples <= buffer:
             stored = _stored_records(split)
         else:
@@ -355,7 +376,7 @@ def _interleaved_records(split: Split, key: tf.Tensor) -> tf.data.Dataset:
     """Return the split's serialized examples, from 16 shards at a time in an order that `key` decides."""
     paths = tf.constant(split.paths)
 
-    def shard(i):
+    def shard(i: tf.Tensor) -> tf.Tensor:
         return paths[tf.random.experimental.index_shuffle(i, key, len(split.paths) - 1)]
 
     return (

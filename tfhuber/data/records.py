@@ -7,7 +7,7 @@ the ORIGINAL image's pixels; `crop_to_original` says where the stored pixels lie
 import hashlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
@@ -162,7 +162,7 @@ def encode(
     return example.SerializeToString()
 
 
-def decode(serialized: bytes) -> dict[str, bytes | np.ndarray]:
+def decode(serialized: bytes) -> dict[str, Any]:
     """Return what `encode` was given, by name: bytes, or flat arrays of float32 and int64.
 
     For tools that read records without TensorFlow; graphs use `parse`.
@@ -175,7 +175,7 @@ def decode(serialized: bytes) -> dict[str, bytes | np.ndarray]:
     except DecodeError as error:
         raise ValueError(f"it is no tf.train.Example: {error}") from error
     features = {entry.key: entry.value for entry in example.features.feature}
-    values = {}
+    values: dict[str, Any] = {}
     for name, kind in _KINDS.items():
         if name not in features or not features[name].HasField(kind):
             kind = kind.removesuffix("_list")

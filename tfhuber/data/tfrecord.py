@@ -7,7 +7,7 @@ masked CRC-32C.
 import io
 import struct
 from collections.abc import Container, Iterator
-from typing import BinaryIO
+from typing import Protocol
 
 import google_crc32c
 
@@ -17,13 +17,20 @@ __all__ = ["LARGEST_RECORD", "frame", "read_records"]
 LARGEST_RECORD = 1 << 28
 
 
+class _Readable(Protocol):
+    """A binary file; `seek` is called only if records are to be passed over."""
+
+    def read(self, size: int, /) -> bytes: ...
+    def seek(self, offset: int, whence: int, /) -> int: ...
+
+
 def frame(record: bytes) -> bytes:
     """Return the bytes that stand for a record in a TFRecord file."""
     length = struct.pack("<Q", len(record))
     return length + _masked_crc(length) + record + _masked_crc(record)
 
 
-def read_records(file: BinaryIO, numbers: Container[int] | None = None) -> Iterator[bytes]:
+def read_records(file: _Readable, numbers: Container[int] | None = None) -> Iterator[bytes]:
     """Yield the records of a file, each with both of its checksums compared.
 
     Args:

@@ -1,17 +1,17 @@
 """The square that the network sees for a box: arithmetic that needs neither TensorFlow nor NumPy."""
 
+from typing import Any
+
 __all__ = ["SQUARE_RULES", "square_around"]
 
 SQUARE_RULES = ("diagonal", "longest")
 
 
-def square_around(box, rule: str):
+def square_around(box: Any, rule: str) -> tuple[Any, Any, Any]:
     """Return the square (centre x, centre y, half side) that the network sees for a box, in its frame.
 
-    Works on NumPy arrays and on tensors alike.
-
     Args:
-      box: [..., 4] x0, y0, x1, y1.
+      box: [..., 4] x0, y0, x1, y1, a NumPy array or a tensor.
       rule: "diagonal": half the side is half the box's diagonal (WFLW's recipe);
         "longest": the side is the box's longer side (MPII, whose box is the square itself).
 

@@ -5,6 +5,10 @@ wide spans [-0.5, W - 0.5]. A map `h` takes a point u of one frame to `h @ (u, 1
 scale. All functions broadcast over leading dimensions.
 """
 
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import numpy as np
 import tensorflow as tf
 
 from tfhuber.geometry.box_square import square_around
@@ -26,22 +30,24 @@ __all__ = [
     "whole_image_box",
 ]
 
+_Scalar: TypeAlias = tf.Tensor | np.number | float
 
-def whole_image_box(height, width) -> tf.Tensor:
+
+def whole_image_box(height: _Scalar, width: _Scalar) -> tf.Tensor:
     """Return the box [4] that an image of that many pixels spans, in its own pixel frame."""
     height, width = tf.cast(height, tf.float32), tf.cast(width, tf.float32)
     half = tf.constant(0.5)
     return tf.stack([-half, -half, width - half, height - half])
 
 
-def scaling(scale_x, scale_y) -> tf.Tensor:
+def scaling(scale_x: _Scalar, scale_y: _Scalar) -> tf.Tensor:
     """Return the map [..., 3, 3] of an image resized by those factors: u -> s (u + 0.5) - 0.5."""
     sx, sy = tf.convert_to_tensor(scale_x), tf.convert_to_tensor(scale_y)
     zero, one = tf.zeros_like(sx), tf.ones_like(sx)
     return _matrix([[sx, zero, (sx - 1) / 2], [zero, sy, (sy - 1) / 2], [zero, zero, one]])
 
 
-def translation(x, y) -> tf.Tensor:
+def translation(x: _Scalar, y: _Scalar) -> tf.Tensor:
     """Return the map [3, 3] that moves everything by (x, y) pixels."""
     x, y = tf.cast(x, tf.float32), tf.cast(y, tf.float32)
     return tf.stack(
@@ -49,7 +55,7 @@ def translation(x, y) -> tf.Tensor:
     )
 
 
-def mirror_map(width) -> tf.Tensor:
+def mirror_map(width: _Scalar) -> tf.Tensor:
     """Return the map [3, 3] of a left-right mirrored image of that many pixels: x -> width - 1 - x."""
     last = tf.cast(width, tf.float32) - 1
     return tf.stack(
@@ -191,18 +197,18 @@ def visible_part(shape: tf.Tensor, h: tf.Tensor, size: int) -> tuple[tf.Tensor, 
     return tf.stack([y0, x0, height, width]), compose(h, translation(x0, y0))
 
 
-def _block(to_image, size):
+def _block(to_image: tf.Tensor, size: int) -> tf.Tensor:
     """Return the side of the blocks that `warp` averages: the map's step at the centre, rounded down."""
     centre = tf.fill([1, 2], (size - 1) / 2)
     step = tf.sqrt(tf.abs(tf.linalg.det(jacobian(to_image, centre)[0])))
     return tf.cast(tf.floor(1.0001 * step), tf.int32)  # the same for a map by 2 and one by 1.99999
 
 
-def _prefilter(image, to_image, size):
+def _prefilter(image: tf.Tensor, to_image: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
     """Return the image averaged over blocks, and the map into it."""
     block = _block(to_image, size)
 
-    def shrink():
+    def shrink() -> tuple[tf.Tensor, tf.Tensor]:
         shape = tf.shape(image)[:2]
         # Rounding up keeps every pixel; the exact ratio goes into the map.
         small = tf.maximum((shape + block - 1) // block, 1)
@@ -215,5 +221,5 @@ def _prefilter(image, to_image, size):
     return smaller, mapped
 
 
-def _matrix(rows) -> tf.Tensor:
+def _matrix(rows: Sequence[Sequence[tf.Tensor]]) -> tf.Tensor:
     return tf.stack([tf.stack(row, axis=-1) for row in rows], axis=-2)

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from tfhuber.geometry.box_square import SQUARE_RULES
 
@@ -54,14 +55,14 @@ class LandmarkSet:
     normalizer: tuple[int, int] | str = "box"
     shift_in_company: bool = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         mirror = np.asarray(self.mirror)
         if sorted(self.mirror) != list(range(self.count)) or np.any(
             mirror[mirror] != np.arange(len(mirror))
         ):
             raise ValueError(f"mirror of {self.name} must be a permutation that undoes itself")
-        ends = () if self.normalizer in _LENGTHS else (self.normalizer,)
-        if ends and (isinstance(self.normalizer, str) or len(set(self.normalizer)) != 2):
+        ends = () if isinstance(self.normalizer, str) else (self.normalizer,)
+        if not (len(set(self.normalizer)) == 2 if ends else self.normalizer in _LENGTHS):
             raise ValueError(f"normalizer must be {_NORMALIZER}, got {self.normalizer!r}")
         for points in (*self.edges, *self.groups.values(), *self.contours, *ends):
             if not all(0 <= point < self.count for point in points):
@@ -81,7 +82,9 @@ class LandmarkSet:
         """The number of landmarks, K."""
         return len(self.names)
 
-    def normalizer_length(self, landmarks, weights, box) -> float:
+    def normalizer_length(
+        self, landmarks: np.ndarray, weights: np.ndarray, box: np.ndarray
+    ) -> float:
         """Return the length that an example's errors are divided by, in its labels' pixels; 0 if unknown.
 
         Args:
@@ -89,10 +92,9 @@ class LandmarkSet:
           weights: [K]; a distance needs both of its landmarks labelled.
           box: [4] x0, y0, x1, y1.
         """
-        if self.normalizer == "reader":
-            return 0.0
-        if self.normalizer == "box":
-            return float(np.sqrt((box[2] - box[0]) * (box[3] - box[1])))
+        if isinstance(self.normalizer, str):
+            is_box = self.normalizer == "box"
+            return float(np.sqrt((box[2] - box[0]) * (box[3] - box[1]))) if is_box else 0.0
         a, b = self.normalizer
         labelled = weights[a] > 0 and weights[b] > 0
         return float(np.linalg.norm(landmarks[a] - landmarks[b])) if labelled else 0.0
@@ -144,20 +146,23 @@ def from_description(values: dict) -> LandmarkSet:
                 raise ValueError(f"{key}: {name!r} is no landmark; {_nearest(name, names)}")
         return tuple(tuple(map(names.index, run)) for run in runs)
 
-    swapped = {a: b for pair in places("mirror", d.mirror) for a, b in (pair, pair[::-1])}
+    def pairs(key: str, runs: Iterable[list[str]]) -> tuple[tuple[int, int], ...]:
+        return tuple((first, second) for first, second in places(key, runs))
+
+    swapped = {a: b for pair in pairs("mirror", d.mirror) for a, b in (pair, pair[::-1])}
     return LandmarkSet(
         name=d.name,
         names=names,
         mirror=tuple(swapped.get(point, point) for point in range(len(names))),
-        edges=places("edges", d.edges),
+        edges=pairs("edges", d.edges),
         metric=d.metric,
         square=d.square,
         groups=dict(zip(d.groups, places("groups", d.groups.values()), strict=True)),
-        contours=places("contours", d.contours),
+        contours=pairs("contours", d.contours),
         attributes=tuple(d.attributes),
         normalizer=d.normalizer
         if isinstance(d.normalizer, str)
-        else places("normalizer", d.normalizer.values())[0],
+        else pairs("normalizer", d.normalizer.values())[0],
         shift_in_company=d.shift_in_company,
     )
 
@@ -166,7 +171,7 @@ def describe(landmark_set: LandmarkSet) -> dict:
     """Return the description, ready for JSON, of which `parse` makes the same landmark set."""
     s = landmark_set
 
-    def named(runs):
+    def named(runs: Iterable[Iterable[int]]) -> list[list[str]]:
         return [[s.names[point] for point in points] for points in runs]
 
     return {
@@ -192,7 +197,7 @@ def _check_unique(key: str, names: Iterable[str]) -> None:
         raise ValueError(f"{key}: {name!r} is there {times} times")
 
 
-def _explain(fault: dict) -> str:
+def _explain(fault: ErrorDetails) -> str:
     """Return a fault that pydantic found, in one line."""
     where = ".".join(map(str, fault["loc"]))
     where = where if where.isprintable() else repr(where)
