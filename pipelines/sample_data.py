@@ -24,6 +24,7 @@ import signal
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -159,7 +160,7 @@ def _draw_all(
 def _draw(dataset: str, seed: int, directory: Path, job: _Job) -> Picture:
     """Draw one picture, store it or its views below `directory`, and return it with its labels."""
     split, index = job
-    subjects: list
+    subjects: Any  # A list of faces or figures, and of views in the end.
     rng = np.random.default_rng((seed, DATASETS.index(dataset), SPLITS.index(split), index))
     if dataset == "wflw":
         event = EVENTS[index % len(EVENTS)]

@@ -117,8 +117,12 @@ def test_a_run_that_was_stopped_is_repaired_by_the_same_command(tmp_path, way, b
     if blow == signal.SIGINT:
         assert process.returncode == 130
         assert re.fullmatch("interrupted; .* keeps what is done; .*", last_line(err))
-    done = {path.stem for path in (tmp_path / ".out.partial/books").iterdir()}
-    paths = [path for path in (tmp_path / ".out.partial/data").iterdir() if path.stem in done]
+    # A shard is finished when both its summary and its rejects are there.
+    work = tmp_path / ".out.partial"
+    books, rejects = (
+        {path.stem for path in (work / name).iterdir()} for name in ("books", "rejects")
+    )
+    paths = [path for path in (work / "data").iterdir() if path.stem in books & rejects]
     before = {path.name: path.stat().st_mtime_ns for path in paths}
     assert before
     code, _, err = run(*command)
