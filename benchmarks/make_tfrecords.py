@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
+from tabulate import tabulate
 
 from pipelines.crops import store_crop
 from pipelines.sample_data import write_sample_data
@@ -224,18 +225,17 @@ def contents(directory: Path) -> str:
 def report(results: dict, counts: dict[str, int], same: bool) -> int:
     """Print the table and the bounds; return the exit status."""
     few, many = counts.values()
-    print(f"{'':14}{'images':>8}{'seconds':>10}{'images/s':>10}{'MB':>8}   beyond the start")
+    rows: list[list] = []
     rates, beyond = {}, {}
     for way in WAYS:
         for size, count in counts.items():
             run = results[way, size]
             rates[way] = count / run.seconds
-            line = f"{way:14}{count:8}{run.seconds:10.1f}{rates[way]:10.1f}{run.megabytes:8.0f}"
-            if size == "many":
-                more = run.seconds - results[way, "few"].seconds
-                beyond[way] = (many - few) / more
-                line += f"{beyond[way]:10.1f} images/s"
-            print(line)
+            rows.append([way, count, run.seconds, rates[way], round(run.megabytes)])
+        beyond[way] = (many - few) / (run.seconds - results[way, "few"].seconds)
+        rows[-1].append(f"{beyond[way]:.1f} images/s")
+    headers = ["", "images", "seconds", "images/s", "MB", "beyond the start"]
+    print(tabulate(rows, headers, tablefmt="plain", floatfmt=".1f"))
     plain, one, two = WAYS
     memory_ratio = max(
         results[way, "many"].megabytes / results[way, "few"].megabytes for way in (one, two)

@@ -14,6 +14,7 @@ from collections import Counter
 
 import apache_beam as beam
 import google_crc32c
+from tabulate import tabulate
 
 from pipelines.contact_sheet import CONTACT_SHEET, write_contact_sheet
 from pipelines.crops import MARGIN
@@ -152,12 +153,13 @@ def _gather_rejects(plans: list[ShardPlan], work: Work) -> dict:
 
 
 def _report(splits: dict[str, dict], output: str) -> None:
-    print(f"{'split':8}{'examples':>10}{'rejects':>10}  reasons")
+    rows = []
     for name, split in splits.items():
         reasons = ", ".join(
             f"{reason} {count}" for reason, count in split["rejects_by_reason"].items()
         )
-        print(f"{name:8}{split['examples']:10d}{split['rejects']:10d}  {reasons}".rstrip())
+        rows.append([name, split["examples"], split["rejects"], reasons])
+    print(tabulate(rows, ["split", "examples", "rejects", "reasons"], tablefmt="plain"))
     print(f"{output} is ready; {REJECTS_FILE} in it lists what was left out, and why")
 
 

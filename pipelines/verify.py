@@ -24,6 +24,7 @@ from typing import Any, BinaryIO, TypeVar
 import google_crc32c
 import numpy as np
 from apache_beam.io.filesystems import FileSystems
+from tabulate import tabulate
 
 from pipelines.check_example import check_example
 from pipelines.contact_sheet import CONTACT_SHEET
@@ -270,9 +271,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--processes", type=int, default=1, metavar="N", help="readers (1)")
     args = parser.parse_args(argv)
     splits = verify(args.directory, args.processes)
-    print(f"{'split':8}{'examples':>12}{'rejects':>12}{'shards':>8}{'bytes':>18}")
-    for split, counts in splits.items():
-        print("{:8}{examples:12,}{rejects:12,}{shards:8,}{bytes:18,}".format(split, **counts))
+    rows = [{"split": name, **counts} for name, counts in splits.items()]
+    print(tabulate(rows, headers="keys", tablefmt="plain", intfmt=","))
     print(f"{args.directory}: everything is as the manifest says")
 
 
