@@ -119,12 +119,7 @@ def write_sample_data(
         jobs += [("test", index) for index in range(test)]
         pictures = list(_draw_all(partial(_draw, dataset, seed, scratch), jobs, processes))
         drawn = {"train": pictures[:train], "test": pictures[train:]}
-        if dataset == "wflw":
-            ids = [write_wflw_list(scratch, split, drawn[split]) for split in SPLITS]
-        elif dataset == "mpii":
-            ids = write_mpii_mat(scratch, drawn["train"], drawn["test"])
-        else:
-            ids = [write_lp300w_mats(scratch, drawn[split]) for split in SPLITS]
+        ids = _write_labels(dataset, scratch, drawn)
         return {
             split: _write_truth(scratch, split, drawn[split], split_ids)
             for split, split_ids in zip(SPLITS, ids, strict=True)
@@ -185,6 +180,17 @@ def _draw(dataset: str, seed: int, directory: Path, job: _Job) -> Picture:
         path.parent.mkdir(parents=True, exist_ok=True)
         content.save(path, quality=JPEG_QUALITY)
     return Picture(name, index, image.size, subjects, labels)
+
+
+def _write_labels(
+    dataset: str, directory: Path, drawn: dict[str, list[Picture]]
+) -> list[list[str]]:
+    """Write the labels in the data set's layout; return the ids of each split's subjects."""
+    if dataset == "wflw":
+        return [write_wflw_list(directory, split, drawn[split]) for split in SPLITS]
+    if dataset == "mpii":
+        return write_mpii_mat(directory, drawn["train"], drawn["test"])
+    return [write_lp300w_mats(directory, drawn[split]) for split in SPLITS]
 
 
 def _write_truth(directory: Path, split: str, pictures: list[Picture], ids: list[str]) -> int:

@@ -77,8 +77,8 @@ def zip_file():
     return file.getvalue()
 
 
-def hostile_images() -> dict[str, tuple[bytes, str]]:
-    """File name -> the file's content, and the reason for which it is to be rejected."""
+def undecodable_images() -> dict[str, bytes]:
+    """Name -> content of files that are no image, or a damaged one."""
     rng = np.random.default_rng(0)
     jpeg = encoded(smooth(), "JPEG")
     scans = jpeg.find(b"\xff\xda")
@@ -86,10 +86,8 @@ def hostile_images() -> dict[str, tuple[bytes, str]]:
     large = encoded(smooth((1600, 1200)), "JPEG")
     kinds = ("PNG", "GIF", "TIFF", "WEBP", "BMP", "PPM")
     cut = {kind.lower(): encoded(smooth(), kind)[:-400] for kind in kinds}
-    lossless = encoded(smooth(), "WEBP", lossless=True)
     text_bomb = png_chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(50_000_000)))
-    deep = Image.fromarray(np.arange(200 * 180, dtype=np.uint16).reshape(180, 200))
-    undecodable = {
+    return {
         # No image at all.
         "empty.jpg": b"",
         "one_byte.jpg": b"\xff",
@@ -129,7 +127,13 @@ def hostile_images() -> dict[str, tuple[bytes, str]]:
         "text_bomb.png": png(200, 180, text_bomb),
         "far_away.tiff": tiff(200, 180, offset=2**32 - 1),
     }
-    too_large = {
+
+
+def too_large_images() -> dict[str, bytes]:
+    """Name -> content of small files that claim to be images larger than are decoded."""
+    jpeg = encoded(smooth(), "JPEG")
+    lossless = encoded(smooth(), "WEBP", lossless=True)
+    return {
         "claims_10_billion.png": png(100_000, 100_000),
         "claims_a_line.png": png(2**31 - 1, 1),
         "claims_little_too_much.png": png(10_000, 8_001),
@@ -142,7 +146,12 @@ def hostile_images() -> dict[str, tuple[bytes, str]]:
         "claims_10_billion.bmp": with_field(encoded(smooth(), "BMP"), 18, "<ii", 100_000, 100_000),
         "claims_10_billion.ppm": b"P6 100000 100000 255\n" + bytes(5000),
     }
-    unsupported = {
+
+
+def deep_images() -> dict[str, bytes]:
+    """Name -> content of images with more than 8 bits a channel."""
+    deep = Image.fromarray(np.arange(200 * 180, dtype=np.uint16).reshape(180, 200))
+    return {
         "16_bits.png": encoded(deep, "PNG"),
         "16_bits.tiff": encoded(deep, "TIFF"),
         "16_bits.pgm": encoded(deep, "PPM"),
@@ -150,11 +159,19 @@ def hostile_images() -> dict[str, tuple[bytes, str]]:
         "floats.tiff": encoded(smooth().convert("F"), "TIFF"),
         "floats.pfm": encoded(smooth().convert("F"), "PPM"),
     }
-    return (
-        {name: (data, UNDECODABLE) for name, data in undecodable.items()}
-        | {name: (data, TOO_LARGE) for name, data in too_large.items()}
-        | {name: (data, UNSUPPORTED) for name, data in unsupported.items()}
-    )
+
+
+def hostile_images() -> dict[str, tuple[bytes, str]]:
+    """File name -> the file's content, and the reason for which it is to be rejected."""
+    return {
+        name: (content, reason)
+        for reason, files in (
+            (UNDECODABLE, undecodable_images()),
+            (TOO_LARGE, too_large_images()),
+            (UNSUPPORTED, deep_images()),
+        )
+        for name, content in files.items()
+    }
 
 
 def harmless_images() -> dict[str, bytes]:

@@ -155,83 +155,6 @@ def test_nothing_usable_is_an_error_and_the_reasons_are_kept(tmp_path):
     assert manifest["splits"]["train"]["examples"] == 1
 
 
-# --- held-out images
-
-
-def crowd(directory, images=60):
-    """Two people on each of so many training images."""
-    names = [f"{i:09d}.jpg" for i in range(images)]
-    write_mpii(directory, *(image(person(), person(), name=name) for name in names))
-    for name in names:
-        photograph(directory / "images" / name, size=(60, 50))
-    return names
-
-
-def split_images(output):
-    split_ids = {split: ids(output, split, known_sets.MPII) for split in ("train", "valid")}
-    return {split: {id.split("#")[0] for id in found} for split, found in split_ids.items()}
-
-
-def test_a_part_of_the_images_is_held_out_by_name(tmp_path):
-    names = crowd(tmp_path / "source")
-    options = ["--validation-fraction", "0.25"]
-    manifest, _ = convert(tmp_path / "source", tmp_path / "out", *options, dataset="mpii")
-    split = split_images(tmp_path / "out")
-    assert split["train"] | split["valid"] == set(names)
-    assert not split["train"] & split["valid"]
-    # 60 names, each held out with chance 0.25: 15 +- 3.4, so that 4 to 26 is over 3 sigma.
-    assert 4 <= len(split["valid"]) <= 26
-    assert manifest["splits"]["valid"]["examples"] == 2 * len(split["valid"])
-    # Which images are held out doesn't depend on what else there is.
-    (tmp_path / "source/mpii_human_pose_v1_u12_1.mat").unlink()
-    shutil.move(tmp_path / "source/images", tmp_path / "images")
-    (tmp_path / "source").rmdir()
-    write_mpii(tmp_path / "source", *(image(person(), name=name) for name in names[::2]))
-    shutil.copytree(tmp_path / "images", tmp_path / "source/images", dirs_exist_ok=True)
-    convert(tmp_path / "source", tmp_path / "half", *options, dataset="mpii")
-    assert split_images(tmp_path / "half")["valid"] == split["valid"] & set(names[::2])
-
-
-def test_a_list_of_images_is_held_out(tmp_path):
-    names = crowd(tmp_path / "source", images=4)
-    listed = tmp_path / "valid.txt"
-    # As Tompson's list has it, one line a person; some are not in this data set.
-    listed.write_text(f"{names[2]}\r\n{names[2]}\r\n{names[0]}\r\nelsewhere.jpg\r\n", newline="")
-    convert(
-        tmp_path / "source", tmp_path / "out", "--validation-images", str(listed), dataset="mpii"
-    )
-    split = split_images(tmp_path / "out")
-    assert split == {"train": {names[1], names[3]}, "valid": {names[0], names[2]}}
-
-
-@pytest.mark.parametrize("split", ["official", "deploy"])
-def test_nothing_is_held_out_on_request(tmp_path, split):
-    bare = {name: person()[name] for name in ("scale", "objpos")}
-    names = [f"{i}.jpg" for i in range(12)]
-    entries = [image(person(), name=name) for name in names]
-    write_mpii(tmp_path / "source", *entries, image(bare, name="test.jpg", train=0))
-    for name in (*names, "test.jpg"):
-        photograph(tmp_path / "source/images" / name, size=(60, 50))
-    manifest, _ = convert(tmp_path / "source", tmp_path / "out", "--split", split, dataset="mpii")
-    assert manifest["splits"].keys() == {"train", "test"}
-    assert manifest["splits"]["train"]["examples"] == 12
-    assert manifest["splits"]["test"]["examples"] == (split == "deploy")
-    verify(str(tmp_path / "out"))
-
-
-def test_a_list_that_names_no_image_is_an_error(tmp_path):
-    faces(tmp_path / "source")
-    (tmp_path / "valid.txt").write_text("elsewhere.jpg\n")
-    with pytest.raises(ValueError, match=r"valid\.txt names no training image"):
-        convert(
-            tmp_path / "source",
-            tmp_path / "out",
-            "--validation-images",
-            str(tmp_path / "valid.txt"),
-        )
-    assert not (tmp_path / "out").exists()
-
-
 # --- output whole or absent
 
 
@@ -343,12 +266,6 @@ def test_nonsense_is_one_line_and_leaves_nothing(tmp_path, options, message):
         convert(source, tmp_path / "out", *options)
     assert message.lower() in str(error.value).lower()
     assert {path.name for path in tmp_path.iterdir()} == {"source"}
-
-
-def test_tompsons_split_asks_for_its_list(tmp_path):
-    crowd(tmp_path / "source", images=2)
-    with pytest.raises(ValueError, match=r"--validation-images FILE .*pose-hg-train"):
-        convert(tmp_path / "source", tmp_path / "out", "--split", "tompson", dataset="mpii")
 
 
 def test_a_missing_source_is_one_line_on_stderr(tmp_path):

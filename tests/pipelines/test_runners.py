@@ -1,6 +1,7 @@
 """Running the job, here or through a job service, and what becomes of a run that is stopped or fails."""
 
 import contextlib
+import inspect
 import os
 import re
 import resource
@@ -14,7 +15,10 @@ from pathlib import Path
 
 import apache_beam as beam
 import pytest
+from apache_beam.options import pipeline_options
 from apache_beam.options.pipeline_options import PortableOptions
+from apache_beam.runners.portability.fn_api_runner import worker_handlers
+from apache_beam.runners.worker import data_plane, sdk_worker
 from conversion import arguments, contents, convert, damaged_faces, faces, run, start
 
 from pipelines import shards
@@ -231,6 +235,21 @@ def test_an_interrupted_job_of_this_process_stops_at_its_next_image(tmp_path, mo
     time.sleep(0.5)
     assert len(cropped) == at_the_end < 100
     assert convert(source, tmp_path / "out")[0]["splits"]["train"]["examples"] == 400
+
+
+@pytest.mark.parametrize(
+    ("module", "text", "use"),
+    [
+        (worker_handlers, "name='run_worker'", "this thread tells that a worker has died"),
+        (worker_handlers, "name='beam_control_read'", "what this thread prints is dropped"),
+        (data_plane, "name='read_grpc_client_inputs'", "what this thread prints is dropped"),
+        (sdk_worker, "print(traceback_string", "this print is replaced, as it hides the one line"),
+        (pipeline_options, "def _add_argparse_args(cls", "this tells which options Beam has"),
+    ],
+)
+def test_beam_has_what_runners_use_of_it_beside_its_api(module, text, use):
+    """Another Beam than `pyproject.toml` allows needs another `pipelines/runners.py` where this fails."""
+    assert text in inspect.getsource(module), f"{module.__name__} has no {text!r} any more: {use}"
 
 
 # --- job services
