@@ -57,7 +57,7 @@ _LARGEST_IMAGE = 1 << 28
 
 @dataclass(frozen=True)
 class CropParameters:
-    """How crops are stored; see `crops.store_crop`."""
+    """How crops are stored: arguments of `crops.store_crop`."""
 
     rule: str
     size: int
@@ -181,7 +181,7 @@ class WriteShard(beam.DoFn):
 
 
 class _Sources:
-    """Reads what a plan's entries need, and keeps the checksum of all that was read."""
+    """The source's files that a plan's entries need, and the checksum of all that was read of them."""
 
     def __init__(self, reader: Reader, source: Source):
         self._reader, self._source = reader, source

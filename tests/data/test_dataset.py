@@ -11,8 +11,7 @@ from PIL import Image
 from tensorflow.python.framework import op_def_registry
 
 from tfhuber.config import schema
-from tfhuber.data import dataset as inputs
-from tfhuber.data import records
+from tfhuber.data import dataset, records
 from tfhuber.data.augmentation import equal_spacing, random_map
 from tfhuber.data.decoded_cache import keep_decoded
 from tfhuber.landmarks import known_sets
@@ -68,7 +67,7 @@ def test_drawn_dots_land_on_the_augmented_labels(in_pipeline):
         key = tf.constant([i, 5], tf.int64)
 
         def make(example, key=key):
-            return inputs.network_example(example, known_sets.MPII, 128, options, key)
+            return dataset.network_example(example, known_sets.MPII, 128, options, key)
 
         if in_pipeline:
             found = next(iter(tf.data.Dataset.from_tensors(example).map(make)))
@@ -97,13 +96,13 @@ def test_nobody_else_is_shifted_to_the_centre(landmark_set, people, shifts):
         mirror=0, rotation_degrees=0, scale=1, perspective=0, equal_spacing=False
     )
     key = tf.constant([3, 5], tf.int64)
-    found = inputs.network_example(example, known_sets.get(landmark_set), 128, options, key)
+    found = dataset.network_example(example, known_sets.get(landmark_set), 128, options, key)
     moved = np.abs(found["landmarks"].numpy()[:3] - 63.5).max()
     assert (moved > 0.5) == shifts and (moved < 1e-3) != shifts
 
 
-def _ids(dataset) -> list[list[str]]:
-    return [[i.decode() for i in batch["id"].numpy()] for batch in dataset]
+def _ids(batches) -> list[list[str]]:
+    return [[i.decode() for i in batch["id"].numpy()] for batch in batches]
 
 
 def _flat(batches: list[list[str]]) -> list[str]:
@@ -118,24 +117,24 @@ def _reading(config_, **changes):
 @pytest.mark.parametrize("buffer", [20, 8192])
 def test_every_epoch_has_each_example_once_in_an_order_of_its_own(tiny_config, buffer):
     tiny_config = _reading(tiny_config, shuffle_buffer=buffer)
-    split = inputs.open_split(tiny_config.data.directory, "train")
-    steps = inputs.steps_per_epoch(split, tiny_config)
-    batches = _ids(inputs.training_batches(split, tiny_config))
+    split = dataset.open_split(tiny_config.data.directory, "train")
+    steps = dataset.steps_per_epoch(split, tiny_config)
+    batches = _ids(dataset.training_batches(split, tiny_config))
     assert len(batches) == 2 * steps and steps == split.examples // 8
     epochs = [_flat(batches[:steps]), _flat(batches[steps:])]
     for ids in epochs:
         assert len(set(ids)) == len(ids) == 8 * steps
     assert epochs[0] != epochs[1]
-    assert _ids(inputs.training_batches(split, tiny_config)) == batches
+    assert _ids(dataset.training_batches(split, tiny_config)) == batches
 
 
 def test_blocks_of_an_epoch_have_permutations_of_their_own(tiny_config):
     """The first block, which is all there is of a small split, keeps the one that runs so far had."""
     config = _reading(tiny_config, shuffle_buffer=16, cache_gigabytes=0)
-    split = inputs.open_split(config.data.directory, "train")
+    split = dataset.open_split(config.data.directory, "train")
     key = tf.constant([config.train.seed, 0], tf.int64)
-    stream = list(inputs._interleaved_records(split, key).as_numpy_iterator())
-    order, _ = inputs._order(split, config)
+    stream = list(dataset._interleaved_records(split, key).as_numpy_iterator())
+    order, _ = dataset._order(split, config)
     shuffled = list(order(tf.constant(0, tf.int64)).as_numpy_iterator())
     blocks = range(0, len(stream) - 15, 16)
     places = [[stream.index(r) - start for r in shuffled[start : start + 16]] for start in blocks]
@@ -148,9 +147,9 @@ def test_blocks_of_an_epoch_have_permutations_of_their_own(tiny_config):
 @pytest.mark.parametrize("kept", [0, 2])
 def test_a_split_of_one_block_keeps_the_order_that_runs_so_far_had(tiny_config, kept):
     config = _reading(tiny_config, cache_gigabytes=kept)
-    split = inputs.open_split(config.data.directory, "train")
-    stored = _flat(_ids(inputs.evaluation_batches(split, config)))
-    trained = _flat(_ids(inputs.training_batches(split, config)))
+    split = dataset.open_split(config.data.directory, "train")
+    stored = _flat(_ids(dataset.evaluation_batches(split, config)))
+    trained = _flat(_ids(dataset.training_batches(split, config)))
     length = len(trained) // 2
     for epoch in (0, 1):
         key = tf.constant([config.train.seed, epoch], tf.int64)
@@ -162,9 +161,9 @@ def test_a_split_of_one_block_keeps_the_order_that_runs_so_far_had(tiny_config, 
 @pytest.mark.parametrize("reading", [{}, {"cache_gigabytes": 0}, {"shuffle_buffer": 20}])
 def test_starting_at_any_step_continues_the_same_sequence(tiny_config, start, reading):
     tiny_config = _reading(tiny_config, **reading)
-    split = inputs.open_split(tiny_config.data.directory, "train")
-    whole = list(inputs.training_batches(split, tiny_config))
-    rest = list(inputs.training_batches(split, tiny_config, start_step=start))
+    split = dataset.open_split(tiny_config.data.directory, "train")
+    whole = list(dataset.training_batches(split, tiny_config))
+    rest = list(dataset.training_batches(split, tiny_config, start_step=start))
     assert len(rest) == len(whole) - start
     for ours, theirs in zip(rest, whole[start:], strict=True):
         for name in ours:
@@ -173,10 +172,10 @@ def test_starting_at_any_step_continues_the_same_sequence(tiny_config, start, re
 
 @pytest.mark.parametrize("part", [slice(None), slice(3, 5)])
 def test_keeping_crops_decoded_changes_nothing(tiny_config, part):
-    split = inputs.open_split(tiny_config.data.directory, "train")
+    split = dataset.open_split(tiny_config.data.directory, "train")
     kept, read = (
         list(
-            inputs.training_batches(
+            dataset.training_batches(
                 split, _reading(tiny_config, cache_gigabytes=gigabytes), start_step=2, part=part
             )
         )
@@ -189,7 +188,7 @@ def test_keeping_crops_decoded_changes_nothing(tiny_config, part):
 
 
 def test_crops_are_kept_only_if_they_fit_and_can_be_read(tiny_config):
-    split = inputs.open_split(tiny_config.data.directory, "train")
+    split = dataset.open_split(tiny_config.data.directory, "train")
     stored = [
         records.parse(serialized, split.landmark_set)
         for serialized in tf.data.TFRecordDataset(split.paths)
@@ -219,8 +218,8 @@ def test_crops_are_kept_only_if_they_fit_and_can_be_read(tiny_config):
 @pytest.mark.parametrize("gigabytes", [0, 2])
 def test_deterministic_input_may_use_all_cores(tiny_config, gigabytes):
     # An operation with a state, be it an assertion, would have all of it run one step at a time.
-    split = inputs.open_split(tiny_config.data.directory, "train")
-    batches = inputs.training_batches(split, _reading(tiny_config, cache_gigabytes=gigabytes))
+    split = dataset.open_split(tiny_config.data.directory, "train")
+    batches = dataset.training_batches(split, _reading(tiny_config, cache_gigabytes=gigabytes))
     graph = tf.compat.v1.GraphDef.FromString(batches._as_serialized_graph().numpy())
     nodes = [*graph.node, *(node for f in graph.library.function for node in f.node_def)]
     names = {node.op for node in nodes}
@@ -230,8 +229,8 @@ def test_deterministic_input_may_use_all_cores(tiny_config, gigabytes):
 
 
 def test_evaluation_sees_every_example_in_the_order_of_the_files(tiny_config):
-    split = inputs.open_split(tiny_config.data.directory, "test")
-    ids = _flat(_ids(inputs.evaluation_batches(split, tiny_config)))
+    split = dataset.open_split(tiny_config.data.directory, "test")
+    ids = _flat(_ids(dataset.evaluation_batches(split, tiny_config)))
     stored = [
         records.parse(serialized, split.landmark_set)["id"].numpy().decode()
         for serialized in tf.data.TFRecordDataset(split.paths)
@@ -240,10 +239,10 @@ def test_evaluation_sees_every_example_in_the_order_of_the_files(tiny_config):
 
 
 def test_augmented_labels_are_those_of_training(tiny_config):
-    split = inputs.open_split(tiny_config.data.directory, "train")
-    labels = list(inputs.augmented_labels(split, tiny_config, minimum=1))
+    split = dataset.open_split(tiny_config.data.directory, "train")
+    labels = list(dataset.augmented_labels(split, tiny_config, minimum=1))
     points = {tuple(np.round(p, 2).ravel()[:4]) for batch, _ in labels for p in batch.numpy()}
-    first_epoch = list(inputs.training_batches(split, tiny_config))[: split.examples // 8]
+    first_epoch = list(dataset.training_batches(split, tiny_config))[: split.examples // 8]
     trained = [
         tuple(np.round(p, 2).ravel()[:4]) for b in first_epoch for p in b["landmarks"].numpy()
     ]
@@ -251,11 +250,11 @@ def test_augmented_labels_are_those_of_training(tiny_config):
 
 
 def test_only_the_jaw_is_spaced_evenly(tiny_config):
-    split = inputs.open_split(tiny_config.data.directory, "train")
+    split = dataset.open_split(tiny_config.data.directory, "train")
     plain = tiny_config.augmentation.model_copy(update={"equal_spacing": False})
     plain = tiny_config.model_copy(update={"augmentation": plain})
-    before = next(iter(inputs.training_batches(split, plain)))["landmarks"].numpy()
-    after = next(iter(inputs.training_batches(split, tiny_config)))["landmarks"].numpy()
+    before = next(iter(dataset.training_batches(split, plain)))["landmarks"].numpy()
+    after = next(iter(dataset.training_batches(split, tiny_config)))["landmarks"].numpy()
     np.testing.assert_array_equal(before[:, 33:], after[:, 33:])
     for first, last in ((0, 16), (16, 32)):
         part = slice(first, last + 1)
@@ -268,12 +267,12 @@ def test_wrong_labels_are_the_same_places_of_the_image_in_every_epoch(tiny_confi
     """About 30 % of 40 x 98 landmarks: 1,176 +- 29, within four deviations."""
     data = tiny_config.data.model_copy(update={"wrong_labels": 0.3})
     wrong_config = tiny_config.model_copy(update={"data": data})
-    split = inputs.open_split(tiny_config.data.directory, "train")
+    split = dataset.open_split(tiny_config.data.directory, "train")
     mirror = np.array(split.landmark_set.mirror)
     misplaced = {}
     batches = zip(
-        inputs.training_batches(split, tiny_config),
-        inputs.training_batches(split, wrong_config),
+        dataset.training_batches(split, tiny_config),
+        dataset.training_batches(split, wrong_config),
         strict=True,
     )
     for clean, wrong in batches:
@@ -293,40 +292,40 @@ def test_wrong_labels_are_the_same_places_of_the_image_in_every_epoch(tiny_confi
         np.testing.assert_allclose(first, second, atol=0.05)
     share = np.mean([places[0].any(-1) for places in misplaced.values()])
     assert share == pytest.approx(0.3, abs=4 * np.sqrt(0.3 * 0.7 / (len(misplaced) * 98)))
-    first = next(iter(inputs.augmented_labels(split, wrong_config, minimum=1)))[0].numpy()
-    clean = next(iter(inputs.augmented_labels(split, tiny_config, minimum=1)))[0].numpy()
+    first = next(iter(dataset.augmented_labels(split, wrong_config, minimum=1)))[0].numpy()
+    clean = next(iter(dataset.augmented_labels(split, tiny_config, minimum=1)))[0].numpy()
     assert np.mean((first != clean).any(-1)) == pytest.approx(share, abs=0.02)
 
 
 def test_a_split_smaller_than_a_batch_is_refused(tiny_config):
     train = tiny_config.train.model_copy(update={"batch_size": 4000})
-    split = inputs.open_split(tiny_config.data.directory, "train")
+    split = dataset.open_split(tiny_config.data.directory, "train")
     with pytest.raises(ValueError, match=r"fewer than train\.batch_size"):
-        inputs.training_batches(split, tiny_config.model_copy(update={"train": train}))
+        dataset.training_batches(split, tiny_config.model_copy(update={"train": train}))
 
 
 def test_unusable_data_sets_are_named(tiny_config, tmp_path):
     with pytest.raises(ValueError, match="make_tfrecords"):
-        inputs.open_split(tmp_path, "train")
+        dataset.open_split(tmp_path, "train")
     with pytest.raises(ValueError, match=r"split 'valid' .* train, test"):
-        inputs.open_split(tiny_config.data.directory, "valid")
+        dataset.open_split(tiny_config.data.directory, "valid")
     manifest = records.read_manifest(tiny_config.data.directory)
     (tmp_path / records.MANIFEST).write_text(json.dumps(manifest))
     with pytest.raises(ValueError, match="is missing"):
-        inputs.open_split(tmp_path, "train")
+        dataset.open_split(tmp_path, "train")
     (tmp_path / records.MANIFEST).write_text(
         '{"format": 99, "splits": {"a": 1}, "landmark_set": "x"}'
     )
     with pytest.raises(ValueError, match="format 99"):
-        inputs.open_split(tmp_path, "train")
+        dataset.open_split(tmp_path, "train")
     (tmp_path / records.MANIFEST).write_text("{")
     with pytest.raises(ValueError, match="is not JSON"):
-        inputs.open_split(tmp_path, "train")
+        dataset.open_split(tmp_path, "train")
 
 
 @pytest.mark.parametrize("image", [b"", b"no picture", b"\xff\xd8\xff\xe0 half a picture"])
 def test_a_damaged_picture_is_named(tiny_config, tmp_path, image):
-    split = inputs.open_split(tiny_config.data.directory, "train")
+    split = dataset.open_split(tiny_config.data.directory, "train")
     (first, second), rest = split.paths[:2], split.paths[2:]
     damaged = tmp_path / "damaged.tfrecord"
     with tf.io.TFRecordWriter(str(damaged)) as writer:
@@ -336,17 +335,17 @@ def test_a_damaged_picture_is_named(tiny_config, tmp_path, image):
                 example.features.feature["image"].bytes_list.value[0] = image
             writer.write(example.SerializeToString())
     split = dataclasses.replace(split, paths=[first, str(damaged), *rest])
-    batches = inputs.readable(inputs.evaluation_batches(split, tiny_config), split)
+    batches = dataset.readable(dataset.evaluation_batches(split, tiny_config), split)
     with pytest.raises(ValueError, match=r"damaged\.tfrecord is damaged after 1 examples \("):
         list(batches)
 
 
 def test_an_error_that_is_not_the_files_stays_as_it_is(tiny_config):
-    split = inputs.open_split(tiny_config.data.directory, "test")
+    split = dataset.open_split(tiny_config.data.directory, "test")
 
     def failing():
         yield 1
         raise tf.errors.ResourceExhaustedError(None, None, "no memory")
 
     with pytest.raises(tf.errors.ResourceExhaustedError):
-        list(inputs.readable(failing(), split))
+        list(dataset.readable(failing(), split))
