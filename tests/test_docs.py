@@ -24,7 +24,7 @@ MARKDOWN = sorted(
     for pattern in ("*.md", "docs/**/*.md", "serving/**/*.md", "tests/**/*.md")
     for path in ROOT.glob(pattern)
 )
-GUIDES = [path for path in MARKDOWN if path.name not in ("CHANGELOG.md", "CONTRIBUTING.md")]
+GUIDES = [path for path in MARKDOWN if path.name != "CHANGELOG.md"]
 COMMANDS = {module.rpartition(".")[2]: module for module in MODULES}
 PACKAGES = ("tfhuber", "pipelines", "serving", "benchmarks")
 
