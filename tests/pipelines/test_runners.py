@@ -224,17 +224,17 @@ def test_an_interrupted_job_of_this_process_stops_at_its_next_image(tmp_path, mo
         if len(cropped) == 3:
             signal.raise_signal(signal.SIGINT)
         time.sleep(0.05)
-        return shards_store_crop(*arguments, **options)
+        return undisturbed(*arguments, **options)
 
-    shards_store_crop = shards.store_crop
-    monkeypatch.setattr(shards, "store_crop", store_crop)
-    source = faces(tmp_path / "source", train=400)
-    with pytest.raises(KeyboardInterrupt):
+    undisturbed = shards.store_crop
+    source = faces(tmp_path / "source", train=100)
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(shards, "store_crop", store_crop)
         main(arguments(source, tmp_path / "out"))
     at_the_end = len(cropped)
-    time.sleep(0.5)
-    assert len(cropped) == at_the_end < 100
-    assert convert(source, tmp_path / "out")[0]["splits"]["train"]["examples"] == 400
+    time.sleep(0.2)
+    assert len(cropped) == at_the_end < 50
+    assert convert(source, tmp_path / "out")[0]["splits"]["train"]["examples"] == 100
 
 
 @pytest.mark.parametrize(
