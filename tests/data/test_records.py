@@ -84,7 +84,7 @@ def test_what_tensorflow_wrote_is_decoded():
 
 def test_the_bytes_do_not_depend_on_protobufs_implementation():
     program = """
-from tfhuber import records
+from tfhuber.data import records
 numbers = dict.fromkeys(("landmarks", "weights", "box", "crop_to_original", "attributes"), [1, 0])
 example = records.encode(id="a", image=b"b", normalizer=1, image_size=(2, 3), people=4, **numbers)
 print(example.hex())

@@ -127,7 +127,7 @@ def test_a_job_service_and_an_object_store_go_together(tmp_path, store, job_serv
     convert(tmp_path / "source", tmp_path / "local", "--shard-examples", "4")
     toy_filesystem.upload(tmp_path / "source", "toy://bucket/wflw")
     options = ["--shard-examples", "4", *job_service]
-    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests/helpers")])
     result = subprocess.run(
         [
             sys.executable,
