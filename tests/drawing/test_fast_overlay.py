@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tfhuber.drawing.ellipses import radius_for
 from tfhuber.drawing.fast_overlay import Painter
-from tfhuber.drawing.overlay import draw_overlay, radius_for
+from tfhuber.drawing.overlay import draw_overlay
 from tfhuber.landmarks.known_sets import WFLW
 
 TILTED = np.array([[[400.0, 150.0], [150.0, 100.0]]])

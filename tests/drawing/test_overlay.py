@@ -4,12 +4,10 @@ import io
 
 import numpy as np
 import pytest
-from matplotlib.path import Path
 from PIL import Image, ImageDraw
-from scipy.integrate import quad
 
-from tfhuber.distributions.radial import FAMILIES, radial_energy
 from tfhuber.drawing import overlay
+from tfhuber.drawing.ellipses import radius_for
 from tfhuber.landmarks.known_sets import WFLW
 
 TILTED = np.array([[[400.0, 150.0], [150.0, 100.0]]])
@@ -23,106 +21,6 @@ def differs(picture, background):
     """Where [height, width] a picture differs visibly from its background."""
     difference = np.asarray(picture, float) - np.asarray(background, float)
     return np.abs(difference).max(axis=-1) > 8
-
-
-@pytest.mark.parametrize("delta", [0.3, 1.0, 2.5])
-@pytest.mark.parametrize("probability", [0.05, 0.39, 0.5, 0.9, 0.95, 0.999])
-def test_radius_holds_its_probability(probability, delta):
-    def density(r, power=1):
-        return r**power * np.exp(-(r * r / 2 if r < delta else delta * r - delta * delta / 2))
-
-    def integral(power, end):
-        knee = min(delta, end)
-        inside, _ = quad(density, 0, knee, (power,), epsabs=0, epsrel=1e-11)
-        return inside + quad(density, knee, end, (power,), epsabs=1e-13, epsrel=1e-11)[0]
-
-    far = 60 / min(delta, 1.0)
-    kappa = integral(3, far) / integral(1, far) / 2
-    radius = overlay.radius_for(probability, delta=delta) * np.sqrt(kappa)
-    assert integral(1, radius) / integral(1, far) == pytest.approx(probability, rel=1e-8)
-
-
-@pytest.mark.parametrize(
-    "family, delta",
-    [("huber", delta) for delta in (1e-3, 0.3, 1.0, 2.5, 20.0)]
-    + [(family, 1.0) for family in ("gauss", "laplace", "charbonnier")],
-)
-def test_radius_is_that_of_the_radial_module(family, delta):
-    energy = radial_energy(family, delta)
-    for probability in (1e-6, 0.1, 0.5, 0.9, 0.99, 0.9999):
-        expected = float(energy.quantile(np.float64(probability), 2)) / energy.kappa(2) ** 0.5
-        found = overlay.radius_for(probability, family, delta)
-        # Next to its branch point, Lambert's W has half of a double's digits.
-        assert found == pytest.approx(expected, rel=1e-6 if probability < 1e-3 else 1e-10)
-
-
-def test_families_are_those_of_the_radial_module():
-    assert overlay.FAMILIES == FAMILIES
-
-
-def test_radius_at_the_limits_of_delta():
-    assert overlay.radius_for(0.9, delta=1e6) == pytest.approx(np.sqrt(-2 * np.log(0.1)), rel=1e-12)
-    # Laplace: P(r > R) = (1 + R) exp(-R), and a variance of 3 an axis; R is 3.88972 at 0.9.
-    assert overlay.radius_for(0.9, delta=1e-6) == pytest.approx(
-        3.889720169867429 / np.sqrt(3), rel=1e-6
-    )
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_radius_grows_from_zero(family):
-    radii = [overlay.radius_for(p, family) for p in np.linspace(0, 0.9999, 200)]
-    assert radii[0] == 0.0
-    assert np.all(np.diff(radii) > 0)
-
-
-@pytest.mark.parametrize("probability, delta", [(1.0, 1.0), (-0.1, 1.0), (np.nan, 1.0), (0.5, 0.0)])
-def test_radius_refuses(probability, delta):
-    with pytest.raises(ValueError, match="must be"):
-        overlay.radius_for(probability, delta=delta)
-
-
-def test_radius_refuses_an_unknown_family():
-    families = "huber, gauss, laplace, charbonnier"
-    with pytest.raises(ValueError, match=f"family must be one of {families}, got 'cauchy'"):
-        overlay.radius_for(0.5, "cauchy")
-
-
-def test_ellipse_points_lie_on_the_ellipse():
-    covariance = TILTED[0]
-    points = overlay.ellipse_points([5.0, -3.0], covariance, 2.0, n=50)
-    assert points.shape == (50, 2)
-    off = points - [5.0, -3.0]
-    squared = np.einsum("ni,ij,nj->n", off, np.linalg.inv(covariance), off)
-    np.testing.assert_allclose(squared, 4.0, rtol=1e-12)
-    # The widest point is scale times a standard deviation away on each axis.
-    assert overlay.ellipse_points([0, 0], covariance, 2.0, n=4096)[:, 0].max() == pytest.approx(
-        40.0, rel=1e-5
-    )
-
-
-def test_ellipse_of_a_singular_covariance_is_a_line():
-    points = overlay.ellipse_points([0, 0], [[4.0, 0.0], [0.0, -1e-12]], 1.0)
-    np.testing.assert_allclose(points[:, 1], 0.0, atol=1e-12)
-    assert points[:, 0].max() == pytest.approx(2.0)
-
-
-@pytest.mark.parametrize("probability", [0.5, 0.9, 0.95])
-def test_ellipse_holds_that_share_of_huber_samples(probability):
-    # The radius has density r exp(-rho(r)): sampled here by inverting a finely tabulated CDF.
-    rng = np.random.default_rng(0)
-    r = np.linspace(0, 40, 400_001)
-    density = r * np.exp(-np.where(r < 1, r * r / 2, r - 0.5))
-    cdf = np.cumsum(density) / density.sum()
-    radius = np.interp(rng.uniform(size=100_000), cdf, r)
-    angle = rng.uniform(0, 2 * np.pi, size=len(radius))
-    factor = np.array([[2.0, 0.7], [0.7, 1.0]])
-    samples = np.stack([np.cos(angle), np.sin(angle)], -1) * radius[:, None] @ np.linalg.inv(factor)
-    covariance = np.cov(samples.T)
-
-    outline = overlay.ellipse_points([0, 0], covariance, overlay.radius_for(probability), n=720)
-    within = Path(outline).contains_points(samples)
-    # 100,000 samples: four standard errors are at most 0.0063, and the sampled covariance adds to it.
-    assert within.mean() == pytest.approx(probability, abs=0.008)
 
 
 @pytest.mark.parametrize("size", [(200, 100), (100, 333), (900, 700), (4000, 3000)])
@@ -147,7 +45,7 @@ def test_ellipse_has_its_size_in_the_picture():
     rows, columns = changed.any(axis=1).nonzero()[0], changed.any(axis=0).nonzero()[0]
     # Standard deviations of 10 and 5 pixels; the outline's width and its antialiasing add a little.
     widths = np.array([np.ptp(columns), np.ptp(rows)]) / factor
-    np.testing.assert_allclose(widths, 2 * overlay.radius_for(0.9) * np.array([10, 5]), atol=1.5)
+    np.testing.assert_allclose(widths, 2 * radius_for(0.9) * np.array([10, 5]), atol=1.5)
     centre = np.array([columns.mean(), rows.mean()])
     np.testing.assert_allclose((centre + 0.5) / factor - 0.5, [100, 50], atol=0.5)
 

@@ -9,7 +9,7 @@ from scipy.integrate import quad
 
 from tfhuber.distributions.elliptical import Elliptical
 from tfhuber.distributions.radial import FAMILIES, radial_energy
-from tfhuber.drawing.overlay import radius_for
+from tfhuber.drawing.ellipses import radius_for
 from tfhuber.evaluation import reliability
 
 

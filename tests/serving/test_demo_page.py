@@ -28,7 +28,7 @@ from starlette.staticfiles import StaticFiles
 
 from serving.errors import RequestError
 from serving.local_server.application import create_app
-from tfhuber.drawing import overlay
+from tfhuber.drawing import ellipses, overlay
 from tfhuber.landmarks import known_sets
 
 DEMO = Path(__file__).resolve().parents[2] / "serving" / "demo"
@@ -216,7 +216,7 @@ def test_a_model_that_says_nothing_of_itself(visit, server):
     assert visit.page.locator(".edges line").count() == len(edges)
     assert visit.page.locator("#rows th").all_inner_texts()[3] == "landmark 3"
     deviations = np.sqrt(np.linalg.eigvalsh(outputs["covariance"][0]))[:97, ::-1]
-    np.testing.assert_allclose(visit.radii(), overlay.radius_for(0.9) * deviations, rtol=1e-5)
+    np.testing.assert_allclose(visit.radii(), ellipses.radius_for(0.9) * deviations, rtol=1e-5)
 
 
 def test_mathematics_is_that_of_the_package(visit):
@@ -231,7 +231,7 @@ def test_mathematics_is_that_of_the_package(visit):
         return levels.map(level => quantile(level) / Math.sqrt(HUBER_KAPPA));
     }"""
     levels = [0.05, 0.2, 0.5, 0.9, 0.999]
-    expected = [overlay.radius_for(level) for level in levels]
+    expected = [ellipses.radius_for(level) for level in levels]
     np.testing.assert_allclose(page.evaluate(script, levels), expected, rtol=1e-9)
     script = """async ([points, deviations]) =>
         (await import('/uncertainty.js')).colours(points, deviations)"""

@@ -1,7 +1,7 @@
 """Overlays: landmarks with their uncertainty ellipses on a photograph, and sheets of such pictures.
 
-Without TensorFlow, so that a client of the server can draw. Points, covariances and boxes are in the
-pixels of the image that is drawn on.
+Points, covariances and boxes are in the pixels of the image that is drawn on. Drawn with Matplotlib,
+without TensorFlow, so that a client of the server can draw.
 """
 
 import io
@@ -9,101 +9,46 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection, PolyCollection
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch, Rectangle
+from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from tfhuber.console.files import Aside, blamed
+from tfhuber.drawing import style
+from tfhuber.drawing.ellipses import ellipse_points, radius_for, standard_deviation
 
-__all__ = [
-    "FAMILIES",
-    "draw_overlay",
-    "ellipse_points",
-    "evaluation_sheet",
-    "radius_for",
-    "save_image",
-]
+__all__ = ["draw_overlay", "evaluation_sheet", "save_image"]
 
-# Those of `radial`, which needs TensorFlow.
-FAMILIES = ("huber", "gauss", "laplace", "charbonnier")
-
-# From certain to uncertain, readable on skin, cloth and grass.
-COLOURS = ("#16c7b4", "#86d65c", "#f8d43c", "#ff9232", "#f2304e")
-UNKNOWN = (0.75, 0.75, 0.75, 1.0)
-# Standard deviations, relative to the extent of the landmarks, at the two ends of the colours.
-CERTAIN, UNCERTAIN = 0.004, 0.064
+_COLOUR_MAP = LinearSegmentedColormap.from_list("certainty", style.COLOURS).with_extremes(
+    bad=style.UNKNOWN
+)
 
 SUFFIXES = (".jpeg", ".jpg", ".png")
 
 
-def radius_for(probability: float, family: str = "huber", delta: float = 1.0) -> float:
-    """Scale of the ellipse that holds `probability` of a 2-D distribution, in standard deviations.
-
-    With R the quantile of the radius, whose density is `r exp(-rho(r)) / I_1`, and the covariance
-    `kappa inv(A A)`, that ellipse is {u: (u - mu)' inv(covariance) (u - mu) = R^2 / kappa}, and this
-    is R / sqrt(kappa). In two dimensions both are closed forms.
-
-    Args:
-      probability: in [0, 1).
-      family: "huber", "gauss", "laplace" or "charbonnier".
-      delta: the knee of the Huber energy (eq. 2); the other families have none.
-
-    Raises:
-      ValueError: if an argument is out of range.
-
-    Example:
-      >>> round(radius_for(0.9), 4), round(radius_for(0.9, "gauss"), 4)
-      (2.2362, 2.146)
-    """
-    if not 0 <= probability < 1:
-        raise ValueError(f"probability must be in [0, 1), got {probability}")
-    if not (delta > 0 and math.isfinite(delta)):
-        raise ValueError(f"delta must be positive and finite, got {delta}")
-    if family == "huber":
-        quantile, variance = _huber_radius(probability, delta)
-    elif family == "gauss":
-        quantile, variance = math.sqrt(-2 * math.log1p(-probability)), 1.0
-    elif family == "laplace":
-        quantile, variance = _gamma_quantile(1 - probability), 3.0
-    elif family == "charbonnier":  # s = sqrt(1 + r^2) has the tail (1 + s) exp(1 - s) / 2.
-        s = _gamma_quantile(2 / math.e * (1 - probability))
-        quantile, variance = math.sqrt(max(0.0, s * s - 1)), 3.5
-    else:
-        raise ValueError(f"family must be one of {', '.join(FAMILIES)}, got {family!r}")
-    return quantile / math.sqrt(variance)
-
-
-def ellipse_points(center, covariance, scale: float, n: int = 64) -> np.ndarray:
-    """Points [n, 2] once around {u: (u - center)' inv(covariance) (u - center) = scale^2}, in their frame.
-
-    Args:
-      center: [2] point.
-      covariance: [2, 2] symmetric; negative eigenvalues, which rounding may leave, count as 0.
-      scale: standard deviations, such as `radius_for(0.9)`.
-      n: number of points.
-    """
-    variances, axes = np.linalg.eigh(np.asarray(covariance, np.float64))
-    angle = np.arange(n) * (2 * np.pi / n)
-    circle = np.stack([np.cos(angle), np.sin(angle)], axis=-1)
-    semi_axes = scale * np.sqrt(np.maximum(variances, 0))
-    return np.asarray(center, np.float64) + (circle * semi_axes) @ axes.T
-
-
 def draw_overlay(
     image: Image.Image,
-    landmarks,
-    covariance,
+    landmarks: ArrayLike,
+    covariance: ArrayLike,
     *,
     edges: Iterable[tuple[int, int]] = (),
     probability: float = 0.9,
     family: str = "huber",
     delta: float = 1.0,
-    box=None,
-    truth=None,
+    box: Iterable[float] | None = None,
+    truth: ArrayLike | None = None,
     min_side: int = 640,
     max_side: int = 1600,
     legend: bool = True,
 ) -> Image.Image:
-    """A new picture of the image with landmarks and the ellipses that hold `probability` of their place.
+    """Return a copy of the image with its landmarks and the ellipses that hold each with `probability`.
 
     Colours tell the standard deviation relative to the extent of the landmarks, from teal (certain)
     to red (uncertain). The picture is enlarged until its shorter side is `min_side`, but its longer
@@ -116,66 +61,36 @@ def draw_overlay(
       covariance: [K, 2, 2] covariances of the landmarks.
       edges: pairs of landmarks that are joined by a line.
       probability: what each ellipse holds, in [0, 1).
-      family: of the distributions that the covariances belong to, as for `radius_for`.
+      family: of the distributions that the covariances belong to, as for `ellipses.radius_for`.
       delta: the knee of their energy if they are Huber's.
       box: x0, y0, x1, y1 drawn as a frame, or None.
       truth: [K, 2] labels drawn as white crosses, or None; those that are not finite are left out.
       min_side: least length of the picture's shorter side, unless `max_side` forbids it.
       max_side: greatest length of the picture's longer side.
-      legend: whether a corner explains the signs.
+      legend: whether a corner explains ellipses, colours and crosses.
 
     Raises:
-      ValueError: if shapes don't fit, or `probability`, `family` or `delta` is out of range.
+      ValueError: shapes don't fit, or `probability`, `family` or `delta` is out of range.
     """
-    landmarks, covariance = np.asarray(landmarks, np.float64), np.asarray(covariance, np.float64)
-    if landmarks.ndim != 2 or landmarks.shape[1] != 2:
-        raise ValueError(f"landmarks must be [landmarks, 2], got {landmarks.shape}")
-    if covariance.shape != (len(landmarks), 2, 2):
-        raise ValueError(f"covariance must be {(len(landmarks), 2, 2)}, got {covariance.shape}")
+    points, covariance = np.asarray(landmarks, np.float64), np.asarray(covariance, np.float64)
+    if points.ndim != 2 or points.shape[1] != 2:
+        raise ValueError(f"landmarks must be [landmarks, 2], got {points.shape}")
+    if covariance.shape != (len(points), 2, 2):
+        raise ValueError(f"covariance must be {(len(points), 2, 2)}, got {covariance.shape}")
     scale = radius_for(probability, family, delta)
     photo = _enlarged(image, min_side, max_side)
-    # Points and ellipses far outside of the picture would overflow the rasteriser.
-    reach = 2 * max(image.size)
-    points = _within(landmarks, reach)
-    shown = np.isfinite(points).all(axis=1)
-    known = shown & np.isfinite(covariance).all(axis=(1, 2))
-
-    deviation = np.full(len(points), np.nan)
-    deviation[known] = np.sqrt(np.trace(covariance[known], axis1=1, axis2=2).clip(0) / 2)
-    extent = math.hypot(*np.ptp(points[shown], axis=0)) if shown.any() else 0.0
-    extent = extent or max(image.size)
-    colours = _colours(deviation / extent)
-    # Signs grow with the landmarks' spacing, not with the picture: they must not hide a small face.
-    spacing = photo.width / image.width * extent / math.sqrt(max(1, len(points)))
-    pen = float(np.clip(spacing / 55, 0.5, 2.5))
-
     figure, axes = _canvas(photo.size, image.size)
-    if box is not None:
-        _draw_box(axes, box, pen)
-    _draw_edges(axes, [points[[i, j]] for i, j in edges if shown[i] and shown[j]], pen)
-    # The large ellipses first, so that the small ones lie on top.
-    order = [k for k in np.argsort(-deviation) if known[k]]
-    semi_axis = scale * math.sqrt(2) * deviation
-    outlines = [
-        ellipse_points(points[k], covariance[k], scale * min(1.0, reach / max(semi_axis[k], 1e-9)))
-        for k in order
-    ]
-    _draw_ellipses(axes, outlines, colours[order], pen)
-    axes.scatter(
-        *points[shown].T, (4.6 * pen) ** 2, colours[shown], linewidths=0.6 * pen, edgecolors="white"
-    )
-    if truth is not None:
-        crosses = _within(np.asarray(truth, np.float64), reach)
-        axes.scatter(*crosses.T, (5 * pen) ** 2, "white", marker="x", linewidths=1.2 * pen)
+    crosses = None if truth is None else np.asarray(truth, np.float64)
+    _draw_landmarks(axes, points, covariance, list(edges), scale, box, crosses)
     if legend:
-        _draw_legend(figure, photo.size, probability, truth is not None)
+        _draw_legend(figure, photo.size, probability, crosses is not None)
     return _composite(photo, figure)
 
 
 def evaluation_sheet(
     rows: Mapping[str, Sequence[tuple[Image.Image, str]]], *, title: str = "", tile: int = 360
 ) -> Image.Image:
-    """A sheet of pictures in labelled rows, each with its caption below.
+    """Return a sheet of pictures in labelled rows, each with its caption below.
 
     Args:
       rows: row label -> (picture, caption) pairs, from left to right.
@@ -183,7 +98,7 @@ def evaluation_sheet(
       tile: side in pixels of the square that each picture is fitted into.
 
     Raises:
-      ValueError: if there is no picture at all.
+      ValueError: there is no picture at all.
     """
     columns = max((len(pictures) for pictures in rows.values()), default=0)
     if not columns:
@@ -212,13 +127,13 @@ def evaluation_sheet(
 
 
 def save_image(image: Image.Image, path: str | Path) -> None:
-    """Writes a picture, whole or not at all, as PNG or JPEG after the path's suffix.
+    """Write a picture as PNG or JPEG, after the path's suffix; whole or not at all.
 
     Its directory is created if need be.
 
     Raises:
-      ValueError: if the suffix is none of .png, .jpg and .jpeg.
-      OSError: if the file cannot be written.
+      ValueError: the suffix is none of .png, .jpg and .jpeg.
+      OSError: the file cannot be written.
     """
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
@@ -231,54 +146,25 @@ def save_image(image: Image.Image, path: str | Path) -> None:
         aside.path.write_bytes(data.getvalue())
 
 
-def _huber_radius(probability: float, delta: float) -> tuple[float, float]:
-    """Quantile of x = delta r and half of E[x^2], so that a small delta divides nothing by 0."""
-    square = delta * delta
-    at_knee = math.exp(-square / 2)
-    mass = square + at_knee  # delta^2 times the integral of r exp(-rho(r))
-    moment = 2 * square**2 + at_knee * (square**2 + 6 * square + 6)  # delta^4 times that of r^3
-    if probability * mass <= square * (1 - at_knee):
-        quantile = delta * math.sqrt(-2 * math.log1p(-probability * mass / square))
-    else:  # Beyond the knee lies exp(delta^2 / 2) (1 + x) exp(-x) of the mass.
-        quantile = _gamma_quantile((1 - probability) * mass * at_knee)
-    return quantile, moment / (2 * mass)
-
-
-def _gamma_quantile(tail: float) -> float:
-    """The x >= 0 where (1 + x) exp(-x), the tail of a gamma distribution of shape 2, is `tail`."""
-    from scipy.special import (
-        lambertw,
-    )  # a tenth of a second that a client without pictures is spared
-
-    return float(-1 - lambertw(-tail / math.e, k=-1).real) if tail < 1 else 0.0
-
-
 def _enlarged(image: Image.Image, min_side: int, max_side: int) -> Image.Image:
     factor = min(max(1.0, min_side / min(image.size)), max_side / max(image.size))
-    size = tuple(max(1, round(side * factor)) for side in image.size)
-    return image.convert("RGB").resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
+    width, height = (max(1, round(side * factor)) for side in image.size)
+    return image.convert("RGB").resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0)
 
 
 def _within(points: np.ndarray, reach: float) -> np.ndarray:
-    """The points, with NaN for those that are not finite or have a coordinate of `reach` or more."""
+    """Return the points, with NaN for those that are not finite or have a coordinate of `reach` or more."""
     return np.where((np.abs(points) < reach).all(axis=1, keepdims=True), points, np.nan)
 
 
 def _colours(relative_deviation: np.ndarray) -> np.ndarray:
-    """RGBA [K, 4], logarithmic in the deviation; grey where that is NaN."""
-    from matplotlib.colors import LinearSegmentedColormap
-
-    scale = LinearSegmentedColormap.from_list("certainty", COLOURS)
-    scale = scale.with_extremes(bad=UNKNOWN)
-    position = np.log(np.maximum(relative_deviation, CERTAIN) / CERTAIN)
-    return scale(np.ma.masked_invalid(position / math.log(UNCERTAIN / CERTAIN)))
+    """Return RGBA [K, 4], logarithmic in the deviation; grey where that is NaN."""
+    position = np.log(np.maximum(relative_deviation, style.CERTAIN) / style.CERTAIN)
+    return _COLOUR_MAP(np.ma.masked_invalid(position / math.log(style.UNCERTAIN / style.CERTAIN)))
 
 
-def _canvas(size: tuple[int, int], image_size: tuple[int, int]):
-    """A transparent figure of `size` pixels, one point each, and axes in the pixels of the image."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
+def _canvas(size: tuple[int, int], image_size: tuple[int, int]) -> tuple[Figure, Axes]:
+    """Return a transparent figure of `size` pixels, one point each, with axes in the image's pixels."""
     width, height = image_size
     figure = Figure(figsize=(size[0] / 72, size[1] / 72), dpi=72, facecolor="none")
     FigureCanvasAgg(figure)
@@ -289,15 +175,55 @@ def _canvas(size: tuple[int, int], image_size: tuple[int, int]):
     return figure, axes
 
 
-def _composite(photo: Image.Image, figure) -> Image.Image:
+def _composite(photo: Image.Image, figure: Figure) -> Image.Image:
     figure.canvas.draw()
     layer = Image.fromarray(np.asarray(figure.canvas.buffer_rgba()))
     return Image.alpha_composite(photo.convert("RGBA"), layer).convert("RGB")
 
 
-def _draw_box(axes, box, pen: float) -> None:
-    from matplotlib.patches import Rectangle
+def _draw_landmarks(
+    axes: Axes,
+    points: np.ndarray,
+    covariance: np.ndarray,
+    edges: Sequence[tuple[int, int]],
+    scale: float,
+    box: Iterable[float] | None,
+    truth: np.ndarray | None,
+) -> None:
+    """Draw box, edges, ellipses of `scale` standard deviations, landmarks and labels, in this order."""
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    image_size = right - left, bottom - top
+    # Points and ellipses far outside of the picture would overflow the rasteriser.
+    reach = 2 * max(image_size)
+    points = _within(points, reach)
+    shown = np.isfinite(points).all(axis=1)
+    known = shown & np.isfinite(covariance).all(axis=(1, 2))
+    deviation = np.full(len(points), np.nan)
+    deviation[known] = standard_deviation(covariance[known])
+    extent = style.extent_of(points[shown], image_size)
+    colours = _colours(deviation / extent)
+    enlargement = round(axes.figure.bbox.width) / image_size[0]
+    pen = style.pen_width(enlargement * style.spacing_of(extent, len(points)))
+    if box is not None:
+        _draw_box(axes, box, pen)
+    _draw_edges(axes, [points[[i, j]] for i, j in edges if shown[i] and shown[j]], pen)
+    # The large ellipses first, so that the small ones lie on top.
+    order = [k for k in np.argsort(-deviation) if known[k]]
+    longest = scale * math.sqrt(2) * deviation
+    outlines = [
+        ellipse_points(points[k], covariance[k], scale * min(1.0, reach / max(longest[k], 1e-9)))
+        for k in order
+    ]
+    _draw_ellipses(axes, outlines, colours[order], pen)
+    axes.scatter(
+        *points[shown].T, (4.6 * pen) ** 2, colours[shown], linewidths=0.6 * pen, edgecolors="white"
+    )
+    if truth is not None:
+        crosses = _within(truth, reach)
+        axes.scatter(*crosses.T, (5 * pen) ** 2, "white", marker="x", linewidths=1.2 * pen)
 
+
+def _draw_box(axes: Axes, box: Iterable[float], pen: float) -> None:
     x0, y0, x1, y1 = (float(value) for value in box)
     for colour, width in (((0, 0, 0, 0.35), 3.2), ((1, 1, 1, 0.9), 1.4)):
         frame = Rectangle(
@@ -306,15 +232,11 @@ def _draw_box(axes, box, pen: float) -> None:
         axes.add_patch(frame)
 
 
-def _draw_edges(axes, lines: list[np.ndarray], pen: float) -> None:
-    from matplotlib.collections import LineCollection
-
+def _draw_edges(axes: Axes, lines: list[np.ndarray], pen: float) -> None:
     axes.add_collection(LineCollection(lines, colors=[(1, 1, 1, 0.55)], linewidths=1.1 * pen))
 
 
-def _draw_ellipses(axes, outlines: list[np.ndarray], colours: np.ndarray, pen: float) -> None:
-    from matplotlib.collections import PolyCollection
-
+def _draw_ellipses(axes: Axes, outlines: list[np.ndarray], colours: np.ndarray, pen: float) -> None:
     # Many ellipses overlap: fainter fills keep the photograph visible.
     fills = colours * (1, 1, 1, np.clip(4 / max(len(outlines), 1), 0.08, 0.22))
     axes.add_collection(
@@ -322,10 +244,10 @@ def _draw_ellipses(axes, outlines: list[np.ndarray], colours: np.ndarray, pen: f
     )
 
 
-def _draw_legend(figure, size: tuple[int, int], probability: float, with_truth: bool) -> None:
-    """A panel in the lower left corner: what an ellipse holds, and what the colours and crosses mean."""
-    from matplotlib.patches import FancyBboxPatch
-
+def _draw_legend(
+    figure: Figure, size: tuple[int, int], probability: float, with_truth: bool
+) -> None:
+    """Draw a panel in the lower left corner: what an ellipse holds, what colours and crosses mean."""
     unit = min(size) / 640 * 13
     width, height = 13 * unit, (5.6 if with_truth else 4.2) * unit
     panel = figure.add_axes((0, 0, 1, 1), xlim=(0, size[0]), ylim=(0, size[1]), autoscale_on=False)
@@ -341,7 +263,7 @@ def _draw_legend(figure, size: tuple[int, int], probability: float, with_truth: 
         )
     )
     left, right, low = 2 * unit, 0.4 * unit + width, 1.2 * unit
-    ramp = _colours(np.geomspace(CERTAIN, UNCERTAIN, 256))[None]
+    ramp = _colours(np.geomspace(style.CERTAIN, style.UNCERTAIN, 256))[None]
     panel.imshow(ramp, extent=(left, right, low + 1.9 * unit, low + 2.5 * unit), zorder=2)
     panel.set(xlim=(0, size[0]), ylim=(0, size[1]), aspect="auto")
     words = {"color": "white", "fontsize": 0.85 * unit, "va": "center"}
@@ -355,8 +277,6 @@ def _draw_legend(figure, size: tuple[int, int], probability: float, with_truth: 
 
 
 def _font(size: float, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """The font that Matplotlib brings along, so that every machine draws the same."""
-    import matplotlib
-
+    """Return the font that Matplotlib brings along, so that every machine draws the same."""
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
     return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts/ttf" / name), size)

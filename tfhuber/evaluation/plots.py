@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tfhuber.drawing.overlay import ellipse_points
+from tfhuber.drawing.ellipses import ellipse_points
 from tfhuber.evaluation.reliability import CalibrationCurve
 
 __all__ = [

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special, stats
 
+from tfhuber.drawing.ellipses import standard_deviation
+
 __all__ = [
     "BIN_SIZE",
     "CalibrationCurve",
@@ -145,14 +147,14 @@ def sharpness(covariance, radius: float) -> dict[str, float]:
 
     Args:
       covariance: [M, 2, 2], in units squared of one's choice.
-      radius: of the 90 % ellipse in standard deviations, as `overlay.radius_for` gives it.
+      radius: of the 90 % ellipse in standard deviations, as `ellipses.radius_for` gives it.
 
     Returns:
       `mean_deviation` and `median_deviation`: of the standard deviation sqrt(trace / 2), in those units;
       `mean_area_90` and `median_area_90`: of the area of the ellipse that holds 90 %, in them squared.
     """
     covariance = np.asarray(covariance, np.float64)
-    deviation = np.sqrt(np.trace(covariance, axis1=-2, axis2=-1).clip(0) / 2)
+    deviation = standard_deviation(covariance)
     area = math.pi * radius**2 * np.sqrt(np.linalg.det(covariance).clip(0))
     return {
         "mean_deviation": float(deviation.mean()),

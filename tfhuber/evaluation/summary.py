@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from tfhuber.drawing import ellipses
 from tfhuber.evaluation import metrics as measures
 from tfhuber.evaluation import reliability
 from tfhuber.evaluation.predictions import Predictions, collect
@@ -98,8 +99,7 @@ def deviations(predictions: Predictions) -> dict[str, np.ndarray]:
     Returns:
       `pixels`: [M] in original pixels; `percent`: [L] of the normaliser, where there is one.
     """
-    trace = np.trace(predictions.covariance.astype(np.float64), axis1=-2, axis2=-1)
-    deviation = np.sqrt(trace.clip(0) / 2)
+    deviation = ellipses.standard_deviation(predictions.covariance.astype(np.float64))
     counted, percent = _in_percent(predictions)
     return {
         "pixels": deviation[predictions.weights > 0],
@@ -140,8 +140,8 @@ def _in_percent(predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _sharpness(predictor, predictions: Predictions) -> dict:
-    energy, covariance = predictor.energy, predictions.covariance
-    radius = float(energy.quantile(np.float64(0.9), 2)) / math.sqrt(energy.kappa(2))
+    model, covariance = predictor.config.model, predictions.covariance
+    radius = ellipses.radius_for(0.9, model.family, model.delta)
     counted, percent = _in_percent(predictions)
     relative = covariance * np.square(percent)[..., None, None]
     return {

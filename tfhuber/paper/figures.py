@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tfhuber.drawing.ellipses import standard_deviation
 from tfhuber.evaluation import plots
 from tfhuber.evaluation.reliability import BIN_SIZE, calibration_curve
 
@@ -71,7 +72,7 @@ def certain_and_uncertain(predictions) -> tuple[int, int]:
     Args:
       predictions: `evaluate.Predictions`.
     """
-    deviation = _deviation(predictions.covariance).mean(axis=1)
+    deviation = standard_deviation(predictions.covariance).mean(axis=1)
     extent = np.linalg.norm(np.ptp(predictions.landmarks, axis=1), axis=-1)
     uncertainty = deviation / np.maximum(extent, np.finfo(np.float32).tiny)
     return int(np.argmin(uncertainty)), int(np.argmax(uncertainty))
@@ -99,7 +100,7 @@ def figure2(run: str | Path, data: str | None = None, split: str | None = None):
         error = np.linalg.norm(crop.landmarks - crop.truth, axis=-1)
         deviation, error = (
             100 * np.nanmean(lengths) / CROP_SIZE
-            for lengths in (_deviation(crop.covariance), error)
+            for lengths in (standard_deviation(crop.covariance), error)
         )
         caption = f"{word}: standard deviation {deviation:.1f} %, error {error:.1f} % of the width"
         panels.append(plots.Example(caption, crop.image, crop.landmarks, crop.covariance))
@@ -162,11 +163,6 @@ def _typeset(matrix) -> str:
     digits = 0 if np.all(matrix == np.round(matrix)) else 2
     top, bottom = (r"\;\;".join(f"{value:.{digits}f}" for value in row) for row in matrix)
     return rf"\genfrac{{(}}{{)}}{{0}}{{0}}{{{top}}}{{{bottom}}}"
-
-
-def _deviation(covariance) -> np.ndarray:
-    """Standard deviations [...] of covariances [..., 2, 2]: the root mean square over the two axes."""
-    return np.sqrt(np.trace(covariance, axis1=-2, axis2=-1) / 2)
 
 
 def _measured(run, data, split):
