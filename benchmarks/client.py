@@ -26,6 +26,7 @@ import time
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -35,12 +36,20 @@ from benchmarks.paired_timing import Times, Turn, ratio, summary, time_in_turns
 from benchmarks.serving import export_one, server
 from pipelines.sample_data import write_sample_data
 from serving.client.boxes import Boxes
-from serving.client.sources import Video, import_av
+from serving.client.sources import Video, check_av
 from tfhuber.console.cli import import_tensorflow, run_main
-from tfhuber.saved_model.metadata import read_facts
-from tfhuber.saved_model.session import find_version
+from tfhuber.console.lazy import lazy_module
+from tfhuber.saved_model.metadata import ModelMetadata
+from tfhuber.saved_model.versions import find_version
+
+if TYPE_CHECKING:
+    from serving.local_server import saved_model
+else:
+    saved_model = lazy_module("serving.local_server.saved_model")
 
 __all__ = ["main", "make_video"]
+
+av = lazy_module("av")  # of an extra
 
 MOST_OVER_MODEL = 1.2
 SIZE, RATE, FACES = (640, 480), Fraction(25), 10
@@ -71,10 +80,8 @@ def main() -> int:
         video = make_video(scratch / "clip.mp4", arguments.frames)
         folder = make_folder(scratch / "frames", video)
         import_tensorflow()
-        from serving.local_server.saved_model import SavedModel
-
         version = find_version(base)
-        model, square = SavedModel(version), read_facts(version).square
+        model, square = saved_model.SavedModel(version), ModelMetadata.read(version).square
         sent = {
             "video": [frame.file(square) for frame in Video(video, Boxes(np.array(BOX)))],
             "folder": [(path.read_bytes(), (0, 0)) for path in sorted(folder.iterdir())],
@@ -104,7 +111,7 @@ def main() -> int:
 
 def make_video(path: Path, count: int) -> Path:
     """Writes a video in which drawn faces, one after the other, move within the box."""
-    av = import_av()
+    check_av()
     side = BOX[2] - BOX[0]
     with tempfile.TemporaryDirectory() as drawn:
         drawn = Path(drawn)

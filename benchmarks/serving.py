@@ -28,6 +28,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -35,7 +36,13 @@ from PIL import Image
 from benchmarks.bad_requests import Junk, battered, junk_requests
 from benchmarks.make_tfrecords import memory
 from tfhuber.console.cli import import_tensorflow, progress, run_main
-from tfhuber.saved_model.session import find_version
+from tfhuber.console.lazy import lazy_module
+from tfhuber.saved_model.versions import find_version
+
+if TYPE_CHECKING:
+    from serving.local_server import saved_model
+else:
+    saved_model = lazy_module("serving.local_server.saved_model")
 
 __all__ = ["main"]
 
@@ -94,9 +101,7 @@ def main() -> int:
         base = arguments.model_base_path or export_one(Path(scratch))
         version = find_version(base)
         import_tensorflow()
-        from serving.local_server.saved_model import SavedModel
-
-        model = SavedModel(version)
+        model = saved_model.SavedModel(version)
         with server(base, Path(scratch) / "log") as (process, address):
             fast = measure_overhead(model, address, arguments.requests)
             right = measure_patience(model, process, address, arguments.clients, arguments.seconds)

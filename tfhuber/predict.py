@@ -1,17 +1,25 @@
 """Predicts on one picture: `python -m tfhuber.predict --model DIR IMAGE --output overlay.png`."""
 
 import argparse
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tfhuber.console.cli import import_tensorflow, run_main
-from tfhuber.saved_model import metadata, pictures, session
+from tfhuber.console.lazy import lazy_module
+from tfhuber.saved_model import image_command, versions
+from tfhuber.saved_model.metadata import ModelMetadata
+
+if TYPE_CHECKING:
+    from tfhuber.saved_model import session
+else:
+    session = lazy_module("tfhuber.saved_model.session")
 
 __all__ = ["main"]
 
 
 def main() -> int:
-    """The command line."""
+    """Run the command and return its exit status."""
     parser = argparse.ArgumentParser(prog="python -m tfhuber.predict", description=__doc__)
     parser.add_argument(
         "--model", required=True, help="an exported model, as tfhuber.export writes"
@@ -19,9 +27,9 @@ def main() -> int:
     parser.add_argument(
         "--tta", action="store_true", help="fuse with the prediction for the mirror image"
     )
-    arguments, image_bytes, image, box = pictures.read_arguments(parser)
-    model = session.find_version(arguments.model)
-    facts = metadata.read_facts(model)
+    arguments, image_bytes, image, box = image_command.read_arguments(parser)
+    model = versions.find_version(arguments.model)
+    metadata = ModelMetadata.read(model)
     import_tensorflow()
     signature = "tta" if arguments.tta else "serving_default"
     found = session.run(model, [image_bytes], [np.zeros(4) if box is None else box], signature)
@@ -31,7 +39,7 @@ def main() -> int:
             fault += ", or --box is too small or too far away"
         raise ValueError(f"the model cannot use {arguments.image}: {fault}")
     landmarks, covariance = found["landmarks"][0], found["covariance"][0]
-    pictures.write_result(arguments, image, landmarks, covariance, box, facts)
+    image_command.write_result(arguments, image, landmarks, covariance, box, metadata)
     return 0
 
 

@@ -14,46 +14,57 @@ import contextlib
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from serving.client.base import MAX_ROWS, LandmarkClient, ServerError
-from serving.client.batches import MOST_PARALLEL, Answer, ask_many
+from serving.client.batches import MAX_PARALLEL, Answer, predict_in_batches
 from serving.client.boxes import Boxes, read_boxes
 from serving.client.measurements import Drift, box_area
 from serving.client.rest import Client
-from serving.client.sources import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Files, Video, find_files
+from serving.client.sources import IMAGE_SUFFIXES, VIDEO_SUFFIXES, ImageFiles, Video, find_images
 from serving.client.writers import Csv, JsonLines, OverlayFolder, OverlayVideo, Writer, overlay_name
 from tfhuber.console.cli import import_tensorflow, progress, result_path, run_main, summary_stream
-from tfhuber.saved_model import pictures
-from tfhuber.saved_model.metadata import Facts, known_square
+from tfhuber.console.lazy import lazy_module
+from tfhuber.drawing.ellipses import standard_deviation
+from tfhuber.drawing.fast_overlay import Painter
+from tfhuber.saved_model import image_command
+from tfhuber.saved_model.image_files import read_image
+from tfhuber.saved_model.metadata import ModelMetadata
+
+if TYPE_CHECKING:
+    from serving.client import grpc as grpc_client
+else:  # and TensorFlow
+    grpc_client = lazy_module("serving.client.grpc")
 
 __all__ = ["Client", "LandmarkClient", "ServerError", "main"]
 
-# So many failures, and files that are no pictures, are named; the others are only counted.
-_MOST_NAMED = 10
+# So many failures, and files that are no images, are named; the others are only counted.
+_MAX_NAMED = 10
 
 
 def main() -> int:
-    """The command line: 0 if all went well, 1 if some pictures failed."""
+    """Run the command and return its exit status: 1 if some of several pictures failed."""
     parser, arguments = _parse()
-    for name, most in (("batch", MAX_ROWS), ("parallel", MOST_PARALLEL)):
+    for name, most in (("batch", MAX_ROWS), ("parallel", MAX_PARALLEL)):
         if not 1 <= getattr(arguments, name) <= most:
             raise ValueError(f"--{name} must be from 1 to {most}, got {getattr(arguments, name)}")
-    many = arguments.jsonl or arguments.csv or arguments.overlay
+    for_many = arguments.jsonl or arguments.csv or arguments.overlay
     if arguments.output or arguments.json:
-        if many:
+        if for_many:
             parser.error("--output and --json don't go with --jsonl, --csv and --overlay")
         if len(arguments.sources) > 1 or not _is_picture(arguments.sources[0]):
             parser.error("--output and --json are for one picture; use --overlay, --jsonl or --csv")
-        return _ask_about_one(arguments)
-    if not many:
+        return _predict_one(arguments)
+    if not for_many:
         parser.error(
             "nothing to write: give --output, --json or both for one picture, "
             "--jsonl, --csv or --overlay for any number"
         )
-    return _ask_about_many(arguments)
+    return _predict_all(arguments)
 
 
 def _parse() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
@@ -70,7 +81,7 @@ def _parse() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
         metavar="SOURCE",
         help="JPEG or PNG files, folders of them, or a video",
     )
-    pictures.add_options(parser)
+    image_command.add_options(parser)
     add(
         "--boxes",
         type=Path,
@@ -79,7 +90,7 @@ def _parse() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
         'name in a video; or, in a .jsonl, of {"source": NAME or "frame": NUMBER, "box": [...]}',
     )
     add("--recursive", action="store_true", help="look into the folders within a folder too")
-    table = {"type": result_path, "metavar": "FILE"}
+    table: dict[str, Any] = {"type": result_path, "metavar": "FILE"}
     add("--jsonl", **table, help="a file for a line of JSON for each picture (- as for --json)")
     add("--csv", **table, help="a file for a row of x, y, sxx, sxy, syy for each landmark")
     add(
@@ -87,6 +98,11 @@ def _parse() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
         type=Path,
         help="where drawn pictures go: a folder, or, for a video, a file ending in .mp4",
     )
+    _add_server_options(parser)
+    return parser, parser.parse_args()
+
+
+def _add_server_options(parser: argparse.ArgumentParser) -> None:
     server = parser.add_argument_group("server")
     where = server.add_mutually_exclusive_group()
     where.add_argument(
@@ -122,7 +138,6 @@ def _parse() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
         default=3,
         help="how often to ask again where a server is busy or away (default: %(default)s)",
     )
-    return parser, parser.parse_args()
 
 
 def _connect(arguments: argparse.Namespace) -> LandmarkClient:
@@ -132,28 +147,18 @@ def _connect(arguments: argparse.Namespace) -> LandmarkClient:
     if arguments.grpc is None:
         return Client(arguments.url, arguments.model, **options)
     import_tensorflow()
-    from serving.client.grpc import GrpcClient
-
-    return GrpcClient(arguments.grpc, arguments.model, **options)
+    return grpc_client.GrpcClient(arguments.grpc, arguments.model, **options)
 
 
 def _signature(arguments: argparse.Namespace) -> str:
     return "tta" if arguments.tta else "serving_default"
 
 
-def _facts(metadata: dict) -> Facts:
-    landmark_set = metadata["landmark_set"]
-    edges = [(int(i), int(j)) for i, j in landmark_set["edges"]]
-    return Facts(
-        landmark_set["names"], edges, metadata["delta"], metadata["family"], known_square(metadata)
-    )
-
-
-def _ask_about_one(arguments: argparse.Namespace) -> int:
+def _predict_one(arguments: argparse.Namespace) -> int:
     (path,) = arguments.sources
-    image_bytes, image = pictures.read_image(path)
-    pictures.check_outputs(arguments, [path, arguments.boxes])
-    box = _boxes(arguments, image.size).of(str(path), path.name)
+    image_bytes, image = read_image(path)
+    image_command.check_outputs(arguments, [path, arguments.boxes])
+    box = _boxes(arguments, image.size).find(str(path), path.name)
     with _connect(arguments) as client:
         boxes = None if box is None else [box]
         found = client.predict([image_bytes], boxes, _signature(arguments))
@@ -162,32 +167,32 @@ def _ask_about_one(arguments: argparse.Namespace) -> int:
             if box is not None:
                 fault += ", or --box is too small or too far away"
             raise ValueError(fault)
-        facts = _facts(client.metadata())
+        metadata = ModelMetadata.parse(client.metadata())
     landmarks, covariance = found["landmarks"][0], found["covariance"][0]
-    pictures.write_result(arguments, image, landmarks, covariance, box, facts)
+    image_command.write_result(arguments, image, landmarks, covariance, box, metadata)
     return 0
 
 
-def _ask_about_many(arguments: argparse.Namespace) -> int:
+def _predict_all(arguments: argparse.Namespace) -> int:
     source = _source(arguments)
     _check_outputs(arguments, source)
     with contextlib.ExitStack() as stack:
         client = stack.enter_context(_connect(arguments))
-        metadata = client.metadata()
+        described = client.metadata()
         client.landmark_count(_signature(arguments))  # no picture is to blame if it has none
-        facts = _facts(metadata)
-        writers = [stack.enter_context(writer) for writer in _writers(arguments, source, facts)]
+        metadata = ModelMetadata.parse(described)
+        writers = [stack.enter_context(writer) for writer in _writers(arguments, source, metadata)]
         draw = next((writer.draw for writer in writers if hasattr(writer, "draw")), None)
         bar = stack.enter_context(
             progress(total=source.count, desc=arguments.model, unit=f" {source.unit}")
         )
         # The model's reference is of what it says without the mirror image.
-        summary = _Summary(source, None if arguments.tta else Drift.of(metadata))
-        answers = ask_many(
+        summary = _Summary(source, None if arguments.tta else Drift.of(described))
+        answers = predict_in_batches(
             client,
             source,
             signature=_signature(arguments),
-            square=facts.square,
+            square=metadata.square,
             batch=arguments.batch,
             parallel=arguments.parallel,
             draw=draw,
@@ -203,13 +208,13 @@ def _ask_about_many(arguments: argparse.Namespace) -> int:
 
 
 class _Summary:
-    """Counts what has come back, and says so at the end."""
+    """Counts of what has come back, printed at the end."""
 
-    def __init__(self, source: Files | Video, drift: Drift | None):
+    def __init__(self, source: ImageFiles | Video, drift: Drift | None):
         self.failures = 0
         self._source = source
         self._drift = drift
-        self._named: list[str] = []
+        self._failures_named: list[str] = []
         self._count = 0
         self._deviations: list[float] = []
         self._started = time.monotonic()
@@ -217,24 +222,23 @@ class _Summary:
     def add(self, answer: Answer) -> None:
         self._count += 1
         picture = answer.picture
-        if fault := answer.error or answer.undrawn:
+        if fault := answer.error or answer.drawing_error:
             self.failures += 1
-            if len(self._named) < _MOST_NAMED:
+            if len(self._failures_named) < _MAX_NAMED:
                 frame = "" if picture.number is None else f", frame {picture.number}"
-                self._named.append(f"{picture.source}{frame}: {fault}")
+                self._failures_named.append(f"{picture.source}{frame}: {fault}")
         if answer.error:
             return
-        trace = np.trace(answer.covariance, axis1=1, axis2=2)
-        self._deviations.append(float(np.median(np.sqrt(trace / 2))))
+        self._deviations.append(float(np.median(standard_deviation(answer.covariance))))
         if self._drift:
             self._drift.add(answer.covariance, box_area(picture.box, picture.size))
 
     def print(self, paths: list[Path]) -> None:
         seconds = time.monotonic() - self._started
-        for line in self._named:
+        for line in self._failures_named:
             print(f"failed: {line}", file=sys.stderr)
-        if self.failures > len(self._named):
-            print(f"failed: {self.failures - len(self._named)} more", file=sys.stderr)
+        if more := self.failures - len(self._failures_named):
+            print(f"failed: {more} more", file=sys.stderr)
         if self._source.cut_short:
             print(f"failed: {self._source.cut_short}", file=sys.stderr)
         if unused := self._source.boxes.unused():
@@ -243,9 +247,9 @@ class _Summary:
                 f"{self._source.unit}, the first to {unused[0]}",
                 file=sys.stderr,
             )
-        if self._source.turned:
+        if self._source.oriented:
             print(
-                f"note: viewers are asked to turn {self._source.turned} of the {self._source.unit} "
+                f"note: viewers are asked to turn {self._source.oriented} of the {self._source.unit} "
                 "or the video; the model sees pixels as stored, and so do the results",
                 file=sys.stderr,
             )
@@ -259,44 +263,43 @@ class _Summary:
             print(self._drift.describe(), file=out)
 
 
-def _source(arguments: argparse.Namespace) -> Files | Video:
-    """What to ask about, opened."""
+def _source(arguments: argparse.Namespace) -> ImageFiles | Video:
+    """Return what to ask about, opened."""
     paths, boxes = arguments.sources, _boxes(arguments)
     if any(path.suffix.lower() in VIDEO_SUFFIXES for path in paths):
         if len(paths) > 1:
             raise ValueError(f"a video must be the only source, got {len(paths)}")
         return Video(paths[0], boxes)
-    files, others = find_files(paths, arguments.recursive)
+    images, others = find_images(paths, arguments.recursive)
     if others:
-        names = ", ".join(map(str, others[:_MOST_NAMED])) + ", ..." * (len(others) > _MOST_NAMED)
+        names = ", ".join(map(str, others[:_MAX_NAMED])) + ", ..." * (len(others) > _MAX_NAMED)
         print(f"note: left out {len(others)} files that are no pictures: {names}", file=sys.stderr)
-    return Files(files, boxes)
+    return ImageFiles(images, boxes)
 
 
-def _writers(arguments: argparse.Namespace, source: Files | Video, facts: Facts) -> list[Writer]:
+def _writers(
+    arguments: argparse.Namespace, source: ImageFiles | Video, metadata: ModelMetadata
+) -> list[Writer]:
     writers: list[Writer] = []
     if arguments.jsonl:
         writers.append(JsonLines(arguments.jsonl))
     if arguments.csv:
-        writers.append(Csv(arguments.csv, facts.names))
+        writers.append(Csv(arguments.csv, metadata.names))
     if arguments.overlay:
-        from tfhuber.drawing.fast_overlay import (
-            Painter,  # and Matplotlib, which nothing else needs here
-        )
-
-        painter = Painter(facts.edges, family=facts.family, delta=facts.delta)
-        if arguments.overlay.suffix.lower() in VIDEO_SUFFIXES:
+        painter = Painter(metadata.edges, family=metadata.family, delta=metadata.delta)
+        if isinstance(source, Video) and arguments.overlay.suffix.lower() in VIDEO_SUFFIXES:
             writers.append(OverlayVideo(arguments.overlay, painter, source))
         else:
             writers.append(OverlayFolder(arguments.overlay, painter))
     return writers
 
 
-def _check_outputs(arguments: argparse.Namespace, source: Files | Video) -> None:
-    """Refuses results in places that are for something else."""
+def _check_outputs(arguments: argparse.Namespace, source: ImageFiles | Video) -> None:
+    """Refuse results in places that are for something else."""
     overlay = arguments.overlay
     written = [arguments.jsonl, arguments.csv, overlay]
-    if isinstance(source, Files):
+    read: Sequence[Path]
+    if isinstance(source, ImageFiles):
         if overlay and overlay.suffix.lower() in IMAGE_SUFFIXES and not overlay.is_dir():
             raise ValueError(
                 f"--overlay {overlay} is to be a folder; for one picture there is --output"
@@ -310,7 +313,7 @@ def _check_outputs(arguments: argparse.Namespace, source: Files | Video) -> None
         if overlay and overlay.suffix and overlay.suffix.lower() != ".mp4":
             raise ValueError(f"--overlay {overlay} must end in .mp4, or be a folder")
         read = [source.path]
-    pictures.refuse_overwriting(written, [*read, arguments.boxes])
+    image_command.refuse_overwriting(written, [*read, arguments.boxes])
 
 
 def _is_picture(path: Path) -> bool:
@@ -318,17 +321,20 @@ def _is_picture(path: Path) -> bool:
 
 
 def _boxes(arguments: argparse.Namespace, size: tuple[int, int] | None = None) -> Boxes:
-    default = None if arguments.box is None else pictures.parse_box(arguments.box, size)
+    default = None if arguments.box is None else image_command.parse_box(arguments.box, size)
     return Boxes(default, None if arguments.boxes is None else read_boxes(arguments.boxes))
 
 
-def _end(*_: object) -> None:
-    """What `kill` and `timeout` ask for: to end as an interrupt does, with what there is kept."""
-    interrupt = KeyboardInterrupt()
-    interrupt.status = 128 + signal.SIGTERM
-    raise interrupt
+class _Terminated(KeyboardInterrupt):
+    """What SIGTERM raises, so that it ends the command as an interrupt does: results so far are kept."""
+
+    status = 128 + signal.SIGTERM
+
+
+def _terminate(*_: object) -> None:
+    raise _Terminated
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, _end)
+    signal.signal(signal.SIGTERM, _terminate)
     run_main(main)

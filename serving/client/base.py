@@ -1,40 +1,38 @@
-"""Asking a model server for landmarks, over REST or gRPC: batches, retries, checks, metadata."""
+"""What the clients for REST and gRPC share: batches, retries, checks of answers, metadata."""
 
 import abc
 import io
-import itertools
 import json
-import math
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Self, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Self
 
 import numpy as np
+from numpy.typing import ArrayLike
 from PIL import Image
 
-from tfhuber.drawing.overlay import FAMILIES
+from tfhuber.drawing.ellipses import kappa
 from tfhuber.landmarks.known_sets import by_count
+from tfhuber.saved_model.metadata import ModelMetadata
 
 __all__ = ["MAX_ROWS", "LandmarkClient", "ServerError"]
 
-T = TypeVar("T")
-
-# What an exported model takes in a request.
+# Of images in a request, which an exported model bounds.
 MAX_ROWS = 256
 
-# With an encoding in base64, well below the 64 MiB that the local server reads.
+# Of images in a request: in base64, well below the 64 MiB that the local server reads.
 _MAX_BYTES = 32 * 2**20
 
 # Too many requests, and what a proxy or a server says that is starting, stopping or overloaded.
-_PASSING = (429, 502, 503, 504)
+_TRANSIENT = (429, 502, 503, 504)
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 10.0
 _LONGEST_TIMEOUT = 86_400
 
 
 class ServerError(ValueError):
-    """A server's answer that is no prediction.
+    """A server's answer that is not a prediction.
 
     Attributes:
       status: the HTTP status, or the one that a gRPC code stands for.
@@ -48,7 +46,7 @@ class ServerError(ValueError):
 
 
 class LandmarkClient(abc.ABC):
-    """What the clients for REST and gRPC share; a context manager, or call `close`.
+    """A client of a landmark model behind a server; a context manager, or call `close`.
 
     Its methods may be called from several threads at once.
 
@@ -59,7 +57,7 @@ class LandmarkClient(abc.ABC):
     faster by being asked twice.
 
     Args:
-      where: the server, as messages call it.
+      address: the server's, as messages name it.
       model: the name under which it serves the model.
       version: the model's version; None for the latest.
       label: the label of a version, such as "stable", instead of its number.
@@ -73,7 +71,7 @@ class LandmarkClient(abc.ABC):
 
     def __init__(
         self,
-        where: str,
+        address: str,
         model: str,
         *,
         version: int | None = None,
@@ -94,7 +92,7 @@ class LandmarkClient(abc.ABC):
             )
         if retries < 0 or not patience >= 0:
             raise ValueError(f"retries and patience must be at least 0, got {retries}, {patience}")
-        self.where = where
+        self.address = address
         self.model = model
         self.version = version
         self.label = label
@@ -104,7 +102,7 @@ class LandmarkClient(abc.ABC):
         self._closed = threading.Event()
 
     def close(self) -> None:
-        """Closes the connections that are kept between calls, and ends all waiting for retries."""
+        """Close the connections that are kept between calls, and end all waiting for retries."""
         self._closed.set()
 
     def __enter__(self) -> Self:
@@ -116,10 +114,10 @@ class LandmarkClient(abc.ABC):
     def predict(
         self,
         images: Sequence[bytes],
-        boxes: np.ndarray | Sequence | None = None,
+        boxes: ArrayLike | None = None,
         signature: str = "serving_default",
     ) -> dict[str, np.ndarray]:
-        """Returns landmarks and covariances in pixels of the original images.
+        """Return landmarks and covariances in pixels of the original images.
 
         More than 256 images, or 32 MiB of them, become several requests, one after the other.
 
@@ -136,7 +134,7 @@ class LandmarkClient(abc.ABC):
           |A| / c exp(-rho(|A (y - mu)|)) in original pixels (eq. 3).
 
         Raises:
-          ValueError: if there is no image, or one is not bytes, or `boxes` is not [N, 4].
+          ValueError: there is no image, or one is not bytes, or `boxes` is not [N, 4].
           ServerError: the server answered with an error, or not like a landmark model.
           ConnectionError: nobody answers there.
           TimeoutError: no answer came in time.
@@ -151,69 +149,74 @@ class LandmarkClient(abc.ABC):
         if isinstance(images, bytes) or not all(isinstance(image, bytes) for image in images):
             raise ValueError("images must be a list of JPEG or PNG files, each as bytes")
         parts = []
-        for start, end in _requests([len(image) for image in images]):
+        for start, end in _request_ranges([len(image) for image in images]):
             inputs = {"image_bytes": list(images[start:end]), "box": boxes[start:end]}
-            answer = self._insist(lambda inputs=inputs: self._ask(signature, inputs))
-            parts.append(self._found(answer, end - start))
-        kinds = {tuple((name, part[name].shape[1:]) for name in part) for part in parts}
-        if len(kinds) > 1:  # another version of the model has taken over in between
+            outputs = self._call_with_retries(signature, inputs)
+            parts.append(self._checked_prediction(outputs, end - start))
+        shapes = {tuple((name, part[name].shape[1:]) for name in part) for part in parts}
+        if len(shapes) > 1:  # another version of the model has taken over in between
             raise self._no_prediction()
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
-    def metadata(self) -> dict:
-        """Returns what the model says of itself: the JSON object in its `metadata` signature.
+    def metadata(self) -> dict[str, Any]:
+        """Return what the model says of itself: the JSON object in its `metadata` signature.
 
         For a model without that signature, it holds the landmark set of as many landmarks as the
         model answers with (numbers for names where none is known), "huber" and delta 1.
 
         Returns:
-          At least `landmark_set` with `names` [K], `edges` (pairs of indices) and `name`; `family`
-          and `delta`. `docs/serving.md` lists what else an exported model has.
+          At least `landmark_set` with `names` [K], `edges` (pairs of indices) and `name`; `family`,
+          `delta`, and `kappa`, with which covariance = kappa inv(A A); it is computed for a model that
+          does not state it. `docs/serving.md` lists what else an exported model has.
 
         Raises:
           ServerError, ConnectionError, TimeoutError: as `predict`.
         """
         try:
-            answer = self._insist(lambda: self._ask("metadata", {"query": [""]}))
+            outputs = self._call_with_retries("metadata", {"query": [""]})
         except ServerError as error:
             if error.status != 400:
                 raise
-            answer = None  # no such signature
-        text = _first_text(answer)
+            outputs = None  # no such signature
+        text = _first_text(outputs)
         if text is None:
             return self._guess_metadata()
         try:
-            return _checked(json.loads(text))
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            fault = f"{self.model} at {self.where} describes itself wrongly: {error}"
+            values = json.loads(text)
+            return values | {"kappa": ModelMetadata.parse(values).kappa}
+        except (ValueError, RecursionError) as error:
+            fault = f"{self.model} at {self.address} describes itself wrongly: {error}"
             raise ServerError(fault, 200) from None
 
     def landmark_count(self, signature: str = "serving_default") -> int:
-        """The number of landmarks K that a signature answers with; it is sent a small grey picture.
+        """Return the number of landmarks K that a signature answers with, to a small grey image.
 
         Raises:
           ServerError, ConnectionError, TimeoutError: as `predict`; so this tells, before many pictures
             are sent, whether the server has the model and the signature.
         """
-        picture = io.BytesIO()
-        Image.new("RGB", (32, 32), "grey").save(picture, "JPEG")
-        return self.predict([picture.getvalue()], signature=signature)["landmarks"].shape[1]
+        image = io.BytesIO()
+        Image.new("RGB", (32, 32), "grey").save(image, "JPEG")
+        return self.predict([image.getvalue()], signature=signature)["landmarks"].shape[1]
 
     @abc.abstractmethod
-    def _ask(self, signature: str, inputs: Mapping[str, Sequence]) -> object:
-        """One attempt: the outputs of a signature, for columns of strings, bytes or numbers.
+    def _call(self, signature: str, inputs: Mapping[str, Sequence | np.ndarray]) -> Any:
+        """Return the outputs of a signature for columns of strings, bytes or numbers; one attempt.
 
         A dict by output name; a single output may stand bare.
         """
 
-    def _insist(self, ask: Callable[[], T]) -> T:
-        """Asks until there is an answer, or a failure that will not pass."""
+    def _call_with_retries(
+        self, signature: str, inputs: Mapping[str, Sequence | np.ndarray]
+    ) -> Any:
+        """Call until there is an answer, or a failure that will not pass."""
         last = time.monotonic() + self._patience
-        for attempt in itertools.count():
+        attempt = 0
+        while True:
             try:
-                return ask()
+                return self._call(signature, inputs)
             except (ServerError, ConnectionError) as error:
-                if isinstance(error, ServerError) and error.status not in _PASSING:
+                if isinstance(error, ServerError) and error.status not in _TRANSIENT:
                     raise
                 pause = min(_FIRST_PAUSE * 2**attempt, _LONGEST_PAUSE) * random.uniform(0.5, 1)
                 pause = max(pause, getattr(error, "retry_after", None) or 0)
@@ -221,18 +224,17 @@ class LandmarkClient(abc.ABC):
                     raise
                 if self._closed.wait(pause):
                     raise
+            attempt += 1
 
-    def _found(self, answer: object, count: int) -> dict[str, np.ndarray]:
-        """The arrays in an answer for `count` images, checked."""
+    def _checked_prediction(self, outputs: Any, count: int) -> dict[str, np.ndarray]:
+        """Return the arrays in a signature's outputs for `count` images, checked."""
         try:
             found = {
-                "landmarks": np.asarray(answer["landmarks"], np.float32),
-                "covariance": np.asarray(answer["covariance"], np.float32),
-                "valid": np.asarray(answer["valid"], bool),
+                name: np.asarray(outputs[name], np.float32) for name in ("landmarks", "covariance")
             }
-            if "precision_factor" in answer:
-                factor = np.asarray(answer["precision_factor"], np.float32)
-                found["precision_factor"] = factor
+            found["valid"] = np.asarray(outputs["valid"], np.bool_)
+            if "precision_factor" in outputs:
+                found["precision_factor"] = np.asarray(outputs["precision_factor"], np.float32)
         except (KeyError, TypeError, ValueError, IndexError):
             raise self._no_prediction() from None
         points = (count, *found["landmarks"].shape[1:2])
@@ -244,9 +246,9 @@ class LandmarkClient(abc.ABC):
 
     def _no_prediction(self) -> ServerError:
         outputs = "landmarks, covariance and valid"
-        return ServerError(f"{self.model} at {self.where} answers, but not with {outputs}", 200)
+        return ServerError(f"{self.model} at {self.address} answers, but not with {outputs}", 200)
 
-    def _guess_metadata(self) -> dict:
+    def _guess_metadata(self) -> dict[str, Any]:
         count = self.landmark_count()
         known = by_count(count)
         landmark_set = {
@@ -254,11 +256,12 @@ class LandmarkClient(abc.ABC):
             "names": list(known.names) if known else [str(k) for k in range(count)],
             "edges": [list(edge) for edge in known.edges] if known else [],
         }
-        return {"landmark_set": landmark_set, "family": "huber", "delta": 1.0}
+        values = {"landmark_set": landmark_set, "family": "huber", "delta": 1.0}
+        return values | {"kappa": kappa("huber", 1.0)}
 
 
-def _requests(sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Runs of images (first, end) that go into one request."""
+def _request_ranges(sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Yield the range of images, first and past the last, of each request, from their sizes in bytes."""
     start, size = 0, 0
     for i, more in enumerate(sizes):
         if i > start and (i - start == MAX_ROWS or size + more > _MAX_BYTES):
@@ -268,25 +271,9 @@ def _requests(sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
     yield start, len(sizes)
 
 
-def _first_text(answer: object) -> str | bytes | None:
-    """The first row of the `json` output, which REST sends bare; None if this is no such answer."""
-    rows = answer.get("json") if isinstance(answer, Mapping) else answer
+def _first_text(outputs: Any) -> str | bytes | None:
+    """Return the first row of the `json` output, which REST sends bare; None if there is none."""
+    rows = outputs.get("json") if isinstance(outputs, Mapping) else outputs
     if isinstance(rows, (list, np.ndarray)) and len(rows) and isinstance(rows[0], (str, bytes)):
         return rows[0]
     return None
-
-
-def _checked(metadata: dict) -> dict:
-    """The metadata; an error if what the client relies on is not there or makes no sense."""
-    names, edges = metadata["landmark_set"]["names"], metadata["landmark_set"]["edges"]
-    if not all(isinstance(name, str) for name in names):
-        raise ValueError("names of landmarks must be strings")
-    if not all(0 <= int(point) < len(names) for edge in edges for point in edge):
-        raise ValueError("its edges join landmarks that have no name")
-    if not all(len(edge) == 2 for edge in edges):
-        raise ValueError("each edge must join two landmarks")
-    if metadata["family"] not in FAMILIES:
-        raise ValueError(f"its distributions are of an unknown family, {metadata['family']!r}")
-    if not (metadata["delta"] > 0 and math.isfinite(metadata["delta"])):
-        raise ValueError(f"delta must be positive and finite, got {metadata['delta']}")
-    return metadata

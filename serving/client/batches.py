@@ -1,23 +1,24 @@
-"""Asks about any number of pictures, several requests at a time, with the answers in order."""
+"""Predictions for any number of pictures: several requests at a time, with the answers in order."""
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from serving.client.base import MAX_ROWS, LandmarkClient, ServerError
 from serving.client.sources import Picture
-from tfhuber.saved_model.pictures import is_outside
+from tfhuber.saved_model.image_command import is_outside
 
-__all__ = ["MOST_PARALLEL", "Answer", "ask_many"]
+__all__ = ["MAX_PARALLEL", "Answer", "predict_in_batches"]
 
-MOST_PARALLEL = 64
+MAX_PARALLEL = 64
 
 # Decoded frames of a large video that share a request are bounded too, not only their number.
-_MOST_WEIGHT = 48 * 2**20
+_MAX_WEIGHT = 48 * 2**20
 
 # The server refused what was sent, or could not compute it: one picture of several may be the cause.
 _BLAMED_ON_PICTURES = (400, 413, 500)
@@ -29,24 +30,24 @@ class Answer:
 
     Attributes:
       picture: the one that was asked about.
-      error: why there are no landmarks; None if there are, and then only is the rest there.
-      undrawn: why `draw` failed; None if it did not.
-      landmarks: [K, 2] in the picture's pixels.
+      error: why there are no landmarks; None if there are.
+      drawing_error: why `draw` failed; None if it did not.
+      landmarks: [K, 2] in the picture's pixels; K is 0 if there is an error.
       covariance: [K, 2, 2] in square pixels.
       precision_factor: [K, 2, 2], None from models without it.
-      drawing: what `draw` made of it.
+      drawing: what `draw` returned.
     """
 
     picture: Picture
     error: str | None = None
-    undrawn: str | None = None
-    landmarks: np.ndarray | None = None
-    covariance: np.ndarray | None = None
+    drawing_error: str | None = None
+    landmarks: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))
+    covariance: np.ndarray = field(default_factory=lambda: np.zeros((0, 2, 2)))
     precision_factor: np.ndarray | None = None
-    drawing: object = None
+    drawing: Any = None
 
 
-def ask_many(
+def predict_in_batches(
     client: LandmarkClient,
     pictures: Iterable[Picture],
     *,
@@ -55,8 +56,8 @@ def ask_many(
     batch: int = 8,
     parallel: int = 3,
     draw: Callable[[Answer], object] | None = None,
-) -> Iterator[Answer]:
-    """Yields the answer for each picture, in the order of the pictures.
+) -> Generator[Answer, None, None]:
+    """Yield the answer for each picture, in the order of the pictures.
 
     Pictures are read as answers are taken, so that memory holds those of `parallel` + 1 requests
     however many there are. A picture that cannot be read, or that the server refuses, gives
@@ -78,12 +79,12 @@ def ask_many(
     """
     if not 1 <= batch <= MAX_ROWS:
         raise ValueError(f"batch must be from 1 to {MAX_ROWS}, got {batch}")
-    if not 1 <= parallel <= MOST_PARALLEL:
-        raise ValueError(f"parallel must be from 1 to {MOST_PARALLEL}, got {parallel}")
+    if not 1 <= parallel <= MAX_PARALLEL:
+        raise ValueError(f"parallel must be from 1 to {MAX_PARALLEL}, got {parallel}")
 
-    def work(group: list[Picture]) -> list[Answer]:
-        files = [_file(picture, square) for picture in group if picture.error is None]
-        found = iter(_ask(client, [file for file in files if file], signature))
+    def predict_group(group: list[Picture]) -> list[Answer]:
+        uploads = [_upload(picture, square) for picture in group if picture.error is None]
+        found = iter(_predict(client, [upload for upload in uploads if upload], signature))
         answers = [Answer(p, p.error) if p.error else next(found) for p in group]
         if draw:
             for answer in answers:
@@ -95,7 +96,7 @@ def ask_many(
     pool = ThreadPoolExecutor(parallel, thread_name_prefix="ask")
     try:
         for group in _groups(pictures, batch):
-            waiting.append(pool.submit(work, group))
+            waiting.append(pool.submit(predict_group, group))
             if len(waiting) > parallel:
                 yield from waiting.popleft().result()
         while waiting:
@@ -108,7 +109,7 @@ def _groups(pictures: Iterable[Picture], batch: int) -> Iterator[list[Picture]]:
     group: list[Picture] = []
     for picture in pictures:
         weight = sum(each.weight for each in group) + picture.weight
-        if group and (len(group) == batch or weight > _MOST_WEIGHT):
+        if group and (len(group) == batch or weight > _MAX_WEIGHT):
             yield group
             group = []
         group.append(picture)
@@ -117,8 +118,8 @@ def _groups(pictures: Iterable[Picture], batch: int) -> Iterator[list[Picture]]:
 
 
 @dataclass
-class _File:
-    """What is sent of a picture: a file whose first pixel is the picture's `corner`."""
+class _Upload:
+    """What is sent of a picture: an image file whose first pixel is the picture's `corner`."""
 
     picture: Picture
     data: bytes
@@ -131,44 +132,47 @@ class _File:
         return np.zeros(4) if box is None else box - np.tile(self.corner, 2)
 
 
-def _file(picture: Picture, square: str | None) -> _File | None:
-    """None, with the picture's error set, if it cannot be made, as of a frame in rare colours."""
+def _upload(picture: Picture, square: str | None) -> _Upload | None:
+    """Return what to send; None, with the picture's error set, if it cannot be made.
+
+    That is so for a frame in rare colours.
+    """
     try:
-        return _File(picture, *picture.file(square))
+        return _Upload(picture, *picture.file(square))
     except (ValueError, OSError) as error:
         picture.error = f"it cannot be turned into a JPEG: {getattr(error, 'strerror', 0) or error}"
         return None
 
 
-def _ask(client: LandmarkClient, files: list[_File], signature: str) -> list[Answer]:
-    """One request; should it be refused, its halves, until it is known which picture is to blame."""
-    if not files:
+def _predict(client: LandmarkClient, uploads: list[_Upload], signature: str) -> list[Answer]:
+    """Send one request; should it be refused, its halves, until the picture to blame is known."""
+    if not uploads:
         return []
     try:
-        found = client.predict(
-            [file.data for file in files], [file.box for file in files], signature
-        )
+        files, boxes = [upload.data for upload in uploads], [upload.box for upload in uploads]
+        found = client.predict(files, boxes, signature)
     except ServerError as error:
         if error.status not in _BLAMED_ON_PICTURES:
             raise
-        if len(files) == 1:
-            return [Answer(files[0].picture, str(error))]
-        half = len(files) // 2
-        return _ask(client, files[:half], signature) + _ask(client, files[half:], signature)
+        if len(uploads) == 1:
+            return [Answer(uploads[0].picture, str(error))]
+        half = len(uploads) // 2
+        first, second = uploads[:half], uploads[half:]
+        return _predict(client, first, signature) + _predict(client, second, signature)
     factors = found.get("precision_factor", itertools.repeat(None))
     rows = zip(
-        files, found["valid"], found["landmarks"], found["covariance"], factors, strict=False
+        uploads, found["valid"], found["landmarks"], found["covariance"], factors, strict=False
     )
     return [
         Answer(
-            file.picture,
-            landmarks=landmarks + np.array(file.corner, np.float32),
+            upload.picture,
+            landmarks=landmarks + np.array(upload.corner, np.float32),
             covariance=covariance,
             precision_factor=factor,
         )
         if valid
-        else Answer(file.picture, _unusable(file.picture))
-        for file, valid, landmarks, covariance, factor in rows
+        else Answer(upload.picture, _unusable(upload.picture))
+        for upload, valid, landmarks, covariance, factor in rows
     ]
 
 
@@ -187,4 +191,4 @@ def _draw(answer: Answer, draw: Callable[[Answer], object]) -> None:
         try:
             answer.drawing = draw(answer)
         except (ValueError, OSError, MemoryError) as error:  # of damage that TensorFlow accepts
-            answer.undrawn = f"it cannot be drawn on: {error}"
+            answer.drawing_error = f"it cannot be drawn on: {error}"

@@ -1,4 +1,4 @@
-"""Which box belongs to which picture, as a user gives them: one for all, or a file of them."""
+"""The boxes that a user gives: one for all pictures, or a file with one for each."""
 
 import csv
 import json
@@ -7,48 +7,48 @@ from pathlib import Path
 
 import numpy as np
 
-from tfhuber.saved_model.pictures import parse_box
+from tfhuber.saved_model.image_command import parse_box
 
 __all__ = ["Boxes", "read_boxes"]
 
 
 class Boxes:
-    """Which box belongs to which picture.
+    """A table of which box belongs to which picture.
 
     Args:
       default: [4] the box of those that have none of their own; None for all of the picture.
-      own: boxes by a file's name (its path below the folder, or that path's last part) or a frame's
+      by_name: boxes by a file's name (its path below the folder, or that path's last part) or a frame's
         number as a string; None if there are none.
     """
 
     def __init__(
-        self, default: np.ndarray | None = None, own: Mapping[str, np.ndarray] | None = None
+        self, default: np.ndarray | None = None, by_name: Mapping[str, np.ndarray] | None = None
     ):
         self._default = default
-        self._own = own
+        self._by_name = by_name
         self._used: set[str] = set()
 
-    def of(self, *names: str) -> np.ndarray | None:
-        """The box under the first of some names that is known.
+    def find(self, *names: str) -> np.ndarray | None:
+        """Return the box under the first of some names that has one, or else the default.
 
         Raises:
           ValueError: there are boxes, but none under these names, and no default.
         """
         for name in names:
-            if self._own and name in self._own:
+            if self._by_name and name in self._by_name:
                 self._used.add(name)
-                return self._own[name]
-        if self._own is not None and self._default is None:
+                return self._by_name[name]
+        if self._by_name is not None and self._default is None:
             raise ValueError(f"no box for {names[0]} in --boxes, and no --box for the others")
         return self._default
 
     def unused(self) -> list[str]:
-        """The names that have a box and that nobody has asked for."""
-        return [name for name in self._own or {} if name not in self._used]
+        """Return the names that have a box and that nobody has asked for."""
+        return [name for name in self._by_name or {} if name not in self._used]
 
 
 def read_boxes(path: Path) -> dict[str, np.ndarray]:
-    """The boxes in a CSV file, or, if its name ends in .jsonl, in JSON lines; by name or frame number.
+    """Return the boxes in a CSV file, or in JSON lines if its name ends in .jsonl; by name or frame.
 
     A line of CSV is `name,x0,y0,x1,y1`, and the first may be a heading. A JSON line is an object with
     `box`, a list of four numbers, and `source`, a file's name, or `frame`, a number.
@@ -83,7 +83,7 @@ def _csv_line(line: str) -> tuple[str, str]:
 
 
 def _is_heading(text: str) -> bool:
-    """Whether there are four values that are words."""
+    """Return whether there are four values that are words."""
     values = [value.strip() for value in text.split(",")]
     return len(values) == 4 and all(v[:1].isalpha() and not _is_number(v) for v in values)
 

@@ -1,4 +1,4 @@
-"""Asks a model server for landmarks over gRPC, with TensorFlow Serving's own protocol buffers.
+"""The client for TensorFlow Serving's gRPC API, with its own protocol buffers.
 
 Those import TensorFlow. What goes over the wire is smaller than with REST, and both ends spend less
 time on writing and reading it.
@@ -6,11 +6,13 @@ time on writing and reading it.
 
 import os
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 # Or its C++ core writes about each connection that fails to stderr. Read when it is imported.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 import grpc
+import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
@@ -39,10 +41,10 @@ class GrpcClient(LandmarkClient):
       options: `version`, `label`, `timeout`, `retries` and `patience` of `LandmarkClient`.
 
     Raises:
-      ValueError: `target` is no host and port, or another argument is out of range.
+      ValueError: `target` is not a host and port, or another argument is out of range.
     """
 
-    def __init__(self, target: str = "localhost:8500", model: str = "wflw", **options):
+    def __init__(self, target: str = "localhost:8500", model: str = "wflw", **options: Any):
         host, _, port = target.rpartition(":")
         if not host or "/" in target or not (port.isascii() and port.isdecimal()):
             raise ValueError(f"{target} is no host and port such as localhost:8500")
@@ -59,7 +61,9 @@ class GrpcClient(LandmarkClient):
         super().close()
         self._channel.close()
 
-    def _ask(self, signature: str, inputs: Mapping[str, Sequence]) -> dict:
+    def _call(
+        self, signature: str, inputs: Mapping[str, Sequence | np.ndarray]
+    ) -> dict[str, np.ndarray]:
         request = predict_pb2.PredictRequest()
         request.model_spec.name = self.model
         request.model_spec.signature_name = signature
@@ -73,20 +77,21 @@ class GrpcClient(LandmarkClient):
         try:
             response = self._predict(request, timeout=self.timeout)
         except grpc.RpcError as error:
-            raise self._explained(error) from None
+            raise self._explain(error) from None
         try:
             return {name: tf.make_ndarray(proto) for name, proto in response.outputs.items()}
         except (TypeError, ValueError):
             raise self._no_prediction() from None
 
-    def _explained(self, error: grpc.RpcError) -> Exception:
+    def _explain(self, error: grpc.RpcError) -> Exception:
+        """Return the error to raise for one of gRPC's."""
         code, details = error.code(), " ".join((error.details() or "").split())
         if code == grpc.StatusCode.DEADLINE_EXCEEDED:
-            return TimeoutError(f"no answer from {self.where} in time: {details}")
+            return TimeoutError(f"no answer from {self.address} in time: {details}")
         if code == grpc.StatusCode.UNAVAILABLE:
             return ConnectionError(
-                f"no server at {self.where} ({details}); tensorflow_model_server listens for gRPC at "
+                f"no server at {self.address} ({details}); tensorflow_model_server listens for gRPC at "
                 "its --port, 8500 by default"
             )
-        message = f"{self.where} answered {code.name}: {details}"
+        message = f"{self.address} answered {code.name}: {details}"
         return ServerError(message, HTTP_STATUS.get(code.name, 500))

@@ -1,9 +1,15 @@
-"""What predictions are used for: measurements for a Kalman filter, a watch on their uncertainty."""
+"""What predictions are used for: a Kalman filter's measurements, and a watch on their uncertainty."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
+
+from tfhuber.drawing.ellipses import standard_deviation
+from tfhuber.saved_model.metadata import uncertainty_quantiles
 
 __all__ = ["Drift", "box_area", "drift", "measurements"]
 
@@ -11,7 +17,7 @@ __all__ = ["Drift", "box_area", "drift", "measurements"]
 def measurements(
     found: Mapping[str, np.ndarray],
 ) -> Iterator[tuple[np.ndarray, np.ndarray] | None]:
-    """For each image the measurement z [2K] = (x0, y0, x1, ...) and its covariance R [2K, 2K], in pixels.
+    """Yield each image's measurement z [2K] = (x0, y0, x1, ...) and its covariance R [2K, 2K], in pixels.
 
     R is block diagonal: the model predicts each landmark's distribution, and says nothing of how the
     errors of two landmarks go together. For a filter per landmark, the pair of landmark k in image i is
@@ -51,7 +57,7 @@ def measurements(
 
 @dataclass
 class Drift:
-    """How many landmarks are less certain than the model was on the examples that it was exported with.
+    """Counts of landmarks that are less certain than the model was on the examples of its export.
 
     The uncertainty of a landmark is the root of half its covariance's trace over the root of the
     box's area. The model's metadata hold quantiles of that over real examples; where the pictures are
@@ -74,33 +80,34 @@ class Drift:
             self.beyond = np.zeros(len(self.values), int)
 
     @classmethod
-    def of(cls, metadata: Mapping) -> "Drift | None":
-        """The watch for a model; None if its metadata, as `metadata()` returns them, have no quantiles."""
-        reference = metadata.get("uncertainty")
-        if not reference or not reference.get("levels"):
-            return None
-        return cls(reference["levels"], reference["values"])
+    def of(cls, metadata: Mapping[str, Any]) -> "Drift | None":
+        """Return the watch for a model, from what `metadata()` returns; None if it has no quantiles.
+
+        Raises:
+          ValueError: they have some that make no sense.
+        """
+        quantiles = uncertainty_quantiles(metadata)
+        return cls([*quantiles], [*quantiles.values()]) if quantiles else None
 
     def add(self, covariance: np.ndarray, area: float) -> None:
-        """Looks at the landmarks of a picture.
+        """Count the landmarks of a picture.
 
         Args:
           covariance: [K, 2, 2] in square pixels.
           area: of the box that was looked at, in square pixels.
         """
-        trace = np.trace(covariance, axis1=-2, axis2=-1)
-        relative = np.sqrt(np.maximum(trace, 0) / 2 / max(area, 1e-9))
+        relative = standard_deviation(covariance) / math.sqrt(max(area, 1e-9))
         self.landmarks += relative.size
         self.beyond = self.beyond + (relative[:, None] > np.asarray(self.values)).sum(0)
 
     @property
     def shares(self) -> dict[float, float]:
-        """For each level the share of landmarks beyond its value; 1 - level is expected."""
+        """The share of landmarks beyond each level's value, by level; 1 - level is expected."""
         counts = self.beyond / max(self.landmarks, 1)
         return dict(zip(map(float, self.levels), counts.tolist(), strict=True))
 
     def describe(self, level: float = 0.95) -> str:
-        """A line such as "3 % of landmarks are beyond the model's 95 % reference; 5 % expected"."""
+        """Return a line such as "3 % of landmarks are beyond the model's 95 % reference; 5 % expected"."""
         nearest = min(self.shares, key=lambda known: abs(known - level))
         percent = 100 * self.shares[nearest]
         share = f"{percent:.2g}" if percent < 10 else f"{percent:.0f}"
@@ -112,11 +119,11 @@ class Drift:
 
 def drift(
     found: Mapping[str, np.ndarray],
-    boxes: np.ndarray | Sequence | None,
-    sizes: np.ndarray | Sequence,
-    metadata: Mapping,
+    boxes: ArrayLike | None,
+    sizes: Sequence[Sequence[int]] | np.ndarray,
+    metadata: Mapping[str, Any],
 ) -> dict[float, float] | None:
-    """The share of landmarks that are less certain than each of the model's reference quantiles.
+    """Return the share of landmarks that are less certain than each of the model's reference quantiles.
 
     Args:
       found: what `predict` returned, with N images.
@@ -140,5 +147,5 @@ def drift(
 
 
 def box_area(box: np.ndarray | None, size: Sequence[int]) -> float:
-    """Square pixels of a box, or of the whole picture of that width and height."""
+    """Return the square pixels of a box, or of the whole picture of that width and height."""
     return float(size[0] * size[1] if box is None else (box[2] - box[0]) * (box[3] - box[1]))

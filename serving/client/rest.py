@@ -1,10 +1,11 @@
-"""Asks a model server for landmarks over REST, without TensorFlow."""
+"""The client for TensorFlow Serving's REST API, without TensorFlow."""
 
 import base64
 import email.utils
 import json
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 from urllib.parse import quote
 
 import httpx
@@ -31,10 +32,10 @@ class Client(LandmarkClient):
       options: `version`, `label`, `timeout`, `retries` and `patience` of `LandmarkClient`.
 
     Raises:
-      ValueError: `url` is none, or another argument is out of range.
+      ValueError: `url` is not one, or another argument is out of range.
     """
 
-    def __init__(self, url: str = "http://localhost:8501", model: str = "wflw", **options):
+    def __init__(self, url: str = "http://localhost:8501", model: str = "wflw", **options: Any):
         self.url = url.rstrip("/")
         super().__init__(self.url, model, **options)
         which = "" if self.version is None else f"/versions/{self.version}"
@@ -55,31 +56,31 @@ class Client(LandmarkClient):
         super().close()
         self._http.close()
 
-    def _ask(self, signature: str, inputs: Mapping[str, Sequence]) -> object:
+    def _call(self, signature: str, inputs: Mapping[str, Sequence | np.ndarray]) -> Any:
         columns = {name: _column(values) for name, values in inputs.items()}
         body = json.dumps({"signature_name": signature, "inputs": columns})
         try:
-            response, answer = self._post(body)
+            response, content = self._post(body)
         except httpx.TimeoutException as error:
             raise TimeoutError(f"no answer from {self.url} in time: {error}") from None
         except (httpx.TransportError, UnicodeError) as error:  # a host's name may be unwritable
             raise ConnectionError(self._unreachable(error)) from None
         try:
-            answer = _parsed(answer)
-            reason = answer.get("error")
+            document = _parsed(content)
+            reason = document.get("error")
         except (ValueError, AttributeError, RecursionError):
-            answer, reason = {}, None
-        if response.is_error or "outputs" not in answer:
+            document, reason = {}, None
+        if response.is_error or "outputs" not in document:
             nothing = response.reason_phrase if response.is_error else "an answer without outputs"
             raise ServerError(
                 f"{self.url} answered {response.status_code}: {reason or nothing}",
                 response.status_code,
                 _seconds(response.headers.get("retry-after", "")),
             )
-        return answer["outputs"]
+        return document["outputs"]
 
     def _post(self, body: str) -> tuple[httpx.Response, bytes]:
-        """The answer and its content, of which httpx itself would time each piece only."""
+        """Return the answer and its content; httpx's own timeout would bound each piece only."""
         last = time.monotonic() + self.timeout
         with self._http.stream("POST", self._target, content=body) as response:
             pieces = []
@@ -90,7 +91,7 @@ class Client(LandmarkClient):
         return response, b"".join(pieces)
 
     def _unreachable(self, error: Exception) -> str:
-        """What to do where no answer came."""
+        """Return what to do where no answer came."""
         if isinstance(error, httpx.RemoteProtocolError) and "illegal" in str(error):
             return (
                 f"what answers at {self.url} does not speak HTTP ({error}); if that is a server's gRPC "
@@ -103,16 +104,16 @@ class Client(LandmarkClient):
         )
 
 
-def _parsed(body: bytes) -> object:
-    """The JSON of an answer; ValueError if it is none."""
+def _parsed(body: bytes) -> Any:
+    """Return the JSON of an answer; ValueError if it is none."""
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError:
         return json.loads(body)  # TensorFlow Serving writes NaN and Infinity
 
 
-def _column(values: Sequence) -> list:
-    """An input's values as JSON has them."""
+def _column(values: Sequence | np.ndarray) -> list:
+    """Return an input's values as JSON has them."""
     if isinstance(values, np.ndarray):
         return values.tolist()
     return [
@@ -122,7 +123,7 @@ def _column(values: Sequence) -> list:
 
 
 def _seconds(retry_after: str) -> float | None:
-    """What a Retry-After header asks for, a number of seconds or a date; None if that is nothing."""
+    """Return the seconds that a Retry-After header, a number or a date, asks for; None if it is neither."""
     if retry_after.isascii() and retry_after.isdecimal():
         return float(retry_after)
     try:

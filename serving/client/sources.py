@@ -1,4 +1,4 @@
-"""Pictures to ask about: files, folders of files and the frames of a video, each with its box.
+"""Where pictures to ask about come from: image files, folders of them, or a video; each with its box.
 
 A picture that cannot be read is one that says why, so that the others go on.
 """
@@ -10,25 +10,29 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from serving.client.boxes import Boxes
+from tfhuber.console.lazy import lazy_module
 from tfhuber.geometry.box_square import square_around
-from tfhuber.saved_model.pictures import decode_rgb, open_image
+from tfhuber.saved_model.image_files import decode_rgb, open_image
 
 __all__ = [
     "IMAGE_SUFFIXES",
     "VIDEO_SUFFIXES",
-    "Files",
+    "ImageFiles",
     "Picture",
     "PictureFile",
     "Video",
     "VideoFrame",
-    "find_files",
-    "import_av",
+    "check_av",
+    "find_images",
 ]
+
+_av = lazy_module("av")  # of an extra
 
 IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png")
 VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
@@ -36,15 +40,15 @@ VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".web
 _COLOURS = ("colorspace", "color_primaries", "color_trc")
 
 # A frame is sent as a JPEG of this quality with half the colour resolution, which is all that videos have.
-_QUALITY = 95
+_JPEG_QUALITY = 95
 
 # A JPEG is made of blocks of 16 pixels. A part that begins and ends with blocks has the very pixels that
 # the whole has, but for two at its edge, where the neighbours' colours play a part. The model looks at
 # three pixels around its square at most.
-_BLOCK, _AROUND = 16, 5
+_BLOCK, _MARGIN = 16, 5
 
 # With frames of fewer pixels, to share the work among threads costs more than it saves.
-_WORTH_THREADS = 2**20
+_PIXELS_WORTH_THREADS = 2**20
 
 # Boxes that reach beyond this are no different from those that reach as far.
 _FURTHEST = 1e9
@@ -52,14 +56,14 @@ _FURTHEST = 1e9
 
 @dataclass
 class Picture:
-    """A picture to ask about.
+    """An image or a frame of a video to ask about.
 
     Attributes:
       source: the file's name.
       number: the frame's, from 0, if this is one of a video.
       seconds: the frame's time in the video.
       box: [4] x0, y0, x1, y1 in its pixels, None for all of it.
-      size: its width and height in pixels, None if it cannot be read.
+      size: its width and height in pixels, 0 if it cannot be read.
       weight: about how many bytes of memory it takes.
       error: why it cannot be read; None if it can.
     """
@@ -68,21 +72,21 @@ class Picture:
     number: int | None = None
     seconds: float | None = None
     box: np.ndarray | None = None
-    size: tuple[int, int] | None = None
+    size: tuple[int, int] = (0, 0)
     weight: int = 0
     error: str | None = None
 
     def file(self, square: str | None = None) -> tuple[bytes, tuple[int, int]]:
-        """The JPEG or PNG file to send, and which pixel (x, y) of the picture is its first.
+        """Return the JPEG or PNG file to send, and which pixel (x, y) of the picture is its first.
 
         Args:
-          square: the rule of `boxes.square_around` by which the model looks at a box, so that the rest
-            need not be sent; None if it is not known.
+          square: the rule of `square_around` by which the model looks at a box, so that the rest need
+            not be sent; None if it is not known.
         """
         raise NotImplementedError
 
     def pixels(self) -> np.ndarray:
-        """The picture as stored, RGB [H, W, 3] uint8, to be drawn on."""
+        """Return the picture as stored, RGB [H, W, 3] uint8, to be drawn on."""
         raise NotImplementedError
 
 
@@ -91,7 +95,6 @@ class PictureFile(Picture):
     """A picture in a file of its own, which is sent as it is."""
 
     data: bytes = b""
-    turned: bool = False  # whether it has an EXIF orientation, which is not applied
 
     def file(self, square: str | None = None) -> tuple[bytes, tuple[int, int]]:
         return self.data, (0, 0)
@@ -104,48 +107,48 @@ class PictureFile(Picture):
 class VideoFrame(Picture):
     """A frame of a video, of which the part that the model looks at is sent as a JPEG."""
 
-    frame: object = None
+    frame: Any = None  # av.VideoFrame
 
     def file(self, square: str | None = None) -> tuple[bytes, tuple[int, int]]:
-        x0, y0, x1, y1 = self._seen(square)
+        x0, y0, x1, y1 = self._part_seen(square)
         data = io.BytesIO()
-        Image.fromarray(self.pixels()[y0:y1, x0:x1]).save(data, "JPEG", quality=_QUALITY)
+        Image.fromarray(self.pixels()[y0:y1, x0:x1]).save(data, "JPEG", quality=_JPEG_QUALITY)
         return data.getvalue(), (x0, y0)
 
-    def _seen(self, square: str | None) -> tuple[int, int, int, int]:
-        """The part (x0, y0, x1, y1) of the frame that holds all of the model's square and is in it."""
-        whole = (0, 0, *self.size)
+    def _part_seen(self, square: str | None) -> tuple[int, int, int, int]:
+        """Return the part (x0, y0, x1, y1) of the frame that holds all that the model sees of it."""
+        whole = (0, 0, self.frame.width, self.frame.height)
         if square is None or self.box is None:
             return whole
         cx, cy, half = square_around(self.box.clip(-_FURTHEST, _FURTHEST), square)
-        low = np.array([cx - half, cy - half]) - _AROUND
-        high = np.array([cx + half, cy + half]) + _AROUND
-        low = np.clip(np.floor(low / _BLOCK) * _BLOCK, 0, self.size)
-        high = np.clip(np.ceil(high / _BLOCK) * _BLOCK, 0, self.size)
+        low = np.array([cx - half, cy - half]) - _MARGIN
+        high = np.array([cx + half, cy + half]) + _MARGIN
+        low = np.clip(np.floor(low / _BLOCK) * _BLOCK, 0, whole[2:])
+        high = np.clip(np.ceil(high / _BLOCK) * _BLOCK, 0, whole[2:])
         if not (low < high).all():
             return whole  # the server says what is wrong with the box
-        return tuple(int(value) for value in (*low, *high))
+        return int(low[0]), int(low[1]), int(high[0]), int(high[1])
 
     @functools.cached_property
-    def rgb(self):
+    def rgb(self) -> Any:
         """The frame in the format of `pixels`, which is a view of it."""
         # One thread, as several frames are worked on at the same time.
         return self.frame.reformat(format="rgb24", threads=1)
 
     def pixels(self) -> np.ndarray:
-        width, height = self.size
+        width, height = self.frame.width, self.frame.height
         plane = self.rgb.planes[0]
         rows = np.frombuffer(plane, np.uint8).reshape(height, plane.line_size)
         return rows[:, : 3 * width].reshape(height, width, 3)
 
 
-class Files:
-    """The pictures in some files.
+class ImageFiles:
+    """The pictures in some files, each of its own.
 
     Attributes:
       paths: each file's name, and where it is.
       count: how many there are.
-      turned: how many of those read so far ask viewers to turn them by an EXIF orientation.
+      oriented: how many of those read so far ask viewers to turn them, by an EXIF orientation.
       boxes: which box belongs to which.
       cut_short: None, as files are whole or cannot be read.
 
@@ -159,19 +162,19 @@ class Files:
 
     def __init__(self, paths: Mapping[str, Path], boxes: Boxes):
         self.paths = paths
-        self.count = len(paths)
-        self.turned = 0
+        self.count: int | None = len(paths)
+        self.oriented = 0
         self.boxes = boxes
 
     def __iter__(self) -> Iterator[Picture]:
         for name, path in self.paths.items():
             try:
-                box = self.boxes.of(name, path.name)
+                box = self.boxes.find(name, path.name)
                 data, image, orientation = open_image(path)
             except (ValueError, OSError) as error:
                 yield Picture(name, error=str(error))
                 continue
-            self.turned += orientation != 1
+            self.oriented += orientation != 1
             yield PictureFile(name, box=box, size=image.size, weight=len(data), data=data)
 
 
@@ -186,7 +189,7 @@ class Video:
       threads: how many are worth while to decode or encode it; 0 for as many as there are cores.
       colours: how its numbers mean colours, as a codec's context has it.
       pixel_shape: a pixel's width over its height, as it is to be shown; 0 if that is not told.
-      turned: 1 if it asks viewers to turn it, which is not done.
+      oriented: 1 if it asks viewers to turn it, which is not done.
       boxes: which box belongs to which frame.
       cut_short: once all frames are read, what says that some are missing at the end; None if nothing does.
 
@@ -205,20 +208,20 @@ class Video:
         self.path = path
         self.boxes = boxes
         self.cut_short: str | None = None
-        self._av = import_av()
+        check_av()
         with self._open() as container:
             stream = container.streams.video[0]
             self.colours = {name: getattr(stream.codec_context, name) for name in _COLOURS}
             self.pixel_shape = stream.sample_aspect_ratio or Fraction(0)
             self.size = stream.codec_context.width, stream.codec_context.height
-            self.threads = 1 if math.prod(self.size) < _WORTH_THREADS else 0
+            self.threads = 1 if math.prod(self.size) < _PIXELS_WORTH_THREADS else 0
             self.rate = stream.average_rate or stream.guessed_rate or 25
             count = self._promised = stream.frames
-            self._seconds = (container.duration or 0) / self._av.time_base
+            self._seconds = (container.duration or 0) / _av.time_base
             if not count:
                 count = round(self._seconds * self.rate)
             self.count = count or None
-        self.turned = 0
+        self.oriented = 0
 
     def __iter__(self) -> Iterator[Picture]:
         name = str(self.path)
@@ -231,13 +234,13 @@ class Video:
                 if isinstance(frame, str):
                     yield Picture(name, number, error=frame)
                 else:
-                    self.turned |= frame.rotation != 0
+                    self.oriented |= frame.rotation != 0
                     end = max(end, (frame.time or 0.0) + float(1 / self.rate))
                     yield self._picture(frame, number)
         self.cut_short = self._cut_short(number + 1, end)
 
     def _cut_short(self, count: int, end: float) -> str | None:
-        """What says that frames are missing, if both times and numbers do; either alone may be edited."""
+        """Return what says that frames are missing, if times and numbers do; either alone may be edited."""
         fewer = not self._promised or count < 0.98 * self._promised
         if not fewer or end > 0.95 * self._seconds - 0.5:
             return None
@@ -247,20 +250,20 @@ class Video:
             f"{end:.1f}: is it cut short?"
         )
 
-    def _open(self):
+    def _open(self) -> Any:  # av.container.InputContainer
         with self.path.open("rb"):  # for the system's own words where that fails
             pass
         try:
-            container = self._av.open(str(self.path.absolute()))  # a:b.mp4 would be a protocol
-        except self._av.error.FFmpegError as error:
+            container = _av.open(str(self.path.absolute()))  # a:b.mp4 would be a protocol
+        except _av.error.FFmpegError as error:
             raise ValueError(f"{self.path} is not a video that can be read: {error}") from None
         if not container.streams.video:
             container.close()
             raise ValueError(f"{self.path} has no pictures, only sound")
         return container
 
-    def _decoded(self, container, stream) -> Iterator:
-        """The frames, and what is wrong where there is none."""
+    def _decoded(self, container: Any, stream: Any) -> Iterator[Any]:
+        """Yield the frames, each an `av.VideoFrame`, or a string that says why there is none."""
         packets = container.demux(stream)
         while True:
             try:
@@ -268,15 +271,15 @@ class Video:
                 if packet is None:
                     return
                 frames = packet.decode()
-            except self._av.error.FFmpegError as error:
+            except _av.error.FFmpegError as error:
                 yield f"the frame cannot be decoded: {error.strerror or error}"
                 continue
             yield from frames
 
-    def _picture(self, frame, number: int) -> Picture:
+    def _picture(self, frame: Any, number: int) -> Picture:
         box, fault = None, None
         try:
-            box = self.boxes.of(str(number))
+            box = self.boxes.find(str(number))
         except ValueError as error:
             fault = str(error)
         size, weight = (frame.width, frame.height), 4 * frame.width * frame.height
@@ -284,8 +287,8 @@ class Video:
         return VideoFrame(name, number, frame.time, box, size, weight, fault, frame)
 
 
-def find_files(paths: Sequence[Path], recursive: bool) -> tuple[dict[str, Path], list[Path]]:
-    """The pictures among some files and in some folders, by name, and the files that are none.
+def find_images(paths: Sequence[Path], recursive: bool) -> tuple[dict[str, Path], list[Path]]:
+    """Return the images among some files and in some folders, by name; and the files that are none.
 
     A file's name is the path that was given; in a folder, it is the path below that. What is in a
     folder is taken in the order of its name if that ends in .jpg, .jpeg or .png, and not at all if it
@@ -308,34 +311,29 @@ def find_files(paths: Sequence[Path], recursive: bool) -> tuple[dict[str, Path],
         if path.is_dir():
             inside = sorted(path.rglob("*") if recursive else path.iterdir())
             inside = [each for each in inside if not (each.is_dir() or _is_hidden(each, path))]
-            pictures = [each for each in inside if each.suffix.lower() in IMAGE_SUFFIXES]
-            pictures = [each for each in pictures if each.is_file()]  # no pipe that nobody fills
-            others += sorted(set(inside) - set(pictures))
-            names = {each.relative_to(path).as_posix(): each for each in pictures}
+            images = [each for each in inside if each.suffix.lower() in IMAGE_SUFFIXES]
+            images = [each for each in images if each.is_file()]  # no pipe that nobody fills
+            others += sorted(set(inside) - set(images))
+            names = {each.relative_to(path).as_posix(): each for each in images}
         for name in names.keys() & found.keys():
             raise ValueError(f"{names[name]} and {found[name]} have the same name, {name}")
         found |= names
     if not found:
         below = not recursive and any(each.is_dir() for path in paths for each in path.iterdir())
         hint = ", but folders, which --recursive looks into" if below else ""
-        names = ", ".join(map(str, paths))
-        raise ValueError(f"{names}: no .jpg, .jpeg or .png file is there{hint}")
+        where = ", ".join(map(str, paths))
+        raise ValueError(f"{where}: no .jpg, .jpeg or .png file is there{hint}")
     return found, others
 
 
 def _is_hidden(path: Path, folder: Path) -> bool:
-    """Whether its name, or that of a folder on the way there, begins with a dot."""
+    """Return whether its name, or that of a folder on the way there, begins with a dot."""
     return any(part.startswith(".") for part in path.relative_to(folder).parts)
 
 
-def import_av():
-    """PyAV, which reads and writes videos.
-
-    Raises:
-      ValueError: it is not installed.
-    """
+def check_av() -> None:
+    """Raise ValueError if PyAV, which reads and writes videos, is not installed."""
     try:
-        import av
+        _av.open  # noqa: B018
     except ImportError:
         raise ValueError("videos need PyAV: pip install av") from None
-    return av

@@ -8,24 +8,25 @@ import os
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import orjson
 from PIL import Image
 
 from serving.client.batches import Answer
-from serving.client.sources import Video, VideoFrame, import_av
+from serving.client.sources import Video, VideoFrame, check_av
 from tfhuber.console.files import Aside, blamed
-
-if TYPE_CHECKING:
-    from tfhuber.drawing.fast_overlay import Painter
+from tfhuber.console.lazy import lazy_module
+from tfhuber.drawing.fast_overlay import Painter
 
 __all__ = ["Csv", "JsonLines", "OverlayFolder", "OverlayVideo", "Writer", "overlay_name"]
 
+_av = lazy_module("av")  # of an extra
+
 # Pictures whose shorter side is less are enlarged before they are drawn on, but not their longer side
 # beyond the other.
-_LEAST_SIDE, _MOST_SIDE = 480, 1920
+_MIN_SIDE, _MAX_SIDE = 480, 1920
 
 # Other presets make smaller files, but take the time from the server. At 20 a loss is hard to see.
 _VIDEO_OPTIONS = {"preset": "ultrafast", "crf": "20"}
@@ -33,8 +34,9 @@ _VIDEO_OPTIONS = {"preset": "ultrafast", "crf": "20"}
 # Times in a video are multiples of a second's 90,000th.
 _TICKS = 90_000
 
-# FFmpeg's number for brightness from 16 to 235, which is what players take a video's to be.
-_LIMITED = 1
+# FFmpeg's numbers for brightness from 16 to 235, which is what players take a video's to be, and for
+# the colours of RGB and BT.709.
+_LIMITED, _RGB, _BT709 = 1, 0, 1
 
 
 class Writer(Protocol):
@@ -44,17 +46,17 @@ class Writer(Protocol):
 
     def __enter__(self) -> Self: ...
 
-    def __exit__(self, kind, error, traceback) -> None: ...
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None: ...
 
     def write(self, answer: Answer) -> None:
-        """Adds an answer."""
+        """Add an answer."""
 
 
 class JsonLines:
-    """One JSON object in a line for each picture; on an error or an interrupt, the lines so far are kept.
+    """A file with one JSON object in a line for each picture.
 
-    They are in the file, or, if there was one of that name, in one that has `.part` after it, or
-    `.part2` and so on.
+    On an error or an interrupt the lines so far are kept: in the file, or, if there was one of that
+    name, in one that has `.part` after it, or `.part2` and so on.
 
     A line has `source`; for a video `frame` and `seconds`; `box`; and `landmarks` [K, 2], `covariance`
     [K, 2, 2] and, if the model has it, `precision_factor` [K, 2, 2], each number with the digits
@@ -73,12 +75,12 @@ class JsonLines:
     def write(self, answer: Answer) -> None:
         line = _line(answer) + b"\n"
         with blamed(self.path):
-            self._stream.buffer.write(line)
-            self._stream.buffer.flush()
+            self._stream.write(line.decode())
+            self._stream.flush()
         self._count += 1
         self._end += len(line)
 
-    def __exit__(self, kind, error, traceback) -> None:
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
         with contextlib.suppress(OSError):  # what could not be written is no line that counts
             self._stream.close()
         if kind is None or not self._count:
@@ -87,7 +89,7 @@ class JsonLines:
             error.add_note(f"{self._keep()} holds the {self._count} results until then")
 
     def _keep(self) -> Path:
-        """Puts the whole lines in place, and says which that is."""
+        """Put the whole lines in place, and return which that is."""
         if self._aside.is_stream:
             return self.path
         os.truncate(self._aside.path, self._end)  # a full disk may have cut a line
@@ -97,7 +99,7 @@ class JsonLines:
 
 
 class Csv:
-    """A row for each landmark: source, frame, landmark (index), name, x, y, sxx, sxy, syy.
+    """A CSV file with a row for each landmark: source, frame, landmark (index), name, x, y, sxx, sxy, syy.
 
     Pixels, and square pixels for the covariance; frame is empty where there is none. Pictures without
     an answer have no rows.
@@ -127,17 +129,17 @@ class Csv:
             for middle, row in zip(middles, rows, strict=True):
                 self._stream.write(f"{start},{middle},{','.join(f'{v:.9g}' for v in row)}\n")
 
-    def __exit__(self, kind, error, traceback) -> None:
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
         self._aside.__exit__(kind, error, traceback)
 
 
 class OverlayFolder:
-    """A picture for each picture with landmarks, drawn on, as a JPEG or PNG under the same name.
+    """A folder with each picture that has landmarks, drawn on, as a JPEG or PNG under the same name.
 
     A frame of a video is `frame_000000.jpg` and so on. Small pictures are enlarged.
     """
 
-    def __init__(self, path: Path, painter: "Painter"):
+    def __init__(self, path: Path, painter: Painter):
         self.path = path
         self._painter = painter
 
@@ -146,10 +148,10 @@ class OverlayFolder:
         return self
 
     def draw(self, answer: Answer) -> bytes:
-        """The file to write, made in whatever thread has the time."""
+        """Return the file to write; called in any thread."""
         pixels = answer.picture.pixels()
         height, width, _ = pixels.shape
-        scale = min(_LEAST_SIDE / min(width, height), _MOST_SIDE / max(width, height))
+        scale = min(_MIN_SIDE / min(width, height), _MAX_SIDE / max(width, height))
         scale = max(1.0, scale)
         if scale > 1:
             size = max(1, round(scale * width)), max(1, round(scale * height))
@@ -167,7 +169,7 @@ class OverlayFolder:
             with _aside(path) as aside, blamed(path):
                 aside.path.write_bytes(answer.drawing)
 
-    def __exit__(self, kind, error, traceback) -> None:
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
         pass
 
 
@@ -178,18 +180,19 @@ class OverlayVideo:
     sides: an odd one becomes a pixel shorter. If there is no frame at all, there is no video.
     """
 
-    def __init__(self, path: Path, painter: "Painter", video: Video):
+    def __init__(self, path: Path, painter: Painter, video: Video):
         self.path = path
         self._painter = painter
         self._video = video
-        self._av = import_av()
-        self._size = tuple(max(2, side // 2 * 2) for side in video.size)
+        check_av()
+        width, height = video.size
+        self._size = max(2, width // 2 * 2), max(2, height // 2 * 2)
         self._last, self._shift = -1, 0  # of the frames' times, in ticks
 
     def __enter__(self) -> Self:
         self._aside = _aside(self.path)
         place = str(self._aside.path.absolute())  # a:b.mp4 would be a protocol
-        self._container = self._av.open(place, "w", format="mp4")
+        self._container = _av.open(place, "w", format="mp4")
         self._stream = self._container.add_stream("libx264", self._video.rate)
         self._stream.options = _VIDEO_OPTIONS
         self._stream.pix_fmt = "yuv420p"
@@ -204,47 +207,48 @@ class OverlayVideo:
         context.color_range = _LIMITED
         return self
 
-    def draw(self, answer: Answer) -> object:
-        """The frame to encode, made in whatever thread has the time."""
+    def draw(self, answer: Answer) -> Any:
+        """Return the frame to encode, an `av.VideoFrame`; called in any thread."""
         picture, landmarks, covariance = answer.picture, answer.landmarks, answer.covariance
+        assert isinstance(picture, VideoFrame)
         self._painter.paint(picture.pixels(), landmarks, covariance, box=picture.box)
-        return self._frame(picture.rgb, picture)
+        return self._encodable(picture.rgb, picture)
 
     def write(self, answer: Answer) -> None:
         picture = answer.picture
         if not isinstance(picture, VideoFrame):
             return  # it could not be decoded
-        with self._said():
-            frame = answer.drawing or self._frame(picture.frame, picture)
-            frame.pts, frame.time_base = self._time(picture), Fraction(1, _TICKS)
+        with self._naming_the_file():
+            frame = answer.drawing or self._encodable(picture.frame, picture)
+            frame.pts, frame.time_base = self._next_time(picture), Fraction(1, _TICKS)
             self._container.mux(self._stream.encode(frame))
 
-    def __exit__(self, kind, error, traceback) -> None:
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
         if kind is not None or self._last < 0:
             # Whatever else goes wrong now, the first error is the one to tell.
-            with contextlib.suppress(self._av.error.FFmpegError):
+            with contextlib.suppress(_av.error.FFmpegError):
                 self._container.close()
             self._aside.discard()
             return
-        with self._aside, self._said():
+        with self._aside, self._naming_the_file():
             self._container.mux(self._stream.encode(None))
             self._container.close()
 
     @contextlib.contextmanager
-    def _said(self) -> Iterator[None]:
-        """Turns what PyAV raises into a `ValueError` that names the file."""
+    def _naming_the_file(self) -> Iterator[None]:
+        """Turn what PyAV raises into a `ValueError` that names the file."""
         try:
             yield
-        except self._av.error.FFmpegError as error:
+        except _av.error.FFmpegError as error:
             raise ValueError(f"{self.path} cannot be written: {error.strerror or error}") from None
 
-    def _frame(self, frame, picture: VideoFrame):
-        """The frame as the encoder takes it."""
+    def _encodable(self, frame: Any, picture: VideoFrame) -> Any:
+        """Return an `av.VideoFrame` as the encoder takes it."""
         width, height = self._size
         if (frame.width - width, frame.height - height) in ((0, 1), (1, 0), (1, 1)):
             even = np.ascontiguousarray(picture.pixels()[:height, :width])
-            frame = self._av.VideoFrame.from_ndarray(even, format="rgb24")
-        # The colours' meaning is said because the way back would not be the one that came here.
+            frame = _av.VideoFrame.from_ndarray(even, format="rgb24")
+        # Without them, FFmpeg would convert by other formulas than those by which it made the RGB.
         return frame.reformat(
             width,
             height,
@@ -254,11 +258,11 @@ class OverlayVideo:
             threads=1,
         )
 
-    def _time(self, picture: VideoFrame) -> int:
-        """The frame's time in ticks, later than that of the last one."""
+    def _next_time(self, picture: VideoFrame) -> int:
+        """Return the frame's time in ticks, later than that of the last one."""
         frame, step = picture.frame, max(1, round(_TICKS / self._video.rate))
         if frame.pts is None:
-            time = picture.number * step
+            time = (picture.number or 0) * step
         else:
             time = round(frame.pts * frame.time_base * _TICKS) + self._shift
         if time < self._last - 2 * step:  # another recording, from its own beginning
@@ -269,24 +273,24 @@ class OverlayVideo:
 
 
 def _yuv(colorspace: int) -> int:
-    """What a video's colours are written in: as they were, but what was RGB in BT.709."""
-    return 1 if colorspace == 0 else colorspace
+    """Return the matrix that a video's colours are written by: as they were, but BT.709 for RGB."""
+    return _BT709 if colorspace == _RGB else colorspace
 
 
 def overlay_name(source: str) -> str:
-    """Where in a folder of overlays the picture of a source goes: its path, without root and `..`."""
+    """Return where in a folder of overlays a source's picture goes: its path, without root and `..`."""
     return str(Path(*(part for part in Path(source).parts if part not in ("/", ".."))))
 
 
 def _aside(path: Path) -> Aside:
-    """As `files.Aside`, in a folder that is made if need be."""
+    """Return a `files.Aside` for a path, whose folder is made if need be."""
     path.parent.mkdir(parents=True, exist_ok=True)
     return Aside(path)
 
 
 def _line(answer: Answer) -> bytes:
     picture = answer.picture
-    head: dict = {"source": _text(picture.source)}
+    head: dict[str, Any] = {"source": _text(picture.source)}
     if picture.number is not None:
         head |= {"frame": picture.number, "seconds": picture.seconds}
     head["box"] = None if picture.box is None else picture.box.tolist()
@@ -300,7 +304,7 @@ def _line(answer: Answer) -> bytes:
 
 
 def _text(name: str) -> str:
-    """A file's name with backslashes for what is no UTF-8 in it."""
+    """Return a file's name with backslashes for what is no UTF-8 in it."""
     return name.encode(errors="backslashreplace").decode()
 
 

@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from serving.local_server.metrics import Metrics
 from serving.local_server.model_config import ModelConfig
-from serving.local_server.versions import ModelVersions, find_versions
+from serving.local_server.versions import ModelVersions
+from tfhuber.saved_model import versions
 
 __all__ = ["ServedModels"]
 
@@ -104,7 +105,7 @@ class ServedModels(Mapping[str, ModelVersions]):
         known = {model.base_path for model in self._models.values()}
         for config in configs:
             if config.base_path not in known and config.base_path.exists():
-                find_versions(config.base_path)
+                versions.numbered(config.base_path)
 
     def _check_labels(self, configs: Iterable[ModelConfig]) -> None:
         for config in configs:

@@ -1,9 +1,6 @@
-"""SavedModels behind the local server: running one version, and following a directory of versions.
+"""The versions of a model behind the local server, `BASE/1`, `BASE/2`, ..., as they come and go.
 
-`SavedModel` loads and runs a version as TensorFlow Serving's C++ does, through the v1 loader and a
-session, so that a model which loads here loads there. `ModelVersions` follows a directory
-`BASE/1`, `BASE/2`, ...: the versions that its policy wants serve, and take over only when they are
-ready, their warm-up requests replayed.
+Those that the policy wants serve, and take over only when they are ready, their warm-up requests replayed.
 """
 
 import gc
@@ -16,15 +13,12 @@ from pathlib import Path
 from serving.errors import RequestError
 from serving.local_server.metrics import Metrics
 from serving.local_server.model_config import VersionPolicy
-from serving.local_server.saved_model import SavedModel, _explain
-from tfhuber.saved_model import warmup
+from serving.local_server.saved_model import SavedModel, explain
+from tfhuber.saved_model import versions, warmup
 
-__all__ = ["ModelVersions", "VersionStatus", "find_versions"]
+__all__ = ["ModelVersions", "VersionStatus"]
 
 logger = logging.getLogger(__name__)
-
-
-_MAX_VERSION = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -108,7 +102,7 @@ class ModelVersions:
         While the directory cannot be read, all stays as it is.
         """
         try:
-            found = find_versions(self.base_path)
+            found = versions.numbered(self.base_path)
         except OSError as error:
             if self._loaded:
                 what = f"Could not find base path {self.base_path} of {self.name}"
@@ -142,7 +136,7 @@ class ModelVersions:
         except Exception as error:
             self._failed[version] = files
             self._metrics.load_attempt_count.labels(str(directory), "fail").inc()
-            code, message = _explain(error)
+            code, message = explain(error)
             self._set_status(VersionStatus(version, "END", code, message))
             logger.error("version %d of %s cannot be loaded: %s", version, self.name, message)
             return
@@ -184,22 +178,6 @@ class ModelVersions:
 
     def _set_status(self, status: VersionStatus) -> None:
         self._statuses = {**self._statuses, status.version: status}
-
-
-def find_versions(base_path: Path) -> dict[int, Path]:
-    """Returns the numbered directories; a number that no request can hold is none.
-
-    Raises:
-      OSError: the directory, or what is in it, cannot be looked at.
-    """
-    return {
-        int(child.name): child
-        for child in base_path.iterdir()
-        if child.name.isascii()
-        and child.name.isdecimal()
-        and int(child.name) <= _MAX_VERSION
-        and child.is_dir()
-    }
 
 
 def _fingerprint(directory: Path) -> list:

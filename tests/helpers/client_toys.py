@@ -32,6 +32,7 @@ METADATA = {
     },
     "family": "huber",
     "delta": 1.0,
+    "kappa": 3.0765,
     "image_size": 64,
     # Of these toys' boxes of 100 x 100 pixels, 1 pixel is 0.01.
     "uncertainty": {"examples": 10, "levels": [0.5, 0.95], "values": [0.005, 0.02]},

@@ -18,7 +18,7 @@ from tfhuber.evaluation import predictions
 from tfhuber.landmarks import known_sets
 from tfhuber.runs.load import load_run
 from tfhuber.saved_model import export as export_module
-from tfhuber.saved_model import lint, metadata, served_examples, session, warmup
+from tfhuber.saved_model import lint, metadata, served_examples, session, versions, warmup
 
 SIGNATURES = ["metadata", "serving_default", "tensor", "tta"]
 
@@ -34,11 +34,11 @@ def test_versions_count_up_and_nothing_else_is_left(tiny_run, tmp_path, monkeypa
     (tmp_path / "1").mkdir()
     assert export_module.export(tiny_run, tmp_path, "best") == tmp_path / "2"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["1", "2"]
-    assert session.find_version(tmp_path) == tmp_path / "2"
+    assert versions.find_version(tmp_path) == tmp_path / "2"
 
 
 def test_landmark_names_lie_beside_the_model(exported):
-    facts = metadata.read_facts(exported / "1")
+    facts = metadata.ModelMetadata.read(exported / "1")
     assert len(facts.names) == 98 and facts.names[96] == "left_pupil_0"
     assert (51, 52) in facts.edges and facts.delta == 1.0
 

@@ -1,105 +1,95 @@
-"""What an exported model says of itself is true of its run, and of its distributions."""
+"""A model's metadata are read by one parser, which refuses what makes no sense."""
 
-import dataclasses
-import json
-import shutil
-from itertools import pairwise
-
-import numpy as np
 import pytest
-from scipy import integrate
 
-from tfhuber.console.files import read_json
-from tfhuber.data import dataset
-from tfhuber.evaluation.predictions import collect
-from tfhuber.runs.load import load_run
-from tfhuber.saved_model import metadata, session
+from tfhuber.console.files import write_json
+from tfhuber.distributions.radial import radial_energy
+from tfhuber.geometry.box_square import SQUARE_RULES
+from tfhuber.saved_model.metadata import METADATA, ModelMetadata, uncertainty_quantiles
 
-
-def test_the_metadata_is_beside_the_model_and_in_its_signature(tiny_run, exported):
-    queries = {"query": np.array([b"", b"names?"], object)}
-    answer = session.answers(exported / "1", [("metadata", queries)])[0]["json"]
-    described = json.loads((exported / "1" / metadata.METADATA).read_text())
-    assert [json.loads(row) for row in answer] == [described] * 2
-    predictor = load_run(tiny_run)
-    run = json.loads((tiny_run / "run.json").read_text())
-    assert described["format"] == 1 and described["family"] == "huber"
-    assert described["image_size"] == 32 and described["square"] == "diagonal"
-    assert described["landmark_set"] == {
-        "name": "wflw",
-        "names": list(predictor.landmark_set.names),
-        "edges": [list(edge) for edge in predictor.landmark_set.edges],
-        "mirror": list(predictor.landmark_set.mirror),
-    }
-    training = described["training"]
-    assert training["step"] == run["training"]["steps"] and training["run"] == "tiny"
-    assert training["data_manifest"] == run["provenance"]["data"]["sha256"]
-    assert training["versions"] == run["provenance"]["versions"]
-    assert described["metrics"]["nme"] == run["results"]["latest"]["nme"]
-
-
-def test_metrics_of_another_step_and_numbers_that_json_lacks_are_left_out(tiny_run, tmp_path):
-    copy = shutil.copytree(tiny_run, tmp_path / "run")
-    values = json.loads((copy / "run.json").read_text())
-    values["results"]["latest"]["nme"] = float("nan")
-    (copy / "run.json").write_text(json.dumps(values))
-    predictor, deviations = load_run(copy), np.ones((2, 98))
-    described = metadata.describe(predictor, copy, "latest", deviations)
-    assert described["metrics"]["nme"] is None and metadata.text(described)
-    values["results"]["latest"]["step"] -= 1
-    (copy / "run.json").write_text(json.dumps(values))
-    assert metadata.describe(predictor, copy, "latest", deviations)["metrics"] is None
-
-
-ENERGIES = {
-    "huber": lambda r, delta: r * r / 2 if r <= delta else delta * (r - delta / 2),
-    "gauss": lambda r, _: r * r / 2,
-    "laplace": lambda r, _: r,
-    "charbonnier": lambda r, _: np.sqrt(r * r + 1) - 1,
+VALUES = {
+    "format": 1,
+    "landmark_set": {"names": ["a", "b"], "edges": [[0, 1]]},
+    "family": "charbonnier",
+    "delta": 1.5,
+    "kappa": 7.25,
+    "square": "longest",
+    "metrics": None,
 }
+
+
+def write_metadata(directory, values):
+    (directory / "assets.extra").mkdir()
+    write_json(directory / METADATA, values)
+
+
+def test_metadata_are_read_beside_the_model(tmp_path):
+    write_metadata(tmp_path, VALUES)
+    found = ModelMetadata.read(tmp_path)
+    assert found == ModelMetadata.parse(VALUES)
+    assert found == ModelMetadata(["a", "b"], [(0, 1)], "charbonnier", 1.5, 7.25, "longest")
 
 
 @pytest.mark.parametrize(
     ("family", "delta"),
-    [
-        ("huber", 0.3),
-        ("huber", 1.0),
-        ("huber", 4.0),
-        ("gauss", 1),
-        ("laplace", 1),
-        ("charbonnier", 1),
-    ],
+    [("huber", 0.3), ("huber", 1.0), ("gauss", 2.0), ("laplace", 1.0), ("charbonnier", 1.0)],
 )
-def test_ellipses_hold_what_their_levels_say(tiny_run, family, delta):
-    """The integral of r exp(-rho(r)) up to each radius, by quadrature."""
-    predictor = load_run(tiny_run)
-    options = predictor.config.model.model_copy(update={"family": family, "delta": delta})
-    config = predictor.config.model_copy(update={"model": options})
-    predictor = dataclasses.replace(predictor, config=config)
-    ellipses = metadata.describe(predictor, tiny_run, "best", np.ones((1, 98)))["ellipses"]
-    assert np.all(np.diff(ellipses["radii"]) > 0) and len(ellipses["levels"]) == 101
-
-    def density(radius):
-        return radius * np.exp(-ENERGIES[family](radius, delta))
-
-    def mass(end):
-        knees = [knee for knee in (delta, 5.0, 30.0) if knee < end]
-        ends = [0.0, *sorted(knees), end]
-        return sum(integrate.quad(density, a, b)[0] for a, b in pairwise(ends))
-
-    total = mass(400.0)
-    for level, radius in list(zip(ellipses["levels"], ellipses["radii"], strict=True))[::10]:
-        assert mass(radius) / total == pytest.approx(level, abs=1e-6)
+def test_kappa_of_an_export_of_before_is_computed(family, delta):
+    """As `tfhuber.distributions` has it, with which the model was exported."""
+    values = {name: value for name, value in VALUES.items() if name != "kappa"}
+    found = ModelMetadata.parse(values | {"family": family, "delta": delta})
+    assert found.kappa == pytest.approx(float(radial_energy(family, delta).kappa(2)), rel=1e-9)
 
 
-def test_the_uncertainty_reference_is_what_evaluation_finds(tiny_run, tiny_config, exported):
-    reference = read_json(exported / "1" / metadata.METADATA)["uncertainty"]
-    split = dataset.open_split(tiny_config.data.directory, "test")
-    predictions = collect(load_run(tiny_run), split)
-    rows = dataset.evaluation_batches(split, tiny_config).unbatch()
-    box = np.stack([example["box"] for example in rows])
-    size = np.sqrt((box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1]))
-    variance = np.trace(predictions.covariance, axis1=2, axis2=3) / 2
-    expected = np.quantile(np.sqrt(variance) / size[:, None], reference["levels"])
-    assert reference["examples"] == split.examples == len(box)
-    np.testing.assert_allclose(reference["values"], expected, rtol=0.05)
+def test_the_rule_for_boxes_is_none_where_it_is_unknown():
+    for rule in SQUARE_RULES:
+        assert ModelMetadata.parse(VALUES | {"square": rule}).square == rule
+    for rule in ("round", ["longest"], None):
+        assert ModelMetadata.parse(VALUES | {"square": rule}).square is None
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (VALUES | {"family": "cauchy"}, "unknown family, 'cauchy'"),
+        (VALUES | {"family": None}, "unknown family, None"),
+        (VALUES | {"delta": "wide"}, "delta must be positive and finite, got 'wide'"),
+        (VALUES | {"delta": float("nan")}, "delta must be positive and finite, got nan"),
+        (VALUES | {"delta": 0}, "delta must be positive and finite, got 0"),
+        (VALUES | {"kappa": -1.0}, "kappa must be positive and finite, got -1.0"),
+        (VALUES | {"kappa": float("inf")}, "kappa must be positive and finite, got inf"),
+        (VALUES | {"landmark_set": {"names": ["a"], "edges": [[0, 1]]}}, "edges join landmarks"),
+        (VALUES | {"landmark_set": {"names": ["a"], "edges": [[0]]}}, "not laid out as metadata"),
+        (VALUES | {"landmark_set": {"names": [1, 2], "edges": []}}, "names .* must be strings"),
+        (VALUES | {"landmark_set": 3}, "not laid out as metadata"),
+        ([], "not laid out as metadata"),
+        ({}, "it has no 'landmark_set'"),
+    ],
+    ids=range(13),
+)
+def test_metadata_that_make_no_sense(tmp_path, values, message):
+    with pytest.raises(ValueError, match=message):
+        ModelMetadata.parse(values)
+    write_metadata(tmp_path, values)
+    with pytest.raises(ValueError, match=rf"model\.json .*{message}.*export the model again"):
+        ModelMetadata.read(tmp_path)
+
+
+def test_no_metadata(tmp_path):
+    with pytest.raises(ValueError, match=r"model\.json cannot be read .*export the model again"):
+        ModelMetadata.read(tmp_path)
+
+
+def test_quantiles_of_the_uncertainty():
+    reference = {"levels": [0.5, 0.95], "values": [0.01, 0.03]}
+    assert uncertainty_quantiles({"uncertainty": reference}) == {0.5: 0.01, 0.95: 0.03}
+    for nothing in ({}, {"uncertainty": None}, {"uncertainty": {"levels": []}}):
+        assert uncertainty_quantiles(nothing) == {}
+
+
+@pytest.mark.parametrize(
+    "reference", [3, {"levels": [0.5], "values": []}, {"levels": ["low"], "values": [1.0]}]
+)
+def test_quantiles_that_make_no_sense(reference):
+    with pytest.raises(ValueError, match="reference of uncertainty makes no sense"):
+        uncertainty_quantiles({"uncertainty": reference})

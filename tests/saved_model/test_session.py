@@ -1,4 +1,4 @@
-"""An exported model through a v1 Session, in a process of its own, and the facts beside it."""
+"""An exported model through a v1 Session, and in a process of its own."""
 
 import os
 
@@ -6,15 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfhuber.console.files import write_json
-from tfhuber.saved_model import metadata, session
-from tfhuber.saved_model.metadata import Facts
-
-VALUES = {
-    "landmark_set": {"names": ["a", "b"], "edges": [[0, 1]]},
-    "family": "charbonnier",
-    "delta": 1.5,
-}
+from tfhuber.saved_model import session
 
 
 @pytest.fixture(scope="module")
@@ -33,40 +25,6 @@ def model(tmp_path_factory):
         module, str(directory), signatures={"serving_default": numbers, "strings": strings}
     )
     return directory
-
-
-def write_facts(directory, values):
-    (directory / "assets.extra").mkdir()
-    write_json(directory / metadata.METADATA, values)
-
-
-def test_facts_come_from_the_metadata(tmp_path):
-    write_facts(tmp_path, VALUES | {"format": 1, "metrics": None})
-    assert metadata.read_facts(tmp_path) == Facts(["a", "b"], [(0, 1)], 1.5, "charbonnier")
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        (VALUES | {"family": "cauchy"}, "unknown family, 'cauchy'"),
-        (VALUES | {"family": None}, "unknown family, None"),
-        (VALUES | {"delta": "wide"}, "'wide'"),
-        (VALUES | {"landmark_set": {"names": ["a"], "edges": [[0, 1]]}}, "edges join landmarks"),
-        (VALUES | {"landmark_set": 3}, ""),
-        ([], ""),
-        ({}, "landmark_set"),
-    ],
-    ids=range(7),
-)
-def test_facts_that_cannot_be_read(tmp_path, values, message):
-    write_facts(tmp_path, values)
-    with pytest.raises(ValueError, match=rf"model\.json .*{message}.*export the model again"):
-        metadata.read_facts(tmp_path)
-
-
-def test_no_facts(tmp_path):
-    with pytest.raises(ValueError, match=r"model\.json cannot be read .*export the model again"):
-        metadata.read_facts(tmp_path)
 
 
 def test_answers_to_several_requests(model):
@@ -102,16 +60,6 @@ def test_a_fresh_process_answers_fails_and_dies(model):
             call(session.answers, model, [("median", {})])
         with pytest.raises(ValueError, match="the process that loaded the model has died"):
             call(os._exit, 1)
-
-
-def test_the_newest_version_is_found(tmp_path, model):
-    for name in ("2", "10", "x", ".export-11"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "saved_model.pb").write_bytes(b"")
-    assert session.find_version(tmp_path) == tmp_path / "10"
-    assert session.find_version(model) == model
-    with pytest.raises(ValueError, match=r"holds no exported model; make one with .*export"):
-        session.find_version(tmp_path / "x" / "y")
 
 
 def test_what_is_no_model(tmp_path):

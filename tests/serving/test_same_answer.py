@@ -15,7 +15,7 @@ from serving.client.grpc import GrpcClient
 from serving.local_server import grpc as grpc_api
 from serving.local_server.__main__ import create_app
 from serving.local_server.versions import ModelVersions
-from tfhuber.saved_model import session
+from tfhuber.saved_model import session, versions
 
 BOX = [49.0, 60.0, 191.0, 217.0]
 
@@ -35,7 +35,7 @@ def server(exported):
 def expected(exported, picture):
     """What the exported model answers in a session of its own, row 0: the box, row 1: the whole."""
     boxes = np.array([BOX, [0, 0, 0, 0]], np.float32)
-    return session.run(session.find_version(exported), [picture, picture], boxes)
+    return session.run(versions.find_version(exported), [picture, picture], boxes)
 
 
 def check(found: dict, expected: dict) -> None:

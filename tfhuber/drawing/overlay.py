@@ -8,6 +8,7 @@ import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -29,8 +30,6 @@ __all__ = ["draw_overlay", "evaluation_sheet", "save_image"]
 _COLOUR_MAP = LinearSegmentedColormap.from_list("certainty", style.COLOURS).with_extremes(
     bad=style.UNKNOWN
 )
-
-SUFFIXES = (".jpeg", ".jpg", ".png")
 
 
 def draw_overlay(
@@ -136,7 +135,7 @@ def save_image(image: Image.Image, path: str | Path) -> None:
       OSError: the file cannot be written.
     """
     path = Path(path)
-    if path.suffix.lower() not in SUFFIXES:
+    if path.suffix.lower() not in style.SUFFIXES:
         raise ValueError(f"a picture's name must end in .png, .jpg or .jpeg, got {str(path)!r}")
     path.parent.mkdir(parents=True, exist_ok=True)
     kind = "PNG" if path.suffix.lower() == ".png" else "JPEG"
@@ -167,7 +166,6 @@ def _canvas(size: tuple[int, int], image_size: tuple[int, int]) -> tuple[Figure,
     """Return a transparent figure of `size` pixels, one point each, with axes in the image's pixels."""
     width, height = image_size
     figure = Figure(figsize=(size[0] / 72, size[1] / 72), dpi=72, facecolor="none")
-    FigureCanvasAgg(figure)
     axes = figure.add_axes(
         (0, 0, 1, 1), xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5), autoscale_on=False
     )
@@ -176,8 +174,9 @@ def _canvas(size: tuple[int, int], image_size: tuple[int, int]) -> tuple[Figure,
 
 
 def _composite(photo: Image.Image, figure: Figure) -> Image.Image:
-    figure.canvas.draw()
-    layer = Image.fromarray(np.asarray(figure.canvas.buffer_rgba()))
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    layer = Image.fromarray(np.asarray(canvas.buffer_rgba()))
     return Image.alpha_composite(photo.convert("RGBA"), layer).convert("RGB")
 
 
@@ -215,12 +214,13 @@ def _draw_landmarks(
         for k in order
     ]
     _draw_ellipses(axes, outlines, colours[order], pen)
-    axes.scatter(
-        *points[shown].T, (4.6 * pen) ** 2, colours[shown], linewidths=0.6 * pen, edgecolors="white"
-    )
+    dots: dict[str, Any] = {"s": (4.6 * pen) ** 2, "linewidths": 0.6 * pen, "edgecolors": "white"}
+    x, y = points[shown].T
+    axes.scatter(x, y, c=colours[shown], **dots)
     if truth is not None:
-        crosses = _within(truth, reach)
-        axes.scatter(*crosses.T, (5 * pen) ** 2, "white", marker="x", linewidths=1.2 * pen)
+        crosses: dict[str, Any] = {"s": (5 * pen) ** 2, "linewidths": 1.2 * pen, "marker": "x"}
+        x, y = _within(truth, reach).T
+        axes.scatter(x, y, c="white", **crosses)
 
 
 def _draw_box(axes: Axes, box: Iterable[float], pen: float) -> None:
@@ -266,7 +266,7 @@ def _draw_legend(
     ramp = _colours(np.geomspace(style.CERTAIN, style.UNCERTAIN, 256))[None]
     panel.imshow(ramp, extent=(left, right, low + 1.9 * unit, low + 2.5 * unit), zorder=2)
     panel.set(xlim=(0, size[0]), ylim=(0, size[1]), aspect="auto")
-    words = {"color": "white", "fontsize": 0.85 * unit, "va": "center"}
+    words: dict[str, Any] = {"color": "white", "fontsize": 0.85 * unit, "va": "center"}
     panel.text(left, low + 1.1 * unit, "certain", **words)
     panel.text(right, low + 1.1 * unit, "uncertain", ha="right", **words)
     words["fontsize"] = unit

@@ -5,7 +5,20 @@ from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = ["CERTAIN", "COLOURS", "UNCERTAIN", "UNKNOWN", "extent_of", "pen_width", "spacing_of"]
+__all__ = [
+    "CERTAIN",
+    "COLOURS",
+    "SUFFIXES",
+    "UNCERTAIN",
+    "UNKNOWN",
+    "extent_of",
+    "pen_width",
+    "spacing_of",
+]
+
+# Of the files that pictures are saved in.
+SUFFIXES = (".jpeg", ".jpg", ".png")
+
 
 # From certain to uncertain, readable on skin, cloth and grass.
 COLOURS = ("#16c7b4", "#86d65c", "#f8d43c", "#ff9232", "#f2304e")
@@ -14,7 +27,7 @@ UNKNOWN = (0.75, 0.75, 0.75, 1.0)
 CERTAIN, UNCERTAIN = 0.004, 0.064
 
 
-def extent_of(points: np.ndarray, image_size: Sequence[int]) -> float:
+def extent_of(points: np.ndarray, image_size: Sequence[float]) -> float:
     """Return the diagonal of the box around points [N, 2], or the image's longer side if that is 0."""
     extent = math.hypot(*np.ptp(points, axis=0)) if len(points) else 0.0
     return extent or max(image_size)

@@ -3,11 +3,9 @@
 import tensorflow as tf
 
 from tfhuber.geometry import box_square, projective
+from tfhuber.saved_model.image_files import MAX_PIXELS
 
-__all__ = ["MAX_PIXELS", "decode", "network_crop"]
-
-# A picture of 100 megapixels is 1.2 GB as float32 RGB; nothing larger is decoded.
-MAX_PIXELS = 100_000_000
+__all__ = ["decode", "network_crop"]
 
 # A box's coordinates and its shorter side beyond which float32 arithmetic would lose its meaning.
 _FURTHEST, _SMALLEST = 1e6, 1e-2

@@ -11,7 +11,7 @@ import numpy as np
 
 from tfhuber.console.cli import progress
 from tfhuber.console.files import write_json
-from tfhuber.saved_model import lint, session, warmup
+from tfhuber.saved_model import lint, session, versions, warmup
 from tfhuber.saved_model.metadata import METADATA
 
 __all__ = ["examine", "export"]
@@ -43,8 +43,7 @@ def export(
         TensorFlow Serving, or its numbers are not the run's.
     """
     from tfhuber.runs import load
-    from tfhuber.saved_model import metadata as model_metadata
-    from tfhuber.saved_model import served_examples, signatures
+    from tfhuber.saved_model import description, served_examples, signatures
 
     predictor = load.load_run(run, checkpoint)
     size = predictor.config.model.image_size
@@ -63,8 +62,8 @@ def export(
         with session.fresh_process() as in_fresh_process:
             functions = signatures.predict_functions(predictor)
             deviations = _deviations(functions["serving_default"], examples)
-            metadata = model_metadata.describe(predictor, run, checkpoint, deviations)
-            text = model_metadata.text(metadata)
+            metadata = description.describe(predictor, run, checkpoint, deviations)
+            text = description.text(metadata)
             functions["metadata"] = signatures.metadata_function(text)
             with progress(total=3, desc="export", unit="step") as steps:
                 _write(aside, functions, metadata, warmup.make(examples))
@@ -87,7 +86,7 @@ def examine(directory: Path) -> list[dict[str, np.ndarray]]:
 
 def _deviations(function, examples: dict[str, np.ndarray]) -> np.ndarray:
     """`relative_deviations` [N, K] that the model predicts for examples."""
-    from tfhuber.saved_model.metadata import relative_deviations
+    from tfhuber.saved_model.description import relative_deviations
 
     files, boxes = examples["image_bytes"], examples["box"]
     found = []
@@ -135,7 +134,7 @@ def _equal(name: str, expected: np.ndarray, found: np.ndarray) -> bool:
 
 def _publish(aside: Path, output: Path) -> Path:
     """Renames a finished version to the next number, which another export may take at the same time."""
-    number = _newest_version(output) + 1
+    number = max(versions.numbered(output), default=0) + 1
     while True:
         try:
             return aside.rename(output / str(number))
@@ -143,11 +142,6 @@ def _publish(aside: Path, output: Path) -> Path:
             if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
                 raise
             number += 1
-
-
-def _newest_version(output: Path) -> int:
-    names = (path.name for path in output.iterdir())
-    return max((int(name) for name in names if name.isascii() and name.isdecimal()), default=0)
 
 
 def _remove_abandoned(output: Path) -> None:

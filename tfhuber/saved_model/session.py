@@ -1,44 +1,80 @@
-"""Runs an exported model the way TensorFlow Serving's C++ loader does: through a v1 Session."""
+"""Exported models in a v1 Session, which is how TensorFlow Serving's C++ loader runs them."""
 
 import concurrent.futures
 import contextlib
 import multiprocessing
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import tensorflow as tf
+from numpy.typing import ArrayLike
 
 from tfhuber.console.cli import import_tensorflow
 from tfhuber.console.files import reason
 
-__all__ = ["answers", "find_version", "fresh_process", "run"]
+__all__ = ["SavedModel", "answers", "fresh_process", "run"]
+
+# 24 days. The runtime counts in microseconds, which must fit into 64 bits.
+_LONGEST_TIMEOUT_MS = 2**31 - 1
 
 
-def find_version(directory: str | Path) -> Path:
-    """The SavedModel in `directory`: itself, or its subdirectory with the highest number.
+class SavedModel:
+    """A SavedModel, loaded into a session of its own.
+
+    The session is closed when the last reference goes, so that whoever still runs it comes to an end.
+
+    Args:
+      directory: the one with `saved_model.pb`.
+
+    Attributes:
+      graph: what was loaded.
+      signatures: each `SignatureDef` by name.
 
     Raises:
-      ValueError: if there is none; the message says how to make one.
+      Exception: whatever TensorFlow raises for a model that it cannot load.
     """
-    directory = Path(directory)
-    if (directory / "saved_model.pb").is_file():
-        return directory
-    versions = []
-    if directory.is_dir():
-        versions = [p for p in directory.iterdir() if p.name.isdigit()]
-        versions = [p for p in versions if (p / "saved_model.pb").is_file()]
-    if not versions:
-        raise ValueError(
-            f"{directory} holds no exported model; make one with "
-            f"`python -m tfhuber.export --run DIR --output {directory}`"
-        )
-    return max(versions, key=lambda p: int(p.name))
+
+    def __init__(self, directory: str | Path):
+        self.graph = tf.Graph()
+        self._session = tf.compat.v1.Session(graph=self.graph)
+        with self.graph.as_default():
+            meta_graph = tf.compat.v1.saved_model.load(self._session, ["serve"], str(directory))
+        self.signatures = dict(meta_graph.signature_def)
+
+    def run(
+        self, signature: str, inputs: Mapping[str, np.ndarray], *, timeout_ms: int = 0
+    ) -> dict[str, np.ndarray]:
+        """Return a signature's outputs by name, sorted. May be called from several threads.
+
+        Args:
+          signature: one of `signatures`.
+          inputs: an array for each of its inputs, by name.
+          timeout_ms: how long it may take; 0 for no limit.
+
+        Raises:
+          Exception: whatever TensorFlow raises where the graph cannot take the inputs or compute.
+        """
+        definition = self.signatures[signature]
+        feeds = {definition.inputs[name].name: value for name, value in inputs.items()}
+        fetches = {name: info.name for name, info in sorted(definition.outputs.items())}
+        options = tf.compat.v1.RunOptions(timeout_in_ms=min(timeout_ms, _LONGEST_TIMEOUT_MS))
+        values = self._session.run(fetches, feeds, options=options)
+        # A string of rank 0 comes as mere bytes.
+        return {
+            name: np.array(value, object) if isinstance(value, bytes) else value
+            for name, value in values.items()
+        }
 
 
 def run(
-    directory: str | Path, image_bytes: list[bytes], boxes, signature: str = "serving_default"
+    directory: str | Path,
+    image_bytes: Sequence[bytes],
+    boxes: ArrayLike,
+    signature: str = "serving_default",
 ) -> dict[str, np.ndarray]:
-    """The outputs of a signature for image files, in original pixels: `landmarks`, `covariance`, ...
+    """Return the outputs of a signature for image files, in original pixels: `landmarks`, `covariance`, ...
 
     Args:
       directory: the SavedModel itself.
@@ -56,37 +92,33 @@ def run(
 def answers(
     directory: str | Path, requests: Iterable[tuple[str, Mapping[str, np.ndarray]]]
 ) -> list[dict[str, np.ndarray]]:
-    """All outputs by name for each request to a SavedModel: a signature and its inputs by name.
+    """Return all outputs by name for each request to a SavedModel: a signature and its inputs by name.
 
     Raises:
-      ValueError: if the directory holds no such model, it has no such signature, or it cannot take
+      ValueError: the directory holds no such model, it has no such signature, or it cannot take
         these inputs.
     """
-    import tensorflow as tf
-
-    graph = tf.Graph()
-    with graph.as_default(), tf.compat.v1.Session(graph=graph) as session:
-        try:
-            meta = tf.compat.v1.saved_model.load(session, ["serve"], str(directory))
-            return [_answer(session, meta.signature_def, *request) for request in requests]
-        except (KeyError, OSError, tf.errors.OpError, RuntimeError, ValueError) as error:
-            raise ValueError(f"{directory}: {reason(error)}") from error
+    try:
+        model = SavedModel(directory)
+        return [_answer(model, signature, inputs) for signature, inputs in requests]
+    except (KeyError, OSError, tf.errors.OpError, RuntimeError, ValueError) as error:
+        raise ValueError(f"{directory}: {reason(error)}") from error
 
 
-def _answer(session, signatures, signature: str, inputs: Mapping) -> dict[str, np.ndarray]:
-    if signature not in signatures:
+def _answer(
+    model: SavedModel, signature: str, inputs: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    if signature not in model.signatures:
         raise ValueError(f"it has no signature {signature!r}; export the model again")
-    definition = signatures[signature]
-    if set(inputs) != set(definition.inputs):
-        raise ValueError(f"{signature} takes {sorted(definition.inputs)}, got {sorted(inputs)}")
-    feeds = {definition.inputs[name].name: value for name, value in inputs.items()}
-    fetches = {name: output.name for name, output in definition.outputs.items()}
-    return session.run(fetches, feeds)
+    wanted = set(model.signatures[signature].inputs)
+    if set(inputs) != wanted:
+        raise ValueError(f"{signature} takes {sorted(wanted)}, got {sorted(inputs)}")
+    return model.run(signature, inputs)
 
 
 @contextlib.contextmanager
-def fresh_process() -> Iterator[Callable]:
-    """A new Python process with nothing but TensorFlow in it, which starts at once in the background.
+def fresh_process() -> Iterator[Callable[..., Any]]:
+    """Start a new Python process with nothing but TensorFlow in it, in the background.
 
     Yields:
       A function that calls its first argument with the others there, and returns or raises what that
@@ -96,7 +128,7 @@ def fresh_process() -> Iterator[Callable]:
     with concurrent.futures.ProcessPoolExecutor(1, context, import_tensorflow) as pool:
         pool.submit(int)
 
-        def call(function: Callable, *arguments):
+        def call(function: Callable[..., Any], *arguments: Any) -> Any:
             try:
                 return pool.submit(function, *arguments).result()
             except concurrent.futures.BrokenExecutor as error:

@@ -13,9 +13,9 @@ from PIL import Image
 from serving_toys import COUNT, FakeModel, FakeVersions, running, wait_for
 
 from serving.client import Client, ServerError
-from serving.client.batches import ask_many
+from serving.client.batches import predict_in_batches
 from serving.client.boxes import Boxes
-from serving.client.sources import Files, Picture, find_files
+from serving.client.sources import ImageFiles, Picture, find_images
 from serving.local_server.application import create_app
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -37,43 +37,43 @@ def folder(tmp_path):
 
 
 def test_a_folders_pictures_are_sorted_and_others_named(folder):
-    found, others = find_files([folder], recursive=False)
+    found, others = find_images([folder], recursive=False)
     assert list(found) == ["C.JPG", "a.png", "b.jpg", "e.jpg"]
     assert [path.name for path in others] == ["notes.txt"]
-    found, _ = find_files([folder], recursive=True)
+    found, _ = find_images([folder], recursive=True)
     assert list(found) == ["C.JPG", "a.png", "b.jpg", "e.jpg", "sub/d.jpeg"]
 
 
 def test_what_is_hidden_is_none_of_them(folder):
     for name in ("._a.png", ".cache/x.jpg"):
         noise(folder / name)
-    found, others = find_files([folder], recursive=True)
+    found, others = find_images([folder], recursive=True)
     assert len(found) == 5 and len(others) == 1
-    found, _ = find_files([folder / "._a.png"], recursive=False)
+    found, _ = find_images([folder / "._a.png"], recursive=False)
     assert len(found) == 1, "by its name it is taken"
 
 
 def test_files_keep_the_order_in_which_they_are_given(folder):
     paths = [folder / "b.jpg", folder / "a.png", folder / "notes.txt"]
-    found, others = find_files(paths, recursive=False)
+    found, others = find_images(paths, recursive=False)
     assert list(found.values()) == paths and not others
 
 
 def test_two_pictures_of_one_name_are_refused(folder, tmp_path):
     noise(tmp_path / "other" / "b.jpg")
     with pytest.raises(ValueError, match=r"have the same name, b\.jpg"):
-        find_files([folder, tmp_path / "other"], recursive=False)
+        find_images([folder, tmp_path / "other"], recursive=False)
 
 
 def test_a_folder_without_pictures_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"no \.jpg, \.jpeg or \.png file is there"):
-        find_files([tmp_path], recursive=True)
+        find_images([tmp_path], recursive=True)
 
 
 def test_pictures_carry_what_is_known_of_them(folder):
-    found, _ = find_files([folder], recursive=False)
+    found, _ = find_images([folder], recursive=False)
     box = np.arange(4.0)
-    pictures = list(Files(found, Boxes(None, {"C.JPG": box, "a.png": box, "e.jpg": box})))
+    pictures = list(ImageFiles(found, Boxes(None, {"C.JPG": box, "a.png": box, "e.jpg": box})))
     assert [p.source for p in pictures] == ["C.JPG", "a.png", "b.jpg", "e.jpg"]
     assert pictures[0].box is box and pictures[0].size == (120, 100)
     assert pictures[0].file()[0] == (folder / "C.JPG").read_bytes()
@@ -99,7 +99,7 @@ def pictures_of(count):
 @pytest.mark.parametrize(("batch", "parallel"), [(1, 1), (3, 2), (7, 5), (256, 64)])
 def test_answers_come_in_order_and_are_the_right_ones(url, batch, parallel):
     with Client(url) as client:
-        answers = list(ask_many(client, pictures_of(20), batch=batch, parallel=parallel))
+        answers = list(predict_in_batches(client, pictures_of(20), batch=batch, parallel=parallel))
     assert [answer.landmarks[0, 0] for answer in answers] == list(range(20))
     assert [answer.picture.source for answer in answers] == [f"good {i}" for i in range(20)]
     assert all(answer.precision_factor.shape == (COUNT, 2, 2) for answer in answers)
@@ -110,7 +110,7 @@ def test_the_bad_ones_among_many_are_found(url):
     pictures[3].source, pictures[11].source, pictures[12].source = "refuse me", "invalid", "invalid"
     pictures[5].error, pictures[12].size = "unreadable", (12, 480)
     with Client(url) as client:
-        answers = list(ask_many(client, pictures, batch=8))
+        answers = list(predict_in_batches(client, pictures, batch=8))
     errors = {i: answer.error for i, answer in enumerate(answers) if answer.error}
     assert errors.keys() == {3, 5, 11, 12}
     assert "answered 400: cannot be decoded" in errors[3] and errors[5] == "unreadable"
@@ -141,7 +141,7 @@ def test_memory_is_bounded_however_many_there_are():
             read.append(picture)
             yield picture
 
-    answers = ask_many(Slow(), endless(), batch=4, parallel=3)
+    answers = predict_in_batches(Slow(), endless(), batch=4, parallel=3)
     thread = threading.Thread(target=next, args=(answers,))
     thread.start()
     wait_for(lambda: len(started) == 3)
@@ -164,7 +164,7 @@ def test_large_pictures_share_no_request():
     for picture in pictures:
         picture.weight = 20 * 2**20
     with pytest.raises(ServerError):
-        list(ask_many(Sizes(), pictures, batch=8, parallel=1))
+        list(predict_in_batches(Sizes(), pictures, batch=8, parallel=1))
     assert sizes[0] == 2
 
 
@@ -178,7 +178,7 @@ def test_large_pictures_share_no_request():
 )
 def test_options_out_of_range_are_refused(option, message):
     with Client() as client, pytest.raises(ValueError, match=message):
-        list(ask_many(client, [], **option))
+        list(predict_in_batches(client, [], **option))
 
 
 # --- the command

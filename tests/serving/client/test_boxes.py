@@ -1,4 +1,4 @@
-"""Files of boxes: what is read, and what is refused by its line."""
+"""ImageFiles of boxes: what is read, and what is refused by its line."""
 
 import pytest
 

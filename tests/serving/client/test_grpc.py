@@ -13,10 +13,10 @@ from serving_toys import COUNT, FakeVersions, running, save_toy
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from serving.client import Client, ServerError
-from serving.client.batches import ask_many
+from serving.client.batches import predict_in_batches
 from serving.client.boxes import Boxes
 from serving.client.grpc import GrpcClient
-from serving.client.sources import Files
+from serving.client.sources import ImageFiles
 from serving.local_server import grpc as grpc_api
 from serving.local_server.application import create_app
 from serving.local_server.versions import ModelVersions
@@ -104,7 +104,7 @@ def test_many_over_grpc(full, tmp_path):
     paths = {f"{i:02}.jpg": noise(tmp_path / f"{i:02}.jpg", seed=i) for i in range(12)}
     boxes = Boxes(None, {name: np.array([i, i, 90, 90.0]) for i, name in enumerate(paths)})
     with GrpcClient(full[1]) as client:
-        answers = list(ask_many(client, Files(paths, boxes), batch=5, parallel=3))
+        answers = list(predict_in_batches(client, ImageFiles(paths, boxes), batch=5, parallel=3))
     assert [answer.landmarks[0, 0] for answer in answers] == list(range(12))
 
 

@@ -10,7 +10,7 @@ import pytest
 from client_toys import noise, run_client
 
 from serving.client import Client
-from serving.client.sources import find_files
+from serving.client.sources import find_images
 
 
 @pytest.fixture
@@ -61,10 +61,10 @@ def test_pictures_further_down_are_hinted_at(tmp_path):
     with pytest.raises(
         ValueError, match=r"file is there, but folders, which --recursive looks into"
     ):
-        find_files([tmp_path / "photos"], recursive=False)
+        find_images([tmp_path / "photos"], recursive=False)
     (tmp_path / "photos" / "below" / "a.png").unlink()
     with pytest.raises(ValueError, match=r"file is there$"):
-        find_files([tmp_path / "photos"], recursive=True)
+        find_images([tmp_path / "photos"], recursive=True)
 
 
 def test_boxes_of_no_picture_are_counted(url, photo, tmp_path, monkeypatch, capsys):

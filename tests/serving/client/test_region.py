@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from serving.client.batches import ask_many
+from serving.client.batches import predict_in_batches
 from serving.client.sources import VideoFrame
 from tfhuber.geometry.box_square import SQUARE_RULES
-from tfhuber.saved_model import decoding as images
-from tfhuber.saved_model.metadata import known_square
+from tfhuber.saved_model import decoding
 
 av = pytest.importorskip("av", reason="PyAV is not installed (the extra `video`)")
 
@@ -28,9 +27,9 @@ def frame_of(box, size=SIZE) -> VideoFrame:
 def network_crop(frame, square, sent):
     """What a network for 64 pixels gets of a frame, and where each of its corners lies in the frame."""
     data, corner = frame.file(sent)
-    image, decoded = images.decode(tf.constant(data))
+    image, decoded = decoding.decode(tf.constant(data))
     box = tf.constant(frame.box - (*corner, *corner), tf.float32)
-    crop, h, usable = images.network_crop(image, box, 64, square)
+    crop, h, usable = decoding.network_crop(image, box, 64, square)
     assert decoded
     inverse = np.linalg.inv(h.numpy().astype(float))
     corners = np.array([[0, 0, 1], [63, 63, 1]]) @ inverse.T
@@ -101,14 +100,7 @@ def test_answers_are_in_pixels_of_the_whole_frame():
     frames = [
         frame_of(box) for box in ((120, 90, 190, 170), (10, 20, 30, 40), (250, 200, 320, 240))
     ]
-    answers = list(ask_many(Corners(), frames, square="diagonal", batch=2, parallel=1))
+    answers = list(predict_in_batches(Corners(), frames, square="diagonal", batch=2, parallel=1))
     for answer in answers:
         np.testing.assert_allclose(answer.landmarks.ravel(), answer.picture.box, atol=1e-4)
     assert len(shapes) == 3 and all(height < 250 and width < 330 for height, width in shapes)
-
-
-def test_the_rule_is_what_the_model_says():
-    assert [known_square({"square": rule}) for rule in SQUARE_RULES] == list(SQUARE_RULES)
-    assert [known_square(m) for m in ({}, {"square": "round"}, {"square": ["longest"]})] == [
-        None
-    ] * 3

@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, StreamingResponse
 
 from serving.client import Client, ServerError
 from serving.local_server.application import create_app
+from tfhuber.distributions.radial import Huber
 from tfhuber.landmarks.known_sets import WFLW
 
 
@@ -260,6 +261,14 @@ def test_a_model_describes_itself():
         assert client.metadata() == METADATA
 
 
+def test_a_model_of_before_states_no_kappa():
+    """It is computed, so that A, and with it the density, comes back from the covariance."""
+    values = {name: value for name, value in METADATA.items() if name != "kappa"}
+    answer = JSONResponse({"outputs": [json.dumps(values | {"delta": 0.5})]})
+    with scripted(answer) as (url, _), Client(url) as client:
+        assert client.metadata()["kappa"] == pytest.approx(Huber(0.5).kappa(2), rel=1e-12)
+
+
 def test_a_model_that_does_not_is_known_by_its_number_of_landmarks():
     with (
         running(create_app({"wflw": FakeVersions()})) as http,
@@ -269,6 +278,7 @@ def test_a_model_that_does_not_is_known_by_its_number_of_landmarks():
     assert metadata["landmark_set"]["names"] == list(WFLW.names)
     assert metadata["landmark_set"]["edges"] == [list(edge) for edge in WFLW.edges]
     assert (metadata["family"], metadata["delta"]) == ("huber", 1.0)
+    assert metadata["kappa"] == pytest.approx(Huber(1.0).kappa(2), rel=1e-12)
 
 
 def test_landmarks_that_nobody_knows_have_numbers():
@@ -289,6 +299,7 @@ def test_landmarks_that_nobody_knows_have_numbers():
         {"family": "cauchy"},
         {"delta": 0},
         {"delta": "1"},
+        {"kappa": 0},
     ],
 )
 def test_metadata_that_make_no_sense_are_an_error(change):

@@ -10,7 +10,7 @@ from serving_toys import COUNT
 from video_files import COLOURS, make_video, read_video
 
 from serving.client.boxes import Boxes
-from serving.client.sources import Video, import_av
+from serving.client.sources import Video, check_av
 
 av = pytest.importorskip("av", reason="PyAV is not installed (the extra `video`)")
 
@@ -168,7 +168,7 @@ def test_without_pyav_it_is_said_how_to_get_it(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="pip install av"):
         run_client(monkeypatch, tmp_path / "clip.mp4", "--jsonl", tmp_path / "x.jsonl")
     with pytest.raises(ValueError, match="videos need PyAV"):
-        import_av()
+        check_av()
 
 
 def test_colours_survive_the_way_through(url, tmp_path, monkeypatch):

@@ -7,13 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tfhuber.saved_model.pictures import (
-    decode_rgb,
-    open_image,
-    parse_box,
-    read_arguments,
-    read_image,
-)
+from tfhuber.saved_model.image_command import parse_box, read_arguments
 
 
 @pytest.mark.parametrize(
@@ -44,28 +38,6 @@ def test_boxes_are_read(text, box):
 def test_other_boxes_are_refused(text, message):
     with pytest.raises(ValueError, match=message):
         parse_box(text, (100, 50))
-
-
-def test_of_16_bits_the_upper_ones_are_seen(tmp_path):
-    grey = np.arange(0, 256, 5, np.uint8).reshape(4, 13)
-    Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "a.png")
-    _, image = read_image(tmp_path / "a.png")
-    np.testing.assert_array_equal(np.asarray(image), grey[..., None].repeat(3, -1))
-    decoded = decode_rgb((tmp_path / "a.png").read_bytes(), "a.png")
-    np.testing.assert_array_equal(np.asarray(decoded), np.asarray(image))
-
-
-@pytest.mark.parametrize(
-    ("size", "fault"),
-    [((9999, 10_000), None), ((10_001, 10_000), "has 10001 x 10000 pixels, more than 100,000,000")],
-)
-def test_pictures_may_be_as_large_as_the_model_allows(size, fault, tmp_path):
-    Image.new("1", size).save(tmp_path / "a.png")
-    if fault is None:
-        assert open_image(tmp_path / "a.png")[1].size == size
-    else:
-        with pytest.raises(ValueError, match=fault):
-            open_image(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize("flag", ["--output", "--json"])
