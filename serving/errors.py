@@ -1,4 +1,4 @@
-"""The errors that requests get: TensorFlow's codes, and HTTP's statuses for them."""
+"""The errors of requests: TensorFlow's codes, and HTTP's statuses for them."""
 
 __all__ = ["HTTP_STATUS", "RequestError"]
 

@@ -18,7 +18,9 @@ import socket
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from starlette.applications import Starlette
 
 from serving.local_server import http_server, request_log
 from serving.local_server.application import create_app
@@ -32,15 +34,23 @@ from serving.local_server.model_config import (
 )
 from tfhuber.console.cli import import_tensorflow, run_main
 from tfhuber.console.cpus import available_cpus
+from tfhuber.console.lazy import lazy_module
 
-__all__ = ["create_app", "main"]
+if TYPE_CHECKING:
+    from serving.local_server import grpc as grpc_api
+    from serving.local_server import served_models
+else:  # and TensorFlow
+    grpc_api = lazy_module("serving.local_server.grpc")
+    served_models = lazy_module("serving.local_server.served_models")
+
+__all__ = ["main"]
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command until a signal ends it."""
     args = _parse_arguments()
     configs, reread = _configuration(args)
-    metrics_path = METRICS_PATH
+    metrics_path: str | None = METRICS_PATH
     if args.monitoring_config_file is not None:
         metrics_path = read_metrics_path(args.monitoring_config_file)
     listener = _listen(args.rest_api_host, args.rest_api_port, "--rest_api_port")
@@ -52,10 +62,8 @@ def main() -> None:
     request_log.configure(args.log_format)
 
     import_tensorflow()
-    from serving.local_server.served_models import ServedModels
-
     metrics = Metrics()
-    models = ServedModels(
+    models = served_models.ServedModels(
         configs,
         reread=reread,
         labels_may_wait=args.allow_version_labels_for_unavailable_models,
@@ -65,6 +73,7 @@ def main() -> None:
     app = create_app(
         models,
         poll_seconds=args.file_system_poll_wait_seconds,
+        reload=models.reload,
         reload_seconds=args.model_config_file_poll_wait_seconds,
         threads=args.rest_api_num_threads,
         max_waiting=args.max_waiting_requests,
@@ -80,10 +89,12 @@ def main() -> None:
         "docs/serving.md has the command for production.",
         flush=True,
     )
+    _serve(app, args, listener)
+
+
+def _serve(app: Starlette, args: argparse.Namespace, listener: socket.socket) -> None:
     with contextlib.ExitStack() as stack:
         if args.port:
-            from serving.local_server import grpc as grpc_api
-
             # The very address, because gRPC would be content with one of those that a name stands for.
             address = _at(listener.getsockname()[0], args.port)
             stack.enter_context(
@@ -98,7 +109,7 @@ def main() -> None:
 def _configuration(
     args: argparse.Namespace,
 ) -> tuple[list[ModelConfig], Callable[[], Iterable[ModelConfig]] | None]:
-    """Returns what to serve, and what tells later whether that has changed."""
+    """Return what to serve, and what tells later whether that has changed."""
     if args.model_config_file is None:
         if args.model_base_path is None:
             raise ValueError("say what to serve: --model_base_path DIR or --model_config_file FILE")
@@ -118,6 +129,25 @@ def _parse_arguments() -> argparse.Namespace:
         description="A stand-in for TensorFlow Serving, for development and tests.",
         allow_abbrev=False,
     )
+    _add_model_options(parser)
+    _add_address_options(parser)
+    _add_bound_options(parser)
+    watching = parser.add_argument_group("what can be seen")
+    watching.add_argument(
+        "--monitoring_config_file",
+        type=Path,
+        help=f"MonitoringConfig in text format: where metrics are (default: {METRICS_PATH})",
+    )
+    watching.add_argument(
+        "--log_format",
+        choices=request_log.FORMATS,
+        default="text",
+        help="what is written to stderr for every request (default: %(default)s)",
+    )
+    return parser.parse_args()
+
+
+def _add_model_options(parser: argparse.ArgumentParser) -> None:
     what = parser.add_argument_group("what is served")
     what.add_argument(
         "--model_name", default="default", help="name in the URL (default: %(default)s)"
@@ -156,6 +186,9 @@ def _parse_arguments() -> argparse.Namespace:
         default=True,
         help="replay a version's warm-up requests before it serves (default: true)",
     )
+
+
+def _add_address_options(parser: argparse.ArgumentParser) -> None:
     where = parser.add_argument_group("where")
     where.add_argument(
         "--rest_api_port",
@@ -180,6 +213,9 @@ def _parse_arguments() -> argparse.Namespace:
         default=False,
         help="let pages from elsewhere use the REST API",
     )
+
+
+def _add_bound_options(parser: argparse.ArgumentParser) -> None:
     bounds = parser.add_argument_group("bounds")
     bounds.add_argument(
         "--rest_api_num_threads",
@@ -205,19 +241,6 @@ def _parse_arguments() -> argparse.Namespace:
         default=64 * 2**20,
         help="largest request body; larger ones get a 413 (default: %(default)s)",
     )
-    watching = parser.add_argument_group("what can be seen")
-    watching.add_argument(
-        "--monitoring_config_file",
-        type=Path,
-        help=f"MonitoringConfig in text format: where metrics are (default: {METRICS_PATH})",
-    )
-    watching.add_argument(
-        "--log_format",
-        choices=request_log.FORMATS,
-        default="text",
-        help="what is written to stderr for every request (default: %(default)s)",
-    )
-    return parser.parse_args()
 
 
 def _non_negative(text: str) -> int:
@@ -240,7 +263,7 @@ def _boolean(text: str) -> bool:
 
 
 # tensorflow_model_server takes --flag and --flag=false.
-_FLAG = {"type": _boolean, "nargs": "?", "const": True, "metavar": "BOOL"}
+_FLAG: dict[str, Any] = {"type": _boolean, "nargs": "?", "const": True, "metavar": "BOOL"}
 
 
 def _check_base_path(path: Path) -> None:
@@ -278,14 +301,14 @@ def _at(host: str, port: int) -> str:
 
 
 def _run() -> NoReturn:
-    """Runs the command, at whose end no thread that still computes or loads is waited for."""
+    """Run the command, at whose end no thread that still computes or loads is waited for."""
     try:
         run_main(main)
     except SystemExit as end:
         logging.shutdown()
         with contextlib.suppress(OSError):
             sys.stdout.flush()
-        os._exit(end.code or 0)
+        os._exit(end.code if isinstance(end.code, int) else 0 if end.code is None else 1)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from serving.errors import RequestError
 from serving.local_server.metrics import Metrics
@@ -43,7 +44,7 @@ _CORS = {
 
 
 class Application:
-    """Answers every path; logs and counts every request.
+    """The ASGI application, which answers every path, and logs and counts every request.
 
     Args:
       service: the models.
@@ -68,7 +69,7 @@ class Application:
         self._cors = cors
         self._page = page
 
-    async def __call__(self, scope, receive, send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
         request = Request(scope, receive)
         call = Call.of(request)
@@ -110,7 +111,7 @@ class Application:
         return Response(await self._api.answer(request, call), media_type="application/json")
 
     async def _show(self, call: Call) -> Response:
-        """Answers with the metrics or a file of the demo page."""
+        """Answer with the metrics or a file of the demo page."""
         path = call.target.partition("?")[0]
         if path != self._metrics_path and path not in self._page:
             raise RequestError("Not Found", status=404)
@@ -127,6 +128,7 @@ def create_app(
     models: Mapping[str, "ModelVersions"],
     *,
     poll_seconds: float = 1.0,
+    reload: Callable[[], bool] | None = None,
     reload_seconds: float = 0.0,
     threads: int = 4,
     max_waiting: int = 128,
@@ -138,7 +140,7 @@ def create_app(
     cors: bool = False,
     url: str = "",
 ) -> Starlette:
-    """Returns the server as an ASGI application that polls its models while it runs.
+    """Return the server as an ASGI application that polls its models while it runs.
 
     Its `state.service` is the `Service` behind it.
 
@@ -147,21 +149,16 @@ def create_app(
         called in a thread, again and again.
       poll_seconds: the pause between two looks at the models' directories; 0 for one look, and one
         more whenever the configuration has changed.
-      reload_seconds: the pause between two looks at the configuration, for which `models` is a
-        `ServedModels`; 0 for none.
+      reload: looks at the configuration again, and returns whether `models` has changed.
+      reload_seconds: the pause between two such looks; 0 for none.
       threads, max_waiting, timeout_ms: as for `Service`.
       max_request_bytes, body_seconds: as for `RestApi`.
       metrics: what the models count in; new ones by default.
       metrics_path, cors: as for `Application`.
       url: where the server listens, for the line printed when a version starts serving.
     """
-    service = Service(
-        models,
-        threads=threads,
-        max_waiting=max_waiting,
-        timeout_ms=timeout_ms,
-        metrics=metrics or Metrics(),
-    )
+    bounds = {"threads": threads, "max_waiting": max_waiting, "timeout_ms": timeout_ms}
+    service = Service(models, metrics=metrics or Metrics(), **bounds)
     api = RestApi(
         service,
         max_request_bytes=max_request_bytes,
@@ -173,7 +170,7 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        following = asyncio.create_task(_follow(models, poll_seconds, reload_seconds, url))
+        following = asyncio.create_task(_follow(models, poll_seconds, reload, reload_seconds, url))
         yield
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
@@ -186,16 +183,21 @@ def create_app(
 
 
 async def _follow(
-    models: Mapping[str, "ModelVersions"], poll_seconds: float, reload_seconds: float, url: str
+    models: Mapping[str, "ModelVersions"],
+    poll_seconds: float,
+    reload: Callable[[], bool] | None,
+    reload_seconds: float,
+    url: str,
 ) -> None:
-    """Polls the models for ever, and says which version serves when that changes."""
+    """Poll the models for ever, and print which version serves when that changes."""
     serving: dict[str, int | None] = {}
     # A thread of its own: one that still loads when the server stops is left to itself.
     thread = ThreadPoolExecutor(1, thread_name_prefix="follow")
-    poll_at, reload_at = 0.0, time.monotonic() + (reload_seconds or math.inf)
+    poll_at = 0.0
+    reload_at = time.monotonic() + reload_seconds if reload and reload_seconds else math.inf
     while True:
-        if time.monotonic() >= reload_at:
-            if await _attempt(thread, models.reload, "reading the configuration"):
+        if reload and time.monotonic() >= reload_at:
+            if await _attempt(thread, reload, "reading the configuration"):
                 poll_at = 0.0
             reload_at = time.monotonic() + reload_seconds
         if time.monotonic() >= poll_at:
@@ -209,12 +211,15 @@ async def _follow(
         await asyncio.sleep(min(poll_at, reload_at) - time.monotonic())
 
 
-async def _attempt(thread: ThreadPoolExecutor, function: Callable[[], bool | None], what: str):
-    """Returns what a function returns; logs what it raises, for it must not be the last look."""
+async def _attempt(
+    thread: ThreadPoolExecutor, function: Callable[[], bool | None], what: str
+) -> bool | None:
+    """Return what a function returns; log what it raises, for it must not be the last look."""
     try:
         return await asyncio.get_running_loop().run_in_executor(thread, function)
     except Exception:
         logger.exception("%s failed", what)
+        return None
 
 
 def _error(error: RequestError) -> Response:

@@ -1,10 +1,13 @@
 """uvicorn, set up to withstand clients that are slow or many."""
 
 import asyncio
+import socket
 from contextlib import ExitStack
+from typing import Any
 
 import h11
 import uvicorn
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 __all__ = ["Server", "configure"]
@@ -18,8 +21,8 @@ _SHUTDOWN_SECONDS = 10
 _MAX_CONNECTIONS = 1000
 
 
-def configure(app) -> uvicorn.Config:
-    """Returns how an ASGI application is served."""
+def configure(app: ASGIApp) -> uvicorn.Config:
+    """Return the configuration with which an ASGI application is served."""
     return uvicorn.Config(
         app,
         host="127.0.0.1",
@@ -37,7 +40,7 @@ def configure(app) -> uvicorn.Config:
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server, together with others in other threads that are to stop when it does.
+    """uvicorn's server, which stops others in other threads together with itself.
 
     Args:
       config: as `configure` returns it.
@@ -48,16 +51,19 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._others = others
 
-    async def shutdown(self, sockets=None) -> None:
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         await asyncio.gather(super().shutdown(sockets), asyncio.to_thread(self._others.close))
 
 
 class ImpatientProtocol(H11Protocol):
-    """HTTP/1.1 that hangs up on a client which takes too long to send a request's head or body."""
+    """HTTP/1.1 that hangs up on a client which takes too long to send a request's head or body.
 
-    def connection_made(self, transport: asyncio.Transport) -> None:
+    `H11Protocol` and what is used of it here (`conn`, `loop`, `transport`) are uvicorn's own, not public.
+    """
+
+    def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self._receiving = None
+        self._receiving: object = None  # a state of h11's
         self._clock: asyncio.TimerHandle | None = None
         self._watch()
 
@@ -70,7 +76,7 @@ class ImpatientProtocol(H11Protocol):
         super().connection_lost(exc)
 
     def _watch(self) -> None:
-        """Starts a clock for what the client sends now, unless it is running already."""
+        """Start a clock for what the client sends now, unless it is running already."""
         state = self.conn.their_state
         if state is self._receiving:
             return

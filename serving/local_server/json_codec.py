@@ -1,4 +1,4 @@
-"""TensorFlow Serving's REST format: JSON bodies to arrays and back, as pure functions.
+"""TensorFlow Serving's REST format: JSON bodies to arrays and back, in pure functions.
 
 A request is handled in the order in which TensorFlow Serving finds its errors: `parse_body`, then
 `signature_name` (with which the caller looks up the model and the signature's inputs), then
@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import orjson
@@ -18,7 +19,6 @@ import orjson
 from serving.errors import RequestError
 
 __all__ = [
-    "RequestError",
     "TensorSpec",
     "decode_inputs",
     "encode_outputs",
@@ -51,7 +51,7 @@ _MAX_RANK = 32
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """What a signature says of one of its tensors.
+    """The type and shape that a signature gives one of its tensors.
 
     Attributes:
       dtype: numpy's name of the type (`float32`), or `string`.
@@ -62,7 +62,7 @@ class TensorSpec:
     shape: tuple[int | None, ...] | None
 
     def admits(self, shape: Sequence[int]) -> bool:
-        """Tells whether an array of this shape fits."""
+        """Return whether an array of this shape fits."""
         if self.shape is None:
             return len(shape) <= _MAX_RANK
         return len(shape) == len(self.shape) and all(
@@ -70,8 +70,8 @@ class TensorSpec:
         )
 
 
-def parse_body(body: bytes | bytearray) -> dict:
-    """Returns the JSON object in a request's body.
+def parse_body(body: bytes | bytearray) -> dict[str, Any]:
+    """Return the JSON object in a request's body.
 
     Raises:
       RequestError: the body is empty, not UTF-8, not JSON, nested too deeply, or not an object.
@@ -94,7 +94,7 @@ def parse_body(body: bytes | bytearray) -> dict:
 
 
 def signature_name(document: Mapping) -> str:
-    """Returns the name of the signature that a parsed request asks for.
+    """Return the name of the signature that a parsed request asks for.
 
     Raises:
       RequestError: `signature_name` is there and not a string.
@@ -111,7 +111,7 @@ def signature_name(document: Mapping) -> str:
 def decode_inputs(
     document: Mapping, specs: Mapping[str, TensorSpec]
 ) -> tuple[dict[str, np.ndarray], bool]:
-    """Returns the input arrays of a parsed request, and whether it came by rows.
+    """Return the input arrays of a parsed request, and whether it came by rows.
 
     By rows, `instances` is a list with one element for each example: an object with exactly the
     signature's input names, or, for a single input, its bare value. By columns, `inputs` is an
@@ -146,6 +146,7 @@ def decode_inputs(
             f"JSON Value: {_show(document)} Not formatted correctly expecting only one of 'inputs' "
             "or 'instances' keys to exist"
         )
+    values: dict[str, Any]
     if "instances" in document:
         values, rows = _columns_of_rows(document["instances"], specs), True
     elif "inputs" in document:
@@ -158,7 +159,7 @@ def decode_inputs(
 
 
 def encode_outputs(outputs: Mapping[str, np.ndarray], *, rows: bool) -> bytes:
-    """Returns the JSON answer with a model's outputs, in the form in which the request came.
+    """Return the JSON answer with a model's outputs, in the form in which the request came.
 
     Floats print as the shortest decimal that reads back as the same number of their type, with `.0`
     where nothing else marks a float; what is not finite prints as `NaN`, `Infinity` or `-Infinity`.
@@ -196,8 +197,8 @@ def encode_outputs(outputs: Mapping[str, np.ndarray], *, rows: bool) -> bytes:
     return f'{{"predictions": [{", ".join(elements)}]}}'.encode()
 
 
-def _columns_of_rows(instances: object, specs: Mapping[str, TensorSpec]) -> dict[str, list]:
-    """Turns `instances` into one list of values for each input."""
+def _columns_of_rows(instances: Any, specs: Mapping[str, TensorSpec]) -> dict[str, list]:
+    """Return one list of values for each input, from `instances`."""
     if not isinstance(instances, list):
         raise RequestError("Excepting 'instances' to be an list/array")
     if not instances:
@@ -222,8 +223,8 @@ def _columns_of_rows(instances: object, specs: Mapping[str, TensorSpec]) -> dict
     return {next(iter(specs)): instances}
 
 
-def _columns(inputs: object, specs: Mapping[str, TensorSpec]) -> dict[str, object]:
-    """Turns `inputs` into one value for each input."""
+def _columns(inputs: Any, specs: Mapping[str, TensorSpec]) -> dict[str, Any]:
+    """Return one value for each input, from `inputs`."""
     if not _is_object(inputs):
         if len(specs) > 1:
             raise RequestError(
@@ -237,9 +238,10 @@ def _columns(inputs: object, specs: Mapping[str, TensorSpec]) -> dict[str, objec
     return {name: inputs[name] for name in specs}
 
 
-def _array(value: object, name: str, spec: TensorSpec) -> np.ndarray:
-    """Turns a scalar or nested lists into an array of the input's type and shape."""
-    shape, leaves = [], [value]
+def _array(value: Any, name: str, spec: TensorSpec) -> np.ndarray:
+    """Return a scalar or nested lists as an array of the input's type and shape."""
+    shape: list[int] = []
+    leaves = [value]
     while leaves and isinstance(leaves[0], list):
         size = len(leaves[0])
         if any(type(leaf) is not list or len(leaf) != size for leaf in leaves):
@@ -260,7 +262,7 @@ def _array(value: object, name: str, spec: TensorSpec) -> np.ndarray:
 
 
 def _bytes(leaf: object) -> bytes:
-    """Returns the bytes of a JSON string or of a base64 object."""
+    """Return the bytes of a JSON string or of a base64 object."""
     if isinstance(leaf, dict):
         if not _is_base64(leaf):
             raise RequestError(f"JSON Value: {_show(leaf)} not formatted correctly for base64 data")
@@ -287,7 +289,7 @@ def _base64(text: str) -> bytes:
 
 
 def _numbers(leaves: list, dtype: str) -> np.ndarray:
-    """Returns a flat array of JSON numbers or booleans, refusing what would change in it."""
+    """Return a flat array of JSON numbers or booleans; one that the type cannot hold is an error."""
     kinds = _KINDS.get(dtype)
     if kinds is None:
         raise RequestError(f"Conversion of JSON Value to type: {dtype}", status=501)
@@ -319,7 +321,7 @@ def _check_batch(arrays: Mapping[str, np.ndarray], specs: Mapping[str, TensorSpe
     batched = {
         name: len(array)
         for name, array in arrays.items()
-        if specs[name].shape and specs[name].shape[0] is None
+        if (shape := specs[name].shape) and shape[0] is None
     }
     if len(set(batched.values())) > 1:
         sizes = ", ".join(f"{name} {size}" for name, size in batched.items())
@@ -327,7 +329,7 @@ def _check_batch(arrays: Mapping[str, np.ndarray], specs: Mapping[str, TensorSpe
 
 
 def _nested(array: np.ndarray, name: str, keep: int = 0) -> list[str]:
-    """Returns the JSON of each element of an array's first `keep` dimensions, as a flat list."""
+    """Return the JSON of each element of an array's first `keep` dimensions, as a flat list."""
     if array.dtype.name in _FLOATS and np.isfinite(array).all():
         array = np.require(array, requirements="C")
         elements = array if keep else [array[()]]
@@ -341,7 +343,7 @@ def _nested(array: np.ndarray, name: str, keep: int = 0) -> list[str]:
 
 
 def _tokens(array: np.ndarray, name: str) -> list[str]:
-    """Returns the JSON of each single value of an array."""
+    """Return the JSON of each single value of an array."""
     dtype = array.dtype.name
     if dtype in _FLOATS:
         special = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
@@ -382,7 +384,7 @@ def _type_error(value: object, dtype: str) -> RequestError:
 
 
 def _show(value: object) -> str:
-    """Describes a JSON value in a message, briefly however large it is."""
+    """Return a short description of a JSON value, however large it is."""
     if isinstance(value, list):
         return f"array of {len(value)}"
     if isinstance(value, dict):

@@ -61,11 +61,11 @@ class Metrics:
         ProcessCollector(registry=self._registry)
 
     def watch(self, name: str, description: str, value: Callable[[], float]) -> None:
-        """Adds a gauge that asks for its value when the page is read."""
+        """Add a gauge that asks for its value when the page is read."""
         Gauge(name, description, registry=self._registry).set_function(value)
 
     def page(self) -> bytes:
-        """Returns all of it in Prometheus's text format."""
+        """Return all of it in Prometheus's text format."""
         return _TOTAL.sub(rb"\1", prometheus_client.generate_latest(self._registry))
 
     def _latency(self, name: str, what: str, *labels: str) -> Histogram:

@@ -1,4 +1,4 @@
-"""The files that tensorflow_model_server is configured with, read by the same protocol buffers.
+"""The configuration files of tensorflow_model_server, read by the same protocol buffers.
 
 `--model_config_file` holds a `ModelServerConfig`, `--monitoring_config_file` a `MonitoringConfig`, both
 in protocol buffers' text format. What TensorFlow Serving refuses is refused here, in its words.
@@ -10,6 +10,7 @@ from pathlib import Path
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 from google.protobuf.message import Message
+from tensorflow_serving.config import model_server_config_pb2
 
 __all__ = [
     "METRICS_PATH",
@@ -36,9 +37,9 @@ class VersionPolicy:
     specific: frozenset[int] | None = None
 
     def wanted(self, found: Iterable[int]) -> set[int]:
-        """Returns those of the found versions that are to be served."""
+        """Return those of the found versions that are to be served."""
         if self.specific is not None:
-            return self.specific.intersection(found)
+            return set(self.specific.intersection(found))
         return set(sorted(found, reverse=True)[: self.latest])
 
 
@@ -60,13 +61,13 @@ class ModelConfig:
 
 
 def check_name(name: str) -> None:
-    """Raises ValueError unless a model of this name could be asked for."""
+    """Raise ValueError unless a model of this name could be asked for."""
     if not name or any(character in name for character in "/:"):
         raise ValueError(f"name {name!r} must be there, and have no / and no : in it")
 
 
 def read_models(path: Path) -> list[ModelConfig]:
-    """Returns the models in a `ModelServerConfig` file.
+    """Return the models in a `ModelServerConfig` file.
 
     Example:
       model_config_list {
@@ -84,8 +85,6 @@ def read_models(path: Path) -> list[ModelConfig]:
       OSError: it cannot be read.
       ValueError: it is not in this format, or asks for what is not possible.
     """
-    from tensorflow_serving.config import model_server_config_pb2
-
     config = _parse(path, model_server_config_pb2.ModelServerConfig())
     if config.HasField("custom_model_config"):
         raise ValueError(f"{path}: a custom model config is not supported")
@@ -103,7 +102,7 @@ def read_models(path: Path) -> list[ModelConfig]:
 
 
 def read_metrics_path(path: Path) -> str | None:
-    """Returns where a `MonitoringConfig` file wants the metrics served; None for nowhere.
+    """Return where a `MonitoringConfig` file wants the metrics served; None for nowhere.
 
     Raises:
       OSError: it cannot be read.
@@ -117,7 +116,7 @@ def read_metrics_path(path: Path) -> str | None:
 
 
 def _monitoring_config() -> Message:
-    """Returns an empty `MonitoringConfig`, the one message that tensorflow-serving-api leaves out."""
+    """Return an empty `MonitoringConfig`, the one message that tensorflow-serving-api leaves out."""
     field_types = descriptor_pb2.FieldDescriptorProto
     file = descriptor_pb2.FileDescriptorProto(name="monitoring_config", syntax="proto3")
     prometheus = file.message_type.add(name="PrometheusConfig")
@@ -143,7 +142,7 @@ def _parse(path: Path, message: Message) -> Message:
 
 
 def _model(config: Message) -> ModelConfig:
-    """Returns a parsed `ModelConfig` message, checked, as this module's."""
+    """Return this module's `ModelConfig` for a parsed message of that name, checked."""
     name = config.name
     check_name(name)
     if not config.model_platform:

@@ -30,7 +30,7 @@ class PageFile:
 
 
 def read_page(directory: Path) -> Mapping[str, PageFile]:
-    """Returns the files of a page by their URLs' paths, `index.html` as `/` too.
+    """Return the files of a page by their URLs' paths, `index.html` as `/` too.
 
     They are read now, and nothing else is ever handed out, so that no path can lead out of the
     directory. Hidden files, links, and files of other kinds than a page needs are left out.

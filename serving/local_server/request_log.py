@@ -17,7 +17,7 @@ _logger = logging.getLogger(__name__)
 
 
 def configure(style: str) -> None:
-    """Sends everything that is logged to stderr, in one of the `FORMATS`."""
+    """Send everything that is logged to stderr, in one of the `FORMATS`."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter(style))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
@@ -26,12 +26,12 @@ def configure(style: str) -> None:
 
 
 def formatter(style: str) -> logging.Formatter:
-    """Returns what makes lines of what is logged."""
+    """Return the formatter for one of the `FORMATS`."""
     return _Json() if style == "json" else _Text()
 
 
 def log_request(call: Call, *, status: int, sent: int, seconds: float, error: str | None) -> None:
-    """Logs a request that has come to its end; the server's own failures as errors.
+    """Log a request that has come to its end; the server's own failures as errors.
 
     Args:
       call: what became known of it.

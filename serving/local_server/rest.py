@@ -1,4 +1,4 @@
-"""TensorFlow Serving's REST API: what is answered to a request below `/v1/`.
+"""TensorFlow Serving's REST API: the answers to requests below `/v1/`.
 
 https://www.tensorflow.org/tfx/serving/api_rest: predict, status and metadata, for the latest version,
 one by number, or one by label.
@@ -27,7 +27,7 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 @dataclass
 class Call:
-    """What becomes known of a request while it is answered, for the log and the metrics.
+    """What is known of a request, more while it is answered; for the log and the metrics.
 
     Attributes:
       id: the client's `X-Request-ID` where that is short and plain, or a random one.
@@ -51,7 +51,7 @@ class Call:
 
     @classmethod
     def of(cls, request: Request) -> "Call":
-        """What is known at the start."""
+        """Return what is known at the start."""
         id_ = request.headers.get("x-request-id", "")
         target = request.scope["raw_path"].decode("latin-1")
         if query := request.scope["query_string"]:
@@ -62,7 +62,7 @@ class Call:
 
 
 class RestApi:
-    """Answers requests below `/v1/`.
+    """The REST API over a `Service`.
 
     Args:
       service: the models.
@@ -91,7 +91,7 @@ class RestApi:
         )
 
     async def answer(self, request: Request, call: Call) -> bytes:
-        """Returns the JSON that a request is answered with, and notes in `call` what it was.
+        """Return the JSON that a request is answered with, and note in `call` what it was.
 
         Raises:
           RequestError: it is answered with an error.
@@ -129,7 +129,7 @@ class RestApi:
             self._held_bytes -= len(body)
 
     async def _read_body(self, request: Request, body: bytearray) -> None:
-        """Fills `body`, every byte of which counts as held."""
+        """Read the body into `body`, every byte of which counts as held from now on."""
         limit = self._max_request_bytes
         too_large = RequestError(f"The request's body is larger than {limit} bytes", status=413)
         if int(request.headers.get("content-length", 0)) > limit:
@@ -156,14 +156,14 @@ class RestApi:
     def _predict(self, call: Call, match: re.Match, body: bytearray) -> bytes:
         document = json_codec.parse_body(body)
         signature = json_codec.signature_name(document)
-        call.version, model = self._service.find(*_asked(call, match))
+        call.version, model = self._service.find(*_model_asked_for(call, match))
         inputs, rows = json_codec.decode_inputs(document, model.input_specs(signature))
         call.rows = max((len(array) for array in inputs.values() if array.ndim), default=1)
         outputs = self._service.run(call.model, model, signature, inputs)
         return json_codec.encode_outputs(outputs, rows=rows)
 
     def _metadata(self, call: Call, match: re.Match) -> bytes:
-        call.version, model = self._service.find(*_asked(call, match))
+        call.version, model = self._service.find(*_model_asked_for(call, match))
         spec = {"name": call.model, "signature_name": "", "version": str(call.version)}
         signatures = {"signature_def": {"signature_def": model.describe_signatures()}}
         return json.dumps({"model_spec": spec, "metadata": signatures}, indent=1).encode()
@@ -178,13 +178,13 @@ class RestApi:
                     "error_message": status.error_message,
                 },
             }
-            for status in self._service.statuses(*_asked(call, match))
+            for status in self._service.statuses(*_model_asked_for(call, match))
         ]
         return json.dumps({"model_version_status": described}, indent=1).encode()
 
 
-def _asked(call: Call, match: re.Match) -> tuple[str, int | None, str | None]:
-    """Returns the model, version and label that a path names."""
+def _model_asked_for(call: Call, match: re.Match) -> tuple[str, int | None, str | None]:
+    """Return the model, version and label that a path names."""
     digits, label = match["version"], match["label"]
     if digits is not None and (len(digits) > 19 or int(digits) >= 2**63):
         raise RequestError(f"Failed to convert version: {digits} to numeric.")

@@ -101,10 +101,11 @@ def explain(error: Exception) -> tuple[str, str]:
     """Return the name of an error's code, TensorFlow's, and its message on one line."""
     if isinstance(error, tf.errors.OpError):
         # Python raises the runtime's error anew, with headings and tracebacks around its message.
-        while isinstance(error.__context__, tf.errors.OpError):
-            error = error.__context__
-        lines = [line for line in error.message.splitlines() if not line.startswith("\t [[")]
-        return error_codes_pb2.Code.Name(error.error_code), " ".join(" ".join(lines).split())
+        cause: Any = error
+        while isinstance(cause.__context__, tf.errors.OpError):
+            cause = cause.__context__
+        lines = [line for line in cause.message.splitlines() if not line.startswith("\t [[")]
+        return error_codes_pb2.Code.Name(cause.error_code), " ".join(" ".join(lines).split())
     if isinstance(error, RequestError):
         return error.code, error.message
     code = "NOT_FOUND" if isinstance(error, OSError) else "UNKNOWN"

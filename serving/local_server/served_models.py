@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 
 class ServedModels(Mapping[str, ModelVersions]):
-    """Models by name; safe to read from any thread, to change and `poll` from one at a time.
+    """A mapping of models by name; safe to read from any thread, to change and `poll` from one at a time.
 
     As in TensorFlow Serving, a label may only be given to a version that serves already. Where that is
     relaxed, it still holds for a label that moves from one version to another.
@@ -59,7 +59,7 @@ class ServedModels(Mapping[str, ModelVersions]):
         return len(self._models)
 
     def reload(self) -> bool:
-        """Takes over what the configuration says now; one that is no good changes nothing.
+        """Take over what the configuration says now; one that is no good changes nothing.
 
         New models have been looked at, and their versions loaded, when this returns.
 
@@ -101,7 +101,7 @@ class ServedModels(Mapping[str, ModelVersions]):
         self._models, self._configs = models, list(configs)
 
     def _check_base_paths(self, configs: Iterable[ModelConfig]) -> None:
-        """New ones may be missing, and are then waited for, but those that are there must be readable."""
+        """Raise OSError if a new directory is there but cannot be read; a missing one is waited for."""
         known = {model.base_path for model in self._models.values()}
         for config in configs:
             if config.base_path not in known and config.base_path.exists():

@@ -1,10 +1,11 @@
 """What REST and gRPC share: finding a version, running it, and how much may be done at once."""
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, TypeVar
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -15,13 +16,17 @@ if TYPE_CHECKING:  # TensorFlow is imported when there is something to serve
     from serving.local_server.saved_model import SavedModel
     from serving.local_server.versions import ModelVersions, VersionStatus
 
-__all__ = ["Service"]
+__all__ = ["Busy", "Service"]
 
 Result = TypeVar("Result")
 
 
+class Busy(RequestError):
+    """A request for which there is neither a thread nor a place to wait."""
+
+
 class Service:
-    """The served models, with bounds and metrics.
+    """The served models, with metrics and one bound for the requests of all APIs together.
 
     Args:
       models: what each model's name serves; anything with the interface of `ModelVersions`.
@@ -31,7 +36,6 @@ class Service:
       metrics: what counts requests and times models.
 
     Attributes:
-      pool: the threads.
       capacity: how many requests may be computing or waiting.
     """
 
@@ -46,26 +50,27 @@ class Service:
     ):
         self.models = models
         self.metrics = metrics
-        self.pool = ThreadPoolExecutor(threads, thread_name_prefix="predict")
         self.capacity = threads + max_waiting
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="predict")
         self._threads = threads
         self._timeout_ms = timeout_ms
         self._unfinished = 0
+        self._lock = threading.Lock()
         metrics.watch(
             "local_server_requests_running",
-            "REST requests that are being computed",
+            "Requests that are being computed",
             lambda: min(self._unfinished, threads),
         )
         metrics.watch(
             "local_server_requests_waiting",
-            "REST requests that wait for others to be computed",
+            "Requests that wait for others to be computed",
             lambda: max(self._unfinished - threads, 0),
         )
 
     def find(
         self, name: str, version: int | None = None, label: str | None = None
     ) -> tuple[int, "SavedModel"]:
-        """Returns a version, by default the latest, with its number.
+        """Return a version, by default the latest, with its number.
 
         Raises:
           RequestError: there is no such model, version or label.
@@ -81,7 +86,7 @@ class Service:
     def statuses(
         self, name: str, version: int | None = None, label: str | None = None
     ) -> list["VersionStatus"]:
-        """Returns the state of a version, or of all, newest first.
+        """Return the state of a version, or of all, newest first.
 
         Raises:
           RequestError: there is no such model, version or label.
@@ -104,7 +109,7 @@ class Service:
         inputs: Mapping[str, np.ndarray],
         timeout_ms: int | None = None,
     ) -> dict[str, np.ndarray]:
-        """Returns a signature's outputs; times the model.
+        """Return a signature's outputs, and note for the metrics how long the model took.
 
         Args:
           name: the model's, for the metrics.
@@ -122,29 +127,41 @@ class Service:
         return outputs
 
     def count(self, name: str, code: str, api: str, entrypoint: str, seconds: float) -> None:
-        """Counts a request that has come to its end, and how long it took if that is well."""
+        """Count a request that has come to its end and, if it got an answer, note how long it took."""
         name = name if name in self.models else ""
         self.metrics.request_count.labels(name, code).inc()
         if code == "OK":
             self.metrics.request_latency.labels(name, api, entrypoint).observe(1e6 * seconds)
 
-    async def compute(self, function: Callable[..., Result], *args: object) -> Result:
-        """Returns what a function returns, called in one of the threads when its turn comes.
+    def submit(self, function: Callable[..., Result], *args: object) -> "Future[Result]":
+        """Have a function called in one of the threads when its turn comes; from any thread.
 
         Raises:
-          RequestError: too many wait already.
+          Busy: too many are computed or wait already, over whichever API they came.
         """
-        if self._unfinished >= self.capacity:
-            waiting = self.capacity - self._threads
-            raise RequestError(
-                f"The server is busy: {self._threads} requests are being computed and {waiting} "
-                "wait; try again later",
-                status=503,
-            )
-        self._unfinished += 1
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self.pool, function, *args)
-        finally:
+        with self._lock:
+            if self._unfinished >= self.capacity:
+                waiting = self.capacity - self._threads
+                raise Busy(
+                    f"The server is busy: {self._threads} requests are being computed and {waiting} "
+                    "wait; try again later",
+                    status=503,
+                )
+            self._unfinished += 1
+        future = self._pool.submit(function, *args)
+        future.add_done_callback(self._finish)
+        return future
+
+    async def compute(self, function: Callable[..., Result], *args: object) -> Result:
+        """Return what a function returns, called as by `submit`.
+
+        Raises:
+          Busy: as `submit`.
+        """
+        return await asyncio.wrap_future(self.submit(function, *args))
+
+    def _finish(self, _: "Future[Any]") -> None:
+        with self._lock:
             self._unfinished -= 1
 
     def _labelled(self, name: str, label: str) -> int:

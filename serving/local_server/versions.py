@@ -82,22 +82,22 @@ class ModelVersions:
         return max(self._loaded, default=None)
 
     def configure(self, policy: VersionPolicy, labels: Mapping[str, int]) -> None:
-        """Sets which versions the next `poll` makes serve, and the labels from now on."""
+        """Set which versions the next `poll` makes serve, and the labels from now on."""
         self._policy, self.labels = policy, labels
 
     def get(self, version: int | None = None) -> tuple[int, SavedModel] | None:
-        """Returns a version, by default the latest, with its number; None if it isn't loaded."""
+        """Return a version, by default the latest, with its number; None if it isn't loaded."""
         loaded = self._loaded
         number = max(loaded, default=None) if version is None else version
         return (number, loaded[number]) if number in loaded else None
 
     def statuses(self) -> list[VersionStatus]:
-        """Returns the state of every version that was ever seen, newest first."""
+        """Return the state of every version that was ever seen, newest first."""
         statuses = self._statuses
         return [statuses[number] for number in sorted(statuses, reverse=True)]
 
     def poll(self) -> None:
-        """Brings what serves in line with the directory: loads what is wanted, drops what is not.
+        """Bring what serves in line with the directory: load what is wanted, drop what is not.
 
         While the directory cannot be read, all stays as it is.
         """
@@ -122,7 +122,7 @@ class ModelVersions:
             self._keep_only(wanted)
 
     def _load(self, version: int, directory: Path) -> None:
-        """Loads a version beside those that are loaded, if it can be."""
+        """Load a version beside those that are loaded, if it can be."""
         files = _fingerprint(directory)
         if self._failed.get(version) == files:
             return
@@ -146,7 +146,7 @@ class ModelVersions:
         self._set_status(VersionStatus(version, "AVAILABLE"))
 
     def _replay(self, model: SavedModel, directory: Path) -> None:
-        """Runs a version's warm-up requests; as in TensorFlow Serving, one that fails is fatal."""
+        """Run a version's warm-up requests; as in TensorFlow Serving, one that fails is fatal."""
         started, replayed = time.perf_counter(), False
         for signature, inputs in warmup.requests(directory):
             specs = model.input_specs(signature)
@@ -162,7 +162,7 @@ class ModelVersions:
             latency.observe(_microseconds(started))
 
     def _warn(self, message: str, log: Callable[[str], None] = logger.warning) -> None:
-        """Logs what is wrong when it begins, and not at every look."""
+        """Log what is wrong when it begins, and not at every look."""
         if message and message != self._warned:
             log(message)
         self._warned = message
@@ -181,7 +181,7 @@ class ModelVersions:
 
 
 def _fingerprint(directory: Path) -> list:
-    """Returns what changes when any file of a version does."""
+    """Return a value that is another when any file of a version has changed."""
     try:
         files = [(str(path), path.stat()) for path in directory.rglob("*")]
     except OSError:

@@ -14,8 +14,9 @@ import numpy as np
 import uvicorn
 from PIL import Image
 
+from serving.errors import RequestError
 from serving.local_server import http_server
-from serving.local_server.json_codec import RequestError, TensorSpec
+from serving.local_server.json_codec import TensorSpec
 
 COUNT = 98
 

@@ -13,7 +13,7 @@ from serving_toys import running
 from serving.client import Client
 from serving.client.grpc import GrpcClient
 from serving.local_server import grpc as grpc_api
-from serving.local_server.__main__ import create_app
+from serving.local_server.application import create_app
 from serving.local_server.versions import ModelVersions
 from tfhuber.saved_model import session, versions
 

@@ -19,7 +19,7 @@ from starlette.routing import Route
 
 from serving.client import Client, ServerError
 from serving.client import __main__ as client_module
-from serving.local_server.__main__ import create_app
+from serving.local_server.application import create_app
 
 ROOT = Path(__file__).resolve().parents[3]
 

@@ -12,10 +12,11 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 import h11
 import httpx
 import pytest
+import uvicorn
 from serving_toys import FakeModel, FakeVersions, HeldModel, running, wait_for
 
 from serving.local_server import http_server
-from serving.local_server.__main__ import create_app
+from serving.local_server.application import create_app
 
 PREDICT = "/v1/models/wflw:predict"
 BODY = json.dumps({"instances": [{"image_bytes": {"b64": "eHg="}, "box": [0, 0, 1, 1]}]}).encode()
@@ -118,6 +119,22 @@ def test_a_request_that_takes_its_time_to_compute_is_not_hung_up_on(monkeypatch)
         for _ in range(2):  # the second on the connection of the first
             assert http.post(PREDICT, content=BODY).status_code == 200
             time.sleep(0.8)
+
+
+def test_uvicorn_has_what_is_used_of_its_own_names():
+    """`http_server` builds on names that uvicorn does not promise to keep."""
+    config = http_server.configure(create_app({"wflw": FakeVersions()}))
+    config.load()
+    loop = asyncio.new_event_loop()
+    protocol = config.http_protocol_class(
+        config=config, server_state=uvicorn.server.ServerState(), app_state={}, _loop=loop
+    )
+    loop.close()
+    wanted = ("conn", "loop", "transport", "connection_made", "data_received", "connection_lost")
+    missing = [f"H11Protocol.{name}" for name in wanted if not hasattr(protocol, name)]
+    missing += [] if hasattr(uvicorn.Server, "shutdown") else ["Server.shutdown"]
+    assert not missing, f"uvicorn {uvicorn.__version__} lacks {', '.join(missing)}"
+    assert protocol.conn.their_state is h11.IDLE, "uvicorn no longer speaks through h11"
 
 
 def started(app, others=None):

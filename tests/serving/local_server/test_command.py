@@ -232,7 +232,7 @@ def test_a_stop_waits_for_nothing_that_has_no_end(tmp_path):
                 pool.submit(httpx.post, predict, json={"instances": [0.0]}, timeout=120)
                 for _ in range(2)
             ]
-            wait_for(lambda: "requests_running 2.0" in metrics())
+            wait_for(lambda: "requests_waiting 1.0" in metrics())
             process.send_signal(signal.SIGTERM)
             assert [post.result().status_code for post in posts] == [503, 503]
             assert process.wait(timeout=60) == 0
@@ -323,8 +323,8 @@ def test_wrong_flags_end_with_the_usage(flags):
 def test_help_does_not_wait_for_tensorflow():
     code = (
         "import sys; sys.argv[1:] = ['--help']\n"
-        "from serving import local_server\n"
-        "try:\n    local_server.main()\n"
+        "from serving.local_server.__main__ import main\n"
+        "try:\n    main()\n"
         "finally:\n    assert 'tensorflow' not in sys.modules"
     )
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)

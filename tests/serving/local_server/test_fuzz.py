@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from serving_toys import FakeVersions, running
 
-from serving.local_server.__main__ import create_app
+from serving.local_server.application import create_app
 
 PREDICT = "/v1/models/wflw:predict"
 GOOD = {"instances": [{"image_bytes": {"b64": "eHg="}, "box": [0, 0, 1, 1]}]}

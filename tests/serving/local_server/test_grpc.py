@@ -1,12 +1,14 @@
 """The gRPC API, asked through the generated stubs: the numbers and errors of the REST API."""
 
 import contextlib
+from concurrent.futures import ThreadPoolExecutor
 
 import grpc
+import httpx
 import numpy as np
 import pytest
 import tensorflow as tf
-from serving_toys import FakeModel, FakeVersions, save_toy
+from serving_toys import FakeModel, FakeVersions, HeldModel, row, running, save_toy, wait_for
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
     get_model_status_pb2,
@@ -16,7 +18,7 @@ from tensorflow_serving.apis import (
 )
 
 from serving.local_server import grpc as grpc_api
-from serving.local_server.__main__ import create_app
+from serving.local_server.application import create_app
 from serving.local_server.json_codec import TensorSpec
 from serving.local_server.saved_model import SavedModel
 
@@ -168,6 +170,34 @@ def test_neither_client_nor_server_need_a_deadline(tmp_path):
     message.inputs["x"].CopyFrom(tensor([[1, 2, 3]], tf.float32))
     with asking(service) as stub:
         assert tf.make_ndarray(stub.Predict(message).outputs["y"]).tolist() == [[2, 4, 6]]
+
+
+def test_rest_and_grpc_share_one_bound():
+    """1 computes and 2 wait, over whichever API they came; a fourth is refused at once by both."""
+    model = HeldModel()
+    app = create_app({"wflw": FakeVersions(model=model)}, threads=1, max_waiting=2)
+    body = {"instances": [row()]}
+    with (
+        running(app) as http,
+        asking(app.state.service) as stub,
+        ThreadPoolExecutor(2) as pool,
+    ):
+        url = f"{http.base_url}/v1/models/wflw:predict"
+        posts = [pool.submit(httpx.post, url, json=body, timeout=30) for _ in range(2)]
+        wait_for(lambda: b"requests_waiting 1.0" in app.state.service.metrics.page())
+        waits = stub.Predict.future(request(), timeout=30)
+        wait_for(lambda: b"requests_waiting 2.0" in app.state.service.metrics.page())
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.Predict(request(), timeout=10)
+        assert caught.value.code().name == "RESOURCE_EXHAUSTED"
+        assert "1 requests are being computed and 2 wait" in caught.value.details()
+        assert http.post("/v1/models/wflw:predict", json=body).status_code == 503
+        assert model.held == 1 and not waits.done()
+        model.go.set()
+        assert [post.result().status_code for post in posts] == [200, 200]
+        assert waits.result().outputs["valid"].bool_val == [True]
+        assert http.post("/v1/models/wflw:predict", json=body).status_code == 200
+        assert stub.Predict(request(), timeout=10).outputs["valid"].bool_val == [True]
 
 
 def test_a_failure_of_the_server_tells_nothing(caplog):

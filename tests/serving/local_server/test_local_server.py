@@ -11,7 +11,7 @@ import pytest
 from serving_toys import FakeModel, FakeVersions, HeldModel, b64, row, running, wait_for
 
 from serving.local_server import page
-from serving.local_server.__main__ import create_app
+from serving.local_server.application import create_app
 
 ROOT = Path(__file__).resolve().parents[3]
 PREDICT = "/v1/models/wflw:predict"

@@ -9,7 +9,7 @@ import pytest
 from serving_toys import FakeModel, FakeVersions, running, save_toy
 
 from serving.local_server import request_log
-from serving.local_server.__main__ import create_app
+from serving.local_server.application import create_app
 from serving.local_server.metrics import Metrics
 
 PATH = "/monitoring/prometheus/metrics"

@@ -11,7 +11,8 @@ import pytest
 import tensorflow as tf
 from serving_toys import COUNT, save_toy
 
-from serving.local_server.json_codec import RequestError, TensorSpec
+from serving.errors import RequestError
+from serving.local_server.json_codec import TensorSpec
 from serving.local_server.saved_model import SavedModel
 from serving.local_server.versions import ModelVersions
 from tfhuber.saved_model import warmup

@@ -2,7 +2,7 @@
 
 from serving_toys import FakeVersions, running, wait_for
 
-from serving.local_server.__main__ import create_app
+from serving.local_server.application import create_app
 
 
 class Counted(FakeVersions):
@@ -37,7 +37,7 @@ def test_nothing_ends_the_following(caplog):
     model = Counted()
     model.failing = 2
     models = Configured(RuntimeError("first"), OSError("second"), wflw=model)
-    with running(create_app(models, poll_seconds=0.01, reload_seconds=0.01)):
+    with running(create_app(models, poll_seconds=0.01, reload=models.reload, reload_seconds=0.01)):
         wait_for(lambda: model.looks > 4 and models.read > 4)
     messages = [record.getMessage() for record in caplog.records]
     assert messages.count("looking for versions of wflw failed") == 2
@@ -47,7 +47,7 @@ def test_nothing_ends_the_following(caplog):
 def test_no_seconds_are_one_look_and_one_more_after_a_change():
     model = Counted()
     models = Configured(False, False, True, wflw=model)
-    with running(create_app(models, poll_seconds=0, reload_seconds=0.01)):
+    with running(create_app(models, poll_seconds=0, reload=models.reload, reload_seconds=0.01)):
         wait_for(lambda: models.read > 10)
     assert model.looks == 2
 
