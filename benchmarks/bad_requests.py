@@ -6,19 +6,19 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 
-__all__ = ["Junk", "battered", "junk_requests"]
+__all__ = ["BadRequest", "bad_requests", "damaged_images"]
 
 PREDICT = "/v1/models/wflw:predict"
 
 
 @dataclass(frozen=True)
-class Junk:
-    """A kind of junk.
+class BadRequest:
+    """A kind of bad request.
 
     Attributes:
-      name: what it is.
-      status: what it deserves.
-      send: sends it to an address; returns the status of the answer.
+      name: what is bad about it.
+      status: the HTTP status that it should get; 0 for no answer at all.
+      send: sends it to a host and port, and returns the status of the answer.
     """
 
     name: str
@@ -26,27 +26,29 @@ class Junk:
     send: Callable[[tuple[str, int]], int]
 
     def fault(self, address: tuple[str, int]) -> str:
-        """Sends it; returns what is wrong with the answer, or nothing."""
+        """Send it, and return what is wrong with the answer; empty if that is as it should be."""
         status = self.send(address)
         return "" if status == self.status else f"{status} instead of {self.status}"
 
 
-def battered(pictures: list[bytes]) -> list[bytes]:
-    """Pictures cut off, emptied, or no pictures; a good one among them."""
-    first, *_, last = pictures
+def damaged_images(images: list[bytes]) -> list[bytes]:
+    """Return an image that is cut off, an empty one, one of another format, and a good one."""
+    first, *_, last = images
     return [first[: len(first) // 2], b"", b"GIF89a", last]
 
 
-def junk_requests(good: dict) -> list[Junk]:
-    """All kinds, made from a good request by columns."""
+def bad_requests(good: dict) -> list[BadRequest]:
+    """Return all kinds, made from a good request by columns."""
     columns = good["inputs"]
     image, box = columns["image_bytes"][:1], columns["box"][:1]
 
-    def document(name: str, status: int, path: str = PREDICT, **content) -> Junk:
+    def document(name: str, status: int, path: str = PREDICT, **content: object) -> BadRequest:
         return body(name, status, json.dumps(content).encode(), path=path)
 
-    def body(name: str, status: int, data: bytes, method: str = "POST", path: str = PREDICT):
-        return Junk(name, status, lambda address: _exchange(address, method, path, data))
+    def body(
+        name: str, status: int, data: bytes, method: str = "POST", path: str = PREDICT
+    ) -> BadRequest:
+        return BadRequest(name, status, lambda address: _exchange(address, method, path, data))
 
     return [
         body("nothing", 400, b""),
@@ -66,9 +68,9 @@ def junk_requests(good: dict) -> list[Junk]:
         document("unknown label", 400, "/v1/models/wflw/labels/none:predict", inputs=columns),
         body("wrong method", 400, b"{}", method="PUT"),
         body("nowhere", 404, b"", method="GET", path="/nowhere"),
-        Junk("too large", 413, lambda address: _raw(address, _head(10**10))),
-        Junk("no HTTP", 400, lambda address: _raw(address, b"\x16\x03\x01 hello\r\n\r\n")),
-        Junk("gone half way", 0, lambda address: _leave(address, _head(100_000) + b"{")),
+        BadRequest("too large", 413, lambda address: _raw(address, _head(10**10))),
+        BadRequest("no HTTP", 400, lambda address: _raw(address, b"\x16\x03\x01 hello\r\n\r\n")),
+        BadRequest("gone half way", 0, lambda address: _leave(address, _head(100_000) + b"{")),
     ]
 
 

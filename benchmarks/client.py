@@ -44,6 +44,7 @@ from tfhuber.saved_model.versions import find_version
 
 if TYPE_CHECKING:
     from serving.local_server import saved_model
+    from serving.local_server.saved_model import SavedModel
 else:
     saved_model = lazy_module("serving.local_server.saved_model")
 
@@ -58,7 +59,7 @@ TRAIN = {"epochs": 8, "batch_size": 8, "learning_rate": [[0, 1e-3]], "evaluation
 
 
 def main() -> int:
-    """Measures them in turns, prints them and says whether the bounds hold."""
+    """Time client and model in turns, print the times, and return 0 if the bounds hold."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model_base_path", type=Path, help="what tfhuber.export wrote")
     parser.add_argument(
@@ -110,7 +111,7 @@ def main() -> int:
 
 
 def make_video(path: Path, count: int) -> Path:
-    """Writes a video in which drawn faces, one after the other, move within the box."""
+    """Write a video in which drawn faces, one after the other, move within the box."""
     check_av()
     side = BOX[2] - BOX[0]
     with tempfile.TemporaryDirectory() as drawn:
@@ -131,7 +132,7 @@ def make_video(path: Path, count: int) -> Path:
 
 
 def make_folder(path: Path, video: Path) -> Path:
-    """Writes each frame of a video as a JPEG."""
+    """Write each frame of a video as a JPEG, and return their folder."""
     path.mkdir()
     for frame in Video(video, Boxes()):
         (path / f"{frame.number:04d}.jpg").write_bytes(frame.file()[0])
@@ -139,14 +140,16 @@ def make_folder(path: Path, video: Path) -> Path:
 
 
 def whole_face(source: Path, fields: list[str]) -> Image.Image:
-    """What is in the box of a drawn picture's label."""
+    """Return what is in the box of a drawn picture's label."""
     box = [float(field) for field in fields[196:200]]
     with Image.open(source / "WFLW_images" / fields[-1]) as picture:
         return picture.convert("RGB").crop(box)
 
 
-def run_model(model, sent: list[tuple[bytes, tuple[int, int]]], batch: int) -> list[float]:
-    """Milliseconds that the model takes for all files, each of them from some corner of its picture."""
+def run_model(
+    model: "SavedModel", sent: list[tuple[bytes, tuple[int, int]]], batch: int
+) -> list[float]:
+    """Return the milliseconds that the model takes for all files, each a part of its picture."""
     started = time.perf_counter()
     for start in range(0, len(sent), batch):
         files, corners = zip(*sent[start : start + batch], strict=True)
@@ -158,7 +161,7 @@ def run_model(model, sent: list[tuple[bytes, tuple[int, int]]], batch: int) -> l
 
 
 def run_client(command: list[str], count: int, whole: list[list[float]]) -> list[float]:
-    """Milliseconds that the client says it took; those of its whole process are added to `whole`."""
+    """Return the milliseconds that the client says it took; add those of its process to `whole`."""
     started = time.perf_counter()
     result = subprocess.run(command, capture_output=True, text=True)
     whole.append([1000 * (time.perf_counter() - started)])
@@ -169,7 +172,7 @@ def run_client(command: list[str], count: int, whole: list[list[float]]) -> list
 
 
 def report(times: Times, whole: Times, frames: int) -> int:
-    """Prints the times and the bounds; returns the exit status."""
+    """Print the times and the bounds; return the exit status."""
     print(f"{frames} frames of {SIZE[0]} x {SIZE[1]} pixels; milliseconds for a frame")
     ratios = {}
     for name, started in whole.items():

@@ -1,10 +1,10 @@
 """The local server's overhead, and its patience: `python -m benchmarks.serving`.
 
 First one client asks for one JPEG of 100 KB, again and again, in turns with the same model run in this
-process by the server's own runner; what the server takes more is its overhead. Then many clients ask
-together, and every fifth request is junk: every good answer is compared with the runner's numbers,
-every junk one with the error that it deserves (a truncated JPEG is no junk: a 200, `valid` false), and
-the memory of the server is watched.
+process as the server runs it; what the server takes more is its overhead. Then many clients ask
+together, and every fifth request is bad: every good answer is compared with the numbers of the model in
+this process, every bad one with the error that it should get (a truncated JPEG is not a bad request, but
+gets a 200 with `valid` false), and the memory of the server is watched.
 
 Without --model_base_path, a ResNet-18 for 224 pixels is trained for a step on drawn faces and exported,
 which takes a minute or two. The exit status is 1 if the overhead is above 3 ms, an answer is wrong, or the
@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from benchmarks.bad_requests import Junk, battered, junk_requests
+from benchmarks.bad_requests import BadRequest, bad_requests, damaged_images
 from benchmarks.make_tfrecords import memory
 from tfhuber.console.cli import import_tensorflow, progress, run_main
 from tfhuber.console.lazy import lazy_module
@@ -41,14 +41,16 @@ from tfhuber.saved_model.versions import find_version
 
 if TYPE_CHECKING:
     from serving.local_server import saved_model
+    from serving.local_server.saved_model import SavedModel
 else:
     saved_model = lazy_module("serving.local_server.saved_model")
 
 __all__ = ["main"]
 
 MOST_OVERHEAD_MS, MOST_GROWTH = 3.0, 1.1
-TURN, JUNK_SHARE = 20, 0.2
-PIXELS, SHARE = 1e-3, 1e-3  # between two processes: absolute in positions, relative in covariances
+REQUESTS_IN_A_ROW, BAD_SHARE = 20, 0.2
+# Between two processes: absolute in positions, in pixels, and relative in covariances.
+ABSOLUTE, RELATIVE = 1e-3, 1e-3
 CONFIG = {
     "about": "A network to be served; what it predicts doesn't matter.",
     "model": {"backbone": "resnet18", "image_size": 224},
@@ -63,7 +65,7 @@ class Question:
     Attributes:
       body: of the request.
       inputs: of the model.
-      outputs: the runner's.
+      outputs: of the model in this process.
     """
 
     body: bytes
@@ -73,11 +75,11 @@ class Question:
 
 @dataclass
 class Tally:
-    """What the clients saw.
+    """Counts of what a client saw.
 
     Attributes:
       milliseconds: of good requests.
-      counts: answers by kind, `good` or the junk's name.
+      counts: answers by kind, `good` or the bad request's name.
       faults: what was wrong with wrong ones.
     """
 
@@ -87,7 +89,7 @@ class Tally:
 
 
 def main() -> int:
-    """Measures, prints, and says whether the bounds hold."""
+    """Measure, print, and return 0 if the bounds hold."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model_base_path", type=Path, help="what tfhuber.export wrote")
     parser.add_argument("--requests", type=int, default=500, help="of the one client")
@@ -115,7 +117,7 @@ def export_one(
     count: int = 4,
     train: dict = CONFIG["train"],
 ) -> Path:
-    """Makes a model to be served, by the commands that make any.
+    """Make a model to be served, by the commands that make any, and return its directory.
 
     Args:
       scratch: a folder for what comes before it.
@@ -150,7 +152,7 @@ def export_one(
 
 @contextlib.contextmanager
 def server(base: Path, log: Path) -> Iterator[tuple[subprocess.Popen, tuple[str, int]]]:
-    """Runs the local server; yields its process and its address once it serves."""
+    """Run the local server; yield its process and its address once it serves."""
     command = [sys.executable, "-m", "serving.local_server", "--model_name=wflw"]
     command += [f"--model_base_path={base}", "--rest_api_port=0", "--log_format=json"]
     with log.open("wb") as stderr:
@@ -170,27 +172,27 @@ def server(base: Path, log: Path) -> Iterator[tuple[subprocess.Popen, tuple[str,
 # --- one client
 
 
-def measure_overhead(model, address: tuple[str, int], count: int) -> bool:
-    """Prints what a request takes, and what the model takes of it; returns whether that is well."""
+def measure_overhead(model: "SavedModel", address: tuple[str, int], count: int) -> bool:
+    """Print how long a request takes, and the model alone; return whether the bound holds."""
     question = ask_for(model, [picture(size=100_000)])
     connection = http.client.HTTPConnection(*address, timeout=30)
     times: dict[str, list[float]] = {"the model": [], "a request": []}
 
-    def run():
+    def run() -> None:
         model.run("serving_default", question.inputs)
 
-    def request():
+    def request() -> None:
         connection.request("POST", "/v1/models/wflw:predict", question.body)
         answer = connection.getresponse()
         if answer.status != 200 or not answer.read():
             raise ChildProcessError(f"the server answers {answer.status} to a good request")
 
     for step in (run, request):
-        for _ in range(TURN):
+        for _ in range(REQUESTS_IN_A_ROW):
             step()
-    for _ in progress(range(0, count, TURN), desc="one client", unit=" turns"):
+    for _ in progress(range(0, count, REQUESTS_IN_A_ROW), desc="one client", unit=" turns"):
         for name, step in zip(times, (run, request), strict=True):
-            for _ in range(TURN):
+            for _ in range(REQUESTS_IN_A_ROW):
                 start = time.perf_counter()
                 step()
                 times[name].append(1000 * (time.perf_counter() - start))
@@ -213,17 +215,25 @@ def quantiles(milliseconds: list[float]) -> str:
 
 
 def measure_patience(
-    model, process: subprocess.Popen, address: tuple[str, int], clients: int, seconds: float
+    model: "SavedModel",
+    process: subprocess.Popen,
+    address: tuple[str, int],
+    clients: int,
+    seconds: float,
 ) -> bool:
-    """Prints how many clients at once fare; returns whether all is well."""
+    """Print what many clients at once get; return whether the bounds hold."""
     shots = [picture(size=size) for size in (20_000, 60_000, 100_000, 140_000)]
     questions = [ask_for(model, [shot]) for shot in shots]
-    questions += [ask_for(model, shots[:2]), ask_for(model, shots), ask_for(model, battered(shots))]
-    junk = junk_requests(json.loads(questions[0].body))
+    questions += [
+        ask_for(model, shots[:2]),
+        ask_for(model, shots),
+        ask_for(model, damaged_images(shots)),
+    ]
+    bad = bad_requests(json.loads(questions[0].body))
     tallies = [Tally() for _ in range(clients)]
     stop = threading.Event()
     threads = [
-        threading.Thread(target=ask_on, args=(address, questions, junk, tally, seed, stop))
+        threading.Thread(target=ask_on, args=(address, questions, bad, tally, seed, stop))
         for seed, tally in enumerate(tallies)
     ]
     for thread in threads:
@@ -245,18 +255,18 @@ def measure_patience(
 def ask_on(
     address: tuple[str, int],
     questions: list[Question],
-    junk: list[Junk],
+    bad: list[BadRequest],
     tally: Tally,
     seed: int,
     stop: threading.Event,
 ) -> None:
-    """Asks good questions and bad ones until it is told to stop."""
+    """Ask good questions and bad ones until told to stop."""
     rng = random.Random(seed)
     connection = http.client.HTTPConnection(*address, timeout=60)
     while not stop.is_set():
         try:
-            if rng.random() < JUNK_SHARE:
-                kind = rng.choice(junk)
+            if rng.random() < BAD_SHARE:
+                kind = rng.choice(bad)
                 tally.counts[kind.name] += 1
                 if fault := kind.fault(address):
                     tally.faults.append(f"{kind.name}: {fault}")
@@ -278,25 +288,25 @@ def ask(connection: http.client.HTTPConnection, question: Question, tally: Tally
     if answer.status != 200:
         tally.faults.append(f"good: {answer.status} {content[:100]}")
     elif not agrees(json.loads(content)["outputs"], question.outputs):
-        tally.faults.append("good: other numbers than the runner's")
+        tally.faults.append("good: other numbers than the model's")
 
 
 def agrees(answer: dict, outputs: dict[str, np.ndarray]) -> bool:
-    """Tells whether an answer has the runner's numbers."""
+    """Return whether an answer has the numbers of the model in this process."""
     return answer.keys() == outputs.keys() and all(
         np.shape(answer[name]) == array.shape
-        and np.allclose(answer[name], array, rtol=SHARE, atol=PIXELS)
+        and np.allclose(answer[name], array, rtol=RELATIVE, atol=ABSOLUTE)
         for name, array in outputs.items()
     )
 
 
 def report(tallies: list[Tally], samples: list[float], clients: int, alive: bool) -> bool:
-    """Prints what the clients saw and the memory; returns whether the bounds hold."""
+    """Print what the clients saw and the memory; return whether the bounds hold."""
     counts = sum((tally.counts for tally in tallies), Counter())
     faults = [fault for tally in tallies for fault in tally.faults]
     milliseconds = [each for tally in tallies for each in tally.milliseconds]
-    junk = sum(counts.values()) - counts["good"]
-    print(f"{clients} clients: {counts['good']} good requests, {junk} junk ones")
+    bad = sum(counts.values()) - counts["good"]
+    print(f"{clients} clients: {counts['good']} good requests, {bad} bad ones")
     print(f"  {'good':12}{quantiles(milliseconds or [float('nan')])}")
     print("  " + ", ".join(f"{name} {n}" for name, n in sorted(counts.items()) if name != "good"))
     print(f"  wrong answers: {len(faults)} (0 is required)")
@@ -317,7 +327,7 @@ def report(tallies: list[Tally], samples: list[float], clients: int, alive: bool
 
 
 def picture(size: int) -> bytes:
-    """A JPEG of about so many bytes: noise, which takes a decoder longest."""
+    """Return a JPEG of about so many bytes: noise, which takes a decoder longest."""
     image = Image.effect_noise((640, 480), 50).convert("RGB")
     buffers = []
     for quality in range(2, 96, 3):
@@ -327,8 +337,8 @@ def picture(size: int) -> bytes:
     return min(buffers, key=lambda data: abs(len(data) - size))
 
 
-def ask_for(model, pictures: list[bytes]) -> Question:
-    """A question about pictures, each with another box, and the runner's answer."""
+def ask_for(model: "SavedModel", pictures: list[bytes]) -> Question:
+    """Return a question about pictures, each with another box, and the model's answer."""
     boxes = [[100 + 20 * i, 60, 420 + 20 * i, 400] for i in range(len(pictures))]
     images = np.empty(len(pictures), object)
     images[:] = pictures

@@ -154,8 +154,8 @@ def picture(faces) -> bytes:
 @pytest.fixture(scope="module")
 def url():
     """Where a server has a model that answers as an exported one does, without TensorFlow."""
-    from client_toys import FullModel
-    from serving_toys import FakeVersions, running
+    from fake_server import FakeVersions, running
+    from scripted_server import FullModel
 
     from serving.local_server.application import create_app
 

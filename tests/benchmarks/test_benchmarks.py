@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from serving_toys import save_toy
+from fake_server import save_toy
 
 from benchmarks import loss, paired_timing, serving
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from page_toys import (
+from demo_browser import (
     NAMES,
     SPOT,
     InvalidModel,
@@ -20,8 +20,8 @@ from page_toys import (
     encoded,
     spotted,
 )
+from fake_server import FakeVersions, running
 from PIL import Image
-from serving_toys import FakeVersions, running
 from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles

@@ -7,8 +7,8 @@ import subprocess
 
 import numpy as np
 import pytest
-from page_toys import Visit, chromium
-from serving_toys import running
+from demo_browser import Visit, chromium
+from fake_server import running
 
 from serving.client import Client
 from serving.client.grpc import GrpcClient

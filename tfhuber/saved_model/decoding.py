@@ -1,4 +1,4 @@
-"""Image files inside a graph: decoding that does not fail its neighbours, and the network's crop."""
+"""Image files in a served graph: decoding, in which one bad file fails no other, and the network's crop."""
 
 import tensorflow as tf
 
@@ -15,17 +15,18 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def decode(image_bytes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """The image [H, W, 3] uint8 of a JPEG or PNG file, and whether it could be decoded.
+    """Return the image [H, W, 3] uint8 of a JPEG or PNG file, and whether it could be decoded.
 
-    What is neither, cut short, damaged so that its decoder gives up, or larger than `MAX_PIXELS` is no
-    error: the image is then one black pixel and the second result false. EXIF orientation is not
-    applied. Grey and CMYK images become RGB; of 16 bits the upper ones are kept, and no alpha channel.
+    A file that is neither, is cut short, or damaged so that its decoder gives up, or that has more than
+    `MAX_PIXELS`, is not an error: the image is then one black pixel and the second result false. EXIF
+    orientation is not applied. Grey and CMYK images become RGB; of 16 bits the upper 8 are kept, and no
+    alpha channel.
 
     Args:
       image_bytes: scalar string.
     """
-    # No operation catches another's error, but a data set can go on after it: without its one element.
-    decoded = tf.data.Dataset.from_tensors(image_bytes).map(lambda data: (_decoded(data), True))
+    # No operation catches another's error, but a data set can drop the element that fails.
+    decoded = tf.data.Dataset.from_tensors(image_bytes).map(lambda data: (_decode(data), True))
     otherwise = tf.data.Dataset.from_tensors((tf.zeros([1, 1, 3], tf.uint8), False))
     return decoded.ignore_errors().concatenate(otherwise).take(1).get_single_element()
 
@@ -33,13 +34,13 @@ def decode(image_bytes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 def network_crop(
     image: tf.Tensor, box: tf.Tensor, size: int, rule: str
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """The network crop [size, size, 3], the map [3, 3] into it, and whether the box was usable.
+    """Return the network crop [size, size, 3], the map [3, 3] into it, and whether the box was usable.
 
     Args:
       image: [H, W, 3] uint8, the original image.
       box: [4] x0, y0, x1, y1 in original pixels; all zeros: the whole image.
       size: side of the network crop in pixels.
-      rule: as in `boxes.square_around`.
+      rule: as in `box_square.square_around`.
 
     Returns:
       The crop; the map from original to network-crop pixels; and false where the box is empty, not
@@ -69,28 +70,28 @@ def network_crop(
     return crop, h, usable | asked_for_whole
 
 
-def _span(low, high, length):
-    """First and past-the-last pixel of [low, high] with two pixels around it, in 0..length."""
+def _span(low: tf.Tensor, high: tf.Tensor, length: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return the first and past-the-last pixel of [low, high] with two pixels around, in 0..length."""
     limit = tf.cast(length, tf.float32)
     first = tf.clip_by_value(tf.floor(low) - 2, 0.0, limit - 1)
     last = tf.clip_by_value(tf.math.ceil(high) + 3, first + 1, limit)
     return tf.cast(first, tf.int32), tf.cast(last, tf.int32)
 
 
-def _decoded(image_bytes):
-    """The image [H, W, 3] of a JPEG or PNG file; raises where there is none."""
+def _decode(image_bytes: tf.Tensor) -> tf.Tensor:
+    """Return the image [H, W, 3] of a JPEG or PNG file; an error in the graph where there is none."""
     start = tf.strings.substr(image_bytes, 0, 24)
 
-    def if_allowed(width, height):
-        # Of nothing, a decoder makes an error.
+    def if_allowed(width: tf.Tensor, height: tf.Tensor) -> tf.Tensor:
+        # An empty file is an error for either decoder.
         allowed = tf.cast(width, tf.int64) * tf.cast(height, tf.int64) <= MAX_PIXELS
         return tf.where(allowed, image_bytes, b"")
 
-    def jpeg():
+    def jpeg() -> tf.Tensor:
         shape = tf.io.extract_jpeg_shape(image_bytes)
         return tf.io.decode_jpeg(if_allowed(shape[1], shape[0]), channels=3)
 
-    def png():
+    def png() -> tf.Tensor:
         sides = tf.io.decode_raw(start, tf.int32, little_endian=False)[4:6]
         is_png = tf.equal(tf.strings.substr(start, 0, 8), _PNG)
         data = tf.where(is_png, if_allowed(sides[0], sides[1]), b"")

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from client_toys import noise, read_lines, run_client
+from fake_server import COUNT, FakeModel, FakeVersions, running, wait_for
 from PIL import Image
-from serving_toys import COUNT, FakeModel, FakeVersions, running, wait_for
+from scripted_server import noise, read_lines, run_client
 
 from serving.client import Client, ServerError
 from serving.client.batches import predict_in_batches

@@ -11,8 +11,8 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+from fake_server import COUNT, FakeModel, FakeVersions, running
 from PIL import Image
-from serving_toys import COUNT, FakeModel, FakeVersions, running
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route

@@ -8,8 +8,8 @@ import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
-from client_toys import METADATA, FullModel, noise, read_lines, record_pauses, run_client
-from serving_toys import COUNT, FakeVersions, running, save_toy
+from fake_server import COUNT, FakeVersions, running, save_toy
+from scripted_server import METADATA, FullModel, noise, read_lines, record_pauses, run_client
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from serving.client import Client, ServerError
@@ -100,7 +100,7 @@ def test_a_savedmodel_answers_the_same_over_both(tmp_path):
         np.testing.assert_array_equal(found[name], array, strict=True)
 
 
-def test_many_over_grpc(full, tmp_path):
+def test_pictures_in_batches_over_grpc(full, tmp_path):
     paths = {f"{i:02}.jpg": noise(tmp_path / f"{i:02}.jpg", seed=i) for i in range(12)}
     boxes = Boxes(None, {name: np.array([i, i, 90, 90.0]) for i, name in enumerate(paths)})
     with GrpcClient(full[1]) as client:

@@ -7,7 +7,7 @@ import threading
 
 import numpy as np
 import pytest
-from client_toys import noise, run_client
+from scripted_server import noise, run_client
 
 from serving.client import Client
 from serving.client.sources import find_images

@@ -5,7 +5,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from client_toys import read_lines, run_client
+from scripted_server import read_lines, run_client
 from video_files import make_video, read_video
 
 from serving.client.sources import Video

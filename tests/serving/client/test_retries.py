@@ -7,8 +7,8 @@ import time
 import httpx
 import numpy as np
 import pytest
-from client_toys import METADATA, FullModel, good_outputs, record_pauses, scripted
-from serving_toys import COUNT, FakeVersions, running
+from fake_server import COUNT, FakeVersions, running
+from scripted_server import METADATA, FullModel, good_outputs, record_pauses, scripted
 from starlette.responses import JSONResponse, StreamingResponse
 
 from serving.client import Client, ServerError

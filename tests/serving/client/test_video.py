@@ -5,8 +5,8 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from client_toys import read_lines, run_client
-from serving_toys import COUNT
+from fake_server import COUNT
+from scripted_server import read_lines, run_client
 from video_files import COLOURS, make_video, read_video
 
 from serving.client.boxes import Boxes

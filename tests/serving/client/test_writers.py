@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from client_toys import FullModel, noise, read_lines, run_client
+from fake_server import FakeVersions, running, wait_for
 from PIL import Image
-from serving_toys import FakeVersions, running, wait_for
+from scripted_server import FullModel, noise, read_lines, run_client
 
 from serving.client import ServerError
 from serving.client.batches import Answer

@@ -13,7 +13,7 @@ import h11
 import httpx
 import pytest
 import uvicorn
-from serving_toys import FakeModel, FakeVersions, HeldModel, running, wait_for
+from fake_server import FakeModel, FakeVersions, HeldModel, running, wait_for
 
 from serving.local_server import http_server
 from serving.local_server.application import create_app

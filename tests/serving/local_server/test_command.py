@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from serving_toys import COUNT, b64, jpeg, row, save_toy, wait_for
+from fake_server import COUNT, b64, jpeg, row, save_toy, wait_for
 
 from serving.local_server import __main__ as local_server
 

@@ -1,6 +1,6 @@
 """How the server follows its models' directories and its configuration while it runs."""
 
-from serving_toys import FakeVersions, running, wait_for
+from fake_server import FakeVersions, running, wait_for
 
 from serving.local_server.application import create_app
 

@@ -5,9 +5,9 @@ import json
 import socket
 
 import pytest
+from fake_server import FakeVersions, running
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from serving_toys import FakeVersions, running
 
 from serving.local_server.application import create_app
 

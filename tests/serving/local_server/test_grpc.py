@@ -8,7 +8,7 @@ import httpx
 import numpy as np
 import pytest
 import tensorflow as tf
-from serving_toys import FakeModel, FakeVersions, HeldModel, row, running, save_toy, wait_for
+from fake_server import FakeModel, FakeVersions, HeldModel, row, running, save_toy, wait_for
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
     get_model_status_pb2,

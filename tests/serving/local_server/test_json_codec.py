@@ -6,9 +6,9 @@ import time
 
 import numpy as np
 import pytest
+from fake_server import b64
 from hypothesis import given
 from hypothesis import strategies as st
-from serving_toys import b64
 
 from serving.local_server.json_codec import (
     RequestError,

@@ -5,10 +5,10 @@ import struct
 
 import numpy as np
 import pytest
+from fake_server import b64
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from serving_toys import b64
 
 from serving.local_server.json_codec import (
     RequestError,

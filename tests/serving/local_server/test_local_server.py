@@ -8,7 +8,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from serving_toys import FakeModel, FakeVersions, HeldModel, b64, row, running, wait_for
+from fake_server import FakeModel, FakeVersions, HeldModel, b64, row, running, wait_for
 
 from serving.local_server import page
 from serving.local_server.application import create_app

@@ -6,7 +6,7 @@ import logging
 import re
 
 import pytest
-from serving_toys import FakeModel, FakeVersions, running, save_toy
+from fake_server import FakeModel, FakeVersions, running, save_toy
 
 from serving.local_server import request_log
 from serving.local_server.application import create_app

@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from serving_toys import save_toy
+from fake_server import save_toy
 
 from serving.local_server.metrics import Metrics
 from serving.local_server.model_config import (

@@ -9,7 +9,7 @@ import weakref
 import numpy as np
 import pytest
 import tensorflow as tf
-from serving_toys import COUNT, save_toy
+from fake_server import COUNT, save_toy
 
 from serving.errors import RequestError
 from serving.local_server.json_codec import TensorSpec

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fake_server import FakeModel
 from PIL import Image, ImageDraw
-from serving_toys import FakeModel
 
 from pipelines.sample.faces import draw_faces
 from serving.errors import RequestError

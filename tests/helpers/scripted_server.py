@@ -10,8 +10,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+from fake_server import COUNT, FakeModel, running
 from PIL import Image
-from serving_toys import COUNT, FakeModel, running
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
