@@ -211,7 +211,7 @@ def test_a_number_taken_meanwhile_is_not_overwritten(tmp_path, monkeypatch):
         (tmp_path / number).mkdir()
         (tmp_path / number / "saved_model.pb").write_bytes(b"theirs")
     (tmp_path / ".export-x").mkdir()
-    monkeypatch.setattr(export_module, "_newest_version", lambda _: 0)
+    monkeypatch.setattr(versions, "numbered", lambda _: {})
     assert export_module._publish(tmp_path / ".export-x", tmp_path) == tmp_path / "3"
     assert (tmp_path / "1/saved_model.pb").read_bytes() == b"theirs"
 
