@@ -1,4 +1,4 @@
-"""Exports a run for TensorFlow Serving: `python -m tfhuber.export --run DIR --output DIR`.
+"""Export a run for TensorFlow Serving: `python -m tfhuber.export --run DIR --output DIR`.
 
 Writes the next numbered version, `OUTPUT/N/`, after a fresh process has found nothing in it that
 TensorFlow Serving would refuse, loaded it as that does, replayed its warm-up requests and got the training
@@ -6,15 +6,21 @@ side's numbers. docs/serving.md lists its signatures.
 """
 
 import argparse
+from typing import TYPE_CHECKING
 
 from tfhuber.console.cli import import_tensorflow, run_main
-from tfhuber.saved_model.export import export
+from tfhuber.console.lazy import lazy_module
+
+if TYPE_CHECKING:
+    from tfhuber.saved_model import export
+else:
+    export = lazy_module("tfhuber.saved_model.export")
 
 __all__ = ["main"]
 
 
 def main() -> int:
-    """The command line."""
+    """Export the run that the command line names."""
     parser = argparse.ArgumentParser(prog="python -m tfhuber.export", description=__doc__)
     parser.add_argument("--run", required=True, help="a directory that tfhuber.train wrote")
     parser.add_argument("--output", required=True, help="the model's directory, e.g. models/wflw")
@@ -22,7 +28,7 @@ def main() -> int:
     parser.add_argument("--data", help="the converted data set (default: the run's)")
     arguments = parser.parse_args()
     import_tensorflow()
-    target = export(arguments.run, arguments.output, arguments.checkpoint, arguments.data)
+    target = export.export(arguments.run, arguments.output, arguments.checkpoint, arguments.data)
     print(f"{target}: exported and checked; serve it with")
     print(
         f"  python -m serving.local_server --model_name={target.parent.name} "
