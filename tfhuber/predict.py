@@ -1,4 +1,4 @@
-"""Predicts on one picture: `python -m tfhuber.predict --model DIR IMAGE --output overlay.png`."""
+"""Predict on one picture: `python -m tfhuber.predict --model DIR IMAGE --output overlay.png`."""
 
 import argparse
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""Asks a model server for the landmarks of pictures, and writes them down or draws them.
+"""The command that asks a model server for the landmarks of pictures, and writes or draws them.
 
     python -m serving.client photo.jpg --box 40,30,210,220 --output overlay.png
     python -m serving.client folder/ --boxes boxes.csv --jsonl found.jsonl --overlay drawn/
@@ -6,7 +6,7 @@
 
 The server is TensorFlow Serving or `serving.local_server`; TensorFlow itself is not needed here, except
 for `--grpc`. Positions are pixels of the image as it is stored: TensorFlow ignores an EXIF orientation,
-so a photograph that viewers turn upright is given to the model, and drawn, unturned.
+so a photograph that viewers rotate is given to the model, and drawn, without that rotation.
 """
 
 import argparse
@@ -37,12 +37,12 @@ from tfhuber.saved_model.metadata import ModelMetadata
 
 if TYPE_CHECKING:
     from serving.client import grpc as grpc_client
-else:  # and TensorFlow
+else:  # it imports TensorFlow
     grpc_client = lazy_module("serving.client.grpc")
 
 __all__ = ["Client", "LandmarkClient", "ServerError", "main"]
 
-# So many failures, and files that are no images, are named; the others are only counted.
+# At most so many failures, and files that are not images, are named; the rest are counted.
 _MAX_NAMED = 10
 
 
@@ -179,14 +179,14 @@ def _predict_all(arguments: argparse.Namespace) -> int:
     with contextlib.ExitStack() as stack:
         client = stack.enter_context(_connect(arguments))
         described = client.metadata()
-        client.landmark_count(_signature(arguments))  # no picture is to blame if it has none
+        client.landmark_count(_signature(arguments))  # an error now, not one for each picture
         metadata = ModelMetadata.parse(described)
         writers = [stack.enter_context(writer) for writer in _writers(arguments, source, metadata)]
         draw = next((writer.draw for writer in writers if hasattr(writer, "draw")), None)
         bar = stack.enter_context(
             progress(total=source.count, desc=arguments.model, unit=f" {source.unit}")
         )
-        # The model's reference is of what it says without the mirror image.
+        # The model's reference quantiles are of predictions without the mirror image.
         summary = _Summary(source, None if arguments.tta else Drift.of(described))
         answers = predict_in_batches(
             client,

@@ -19,13 +19,13 @@ from tfhuber.saved_model.metadata import ModelMetadata
 
 __all__ = ["MAX_ROWS", "LandmarkClient", "ServerError"]
 
-# Of images in a request, which an exported model bounds.
+# Images in a request; an exported model takes no more.
 MAX_ROWS = 256
 
-# Of images in a request: in base64, well below the 64 MiB that the local server reads.
+# Bytes of images in a request; in base64 well below the 64 MiB that the local server reads.
 _MAX_BYTES = 32 * 2**20
 
-# Too many requests, and what a proxy or a server says that is starting, stopping or overloaded.
+# Too many requests, and the answers of a proxy or server that is starting, stopping or overloaded.
 _TRANSIENT = (429, 502, 503, 504)
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 10.0
 _LONGEST_TIMEOUT = 86_400

@@ -17,10 +17,10 @@ __all__ = ["MAX_PARALLEL", "Answer", "predict_in_batches"]
 
 MAX_PARALLEL = 64
 
-# Decoded frames of a large video that share a request are bounded too, not only their number.
+# Bytes of memory that the decoded frames of a request may take.
 _MAX_WEIGHT = 48 * 2**20
 
-# The server refused what was sent, or could not compute it: one picture of several may be the cause.
+# The server refused the request, or could not compute it: one picture of several may be the cause.
 _BLAMED_ON_PICTURES = (400, 413, 500)
 
 
@@ -91,7 +91,7 @@ def predict_in_batches(
                 _draw(answer, draw)
         return answers
 
-    # One request more than are under way waits, so that the threads never do.
+    # One more request than there are threads is prepared, so that no thread ever waits for one.
     waiting: deque[Future] = deque()
     pool = ThreadPoolExecutor(parallel, thread_name_prefix="ask")
     try:
@@ -190,5 +190,9 @@ def _draw(answer: Answer, draw: Callable[[Answer], object]) -> None:
     if answer.error is None:
         try:
             answer.drawing = draw(answer)
-        except (ValueError, OSError, MemoryError) as error:  # of damage that TensorFlow accepts
+        except (
+            ValueError,
+            OSError,
+            MemoryError,
+        ) as error:  # TensorFlow decodes some damaged files that Pillow refuses
             answer.drawing_error = f"it cannot be drawn on: {error}"

@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-# Or its C++ core writes about each connection that fails to stderr. Read when it is imported.
+# Otherwise its C++ core writes to stderr about each connection that fails. It reads this when imported.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 import grpc
@@ -52,7 +52,7 @@ class GrpcClient(LandmarkClient):
         settings = [
             ("grpc.max_send_message_length", _UNLIMITED),
             ("grpc.max_receive_message_length", _UNLIMITED),
-            ("grpc.enable_retries", 0),  # they are this module's
+            ("grpc.enable_retries", 0),  # `LandmarkClient` retries
         ]
         self._channel = grpc.insecure_channel(target, settings)
         self._predict = prediction_service_pb2_grpc.PredictionServiceStub(self._channel).Predict

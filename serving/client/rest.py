@@ -63,7 +63,7 @@ class Client(LandmarkClient):
             response, content = self._post(body)
         except httpx.TimeoutException as error:
             raise TimeoutError(f"no answer from {self.url} in time: {error}") from None
-        except (httpx.TransportError, UnicodeError) as error:  # a host's name may be unwritable
+        except (httpx.TransportError, UnicodeError) as error:  # UnicodeError: of a host's name
             raise ConnectionError(self._unreachable(error)) from None
         try:
             document = _parsed(content)

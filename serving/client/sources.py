@@ -32,25 +32,25 @@ __all__ = [
     "find_images",
 ]
 
-_av = lazy_module("av")  # of an extra
+_av = lazy_module("av")  # PyAV, from the extra `video`
 
 IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png")
 VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
 
 _COLOURS = ("colorspace", "color_primaries", "color_trc")
 
-# A frame is sent as a JPEG of this quality with half the colour resolution, which is all that videos have.
+# A frame is sent as a JPEG of this quality, with colours at half the resolution, as in most videos.
 _JPEG_QUALITY = 95
 
-# A JPEG is made of blocks of 16 pixels. A part that begins and ends with blocks has the very pixels that
-# the whole has, but for two at its edge, where the neighbours' colours play a part. The model looks at
-# three pixels around its square at most.
+# A JPEG is coded in blocks of 16 pixels. A part of a frame that is cut between blocks decodes to the same
+# pixels as the whole frame, except for two at its edge, whose colours are interpolated. The model reads
+# at most three pixels beyond its square.
 _BLOCK, _MARGIN = 16, 5
 
-# With frames of fewer pixels, to share the work among threads costs more than it saves.
+# For smaller frames, sharing the work among threads costs more than it saves.
 _PIXELS_WORTH_THREADS = 2**20
 
-# Boxes that reach beyond this are no different from those that reach as far.
+# Coordinates of boxes are clipped to this, which is beyond any image.
 _FURTHEST = 1e9
 
 
@@ -126,13 +126,13 @@ class VideoFrame(Picture):
         low = np.clip(np.floor(low / _BLOCK) * _BLOCK, 0, whole[2:])
         high = np.clip(np.ceil(high / _BLOCK) * _BLOCK, 0, whole[2:])
         if not (low < high).all():
-            return whole  # the server says what is wrong with the box
+            return whole  # the server reports what is wrong with the box
         return int(low[0]), int(low[1]), int(high[0]), int(high[1])
 
     @functools.cached_property
     def rgb(self) -> Any:
         """The frame in the format of `pixels`, which is a view of it."""
-        # One thread, as several frames are worked on at the same time.
+        # One thread: several frames are converted at the same time.
         return self.frame.reformat(format="rgb24", threads=1)
 
     def pixels(self) -> np.ndarray:
@@ -251,10 +251,12 @@ class Video:
         )
 
     def _open(self) -> Any:  # av.container.InputContainer
-        with self.path.open("rb"):  # for the system's own words where that fails
+        with self.path.open("rb"):  # so that the error, if any, is the system's own
             pass
         try:
-            container = _av.open(str(self.path.absolute()))  # a:b.mp4 would be a protocol
+            container = _av.open(
+                str(self.path.absolute())
+            )  # `a:b.mp4` alone would be the protocol `a`
         except _av.error.FFmpegError as error:
             raise ValueError(f"{self.path} is not a video that can be read: {error}") from None
         if not container.streams.video:
@@ -312,7 +314,9 @@ def find_images(paths: Sequence[Path], recursive: bool) -> tuple[dict[str, Path]
             inside = sorted(path.rglob("*") if recursive else path.iterdir())
             inside = [each for each in inside if not (each.is_dir() or _is_hidden(each, path))]
             images = [each for each in inside if each.suffix.lower() in IMAGE_SUFFIXES]
-            images = [each for each in images if each.is_file()]  # no pipe that nobody fills
+            images = [
+                each for each in images if each.is_file()
+            ]  # not a pipe, which might block for ever
             others += sorted(set(inside) - set(images))
             names = {each.relative_to(path).as_posix(): each for each in images}
         for name in names.keys() & found.keys():

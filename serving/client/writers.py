@@ -22,20 +22,19 @@ from tfhuber.drawing.fast_overlay import Painter
 
 __all__ = ["Csv", "JsonLines", "OverlayFolder", "OverlayVideo", "Writer", "overlay_name"]
 
-_av = lazy_module("av")  # of an extra
+_av = lazy_module("av")  # PyAV, from the extra `video`
 
-# Pictures whose shorter side is less are enlarged before they are drawn on, but not their longer side
-# beyond the other.
+# Pictures are enlarged before they are drawn on until their shorter side has the first, unless the longer
+# side would then exceed the second.
 _MIN_SIDE, _MAX_SIDE = 480, 1920
 
-# Other presets make smaller files, but take the time from the server. At 20 a loss is hard to see.
+# Slower presets make smaller files, but the server may need the processor. At 20 losses are hard to see.
 _VIDEO_OPTIONS = {"preset": "ultrafast", "crf": "20"}
 
-# Times in a video are multiples of a second's 90,000th.
+# Ticks in a second, of which a video's times are multiples.
 _TICKS = 90_000
 
-# FFmpeg's numbers for brightness from 16 to 235, which is what players take a video's to be, and for
-# the colours of RGB and BT.709.
+# FFmpeg's numbers for brightness from 16 to 235, which players assume, and for RGB and BT.709 colours.
 _LIMITED, _RGB, _BT709 = 1, 0, 1
 
 
@@ -81,7 +80,7 @@ class JsonLines:
         self._end += len(line)
 
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
-        with contextlib.suppress(OSError):  # what could not be written is no line that counts
+        with contextlib.suppress(OSError):  # a line that could not be written does not count
             self._stream.close()
         if kind is None or not self._count:
             self._aside.__exit__(kind, error, traceback)
@@ -92,7 +91,7 @@ class JsonLines:
         """Put the whole lines in place, and return which that is."""
         if self._aside.is_stream:
             return self.path
-        os.truncate(self._aside.path, self._end)  # a full disk may have cut a line
+        os.truncate(self._aside.path, self._end)  # if the disk was full, the last line may be cut
         names = itertools.chain(("", ".part"), (f".part{i}" for i in itertools.count(2)))
         places = (self.path.with_name(self.path.name + name) for name in names)
         return self._aside.path.replace(next(place for place in places if not place.exists()))
@@ -187,11 +186,11 @@ class OverlayVideo:
         check_av()
         width, height = video.size
         self._size = max(2, width // 2 * 2), max(2, height // 2 * 2)
-        self._last, self._shift = -1, 0  # of the frames' times, in ticks
+        self._last, self._shift = -1, 0  # last frame's time, and what is added to times; ticks
 
     def __enter__(self) -> Self:
         self._aside = _aside(self.path)
-        place = str(self._aside.path.absolute())  # a:b.mp4 would be a protocol
+        place = str(self._aside.path.absolute())  # `a:b.mp4` alone would be the protocol `a`
         self._container = _av.open(place, "w", format="mp4")
         self._stream = self._container.add_stream("libx264", self._video.rate)
         self._stream.options = _VIDEO_OPTIONS
@@ -225,7 +224,7 @@ class OverlayVideo:
 
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
         if kind is not None or self._last < 0:
-            # Whatever else goes wrong now, the first error is the one to tell.
+            # The first error is the one to report, not what closing raises.
             with contextlib.suppress(_av.error.FFmpegError):
                 self._container.close()
             self._aside.discard()
@@ -265,7 +264,7 @@ class OverlayVideo:
             time = (picture.number or 0) * step
         else:
             time = round(frame.pts * frame.time_base * _TICKS) + self._shift
-        if time < self._last - 2 * step:  # another recording, from its own beginning
+        if time < self._last - 2 * step:  # another recording begins at its own time 0
             self._shift += self._last + step - time
             time = self._last + step
         self._last = time = max(time, self._last + 1)
@@ -310,7 +309,7 @@ def _text(name: str) -> str:
 
 def _csv_row(*values: object) -> str:
     out = io.StringIO()
-    csv.writer(out, lineterminator="\r\n").writerow(values)  # it quotes what it ends lines with
+    csv.writer(out, lineterminator="\r\n").writerow(values)  # so that \r and \n are quoted
     return out.getvalue()[:-2]
 
 

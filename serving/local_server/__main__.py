@@ -39,7 +39,7 @@ from tfhuber.console.lazy import lazy_module
 if TYPE_CHECKING:
     from serving.local_server import grpc as grpc_api
     from serving.local_server import served_models
-else:  # and TensorFlow
+else:  # they import TensorFlow
     grpc_api = lazy_module("serving.local_server.grpc")
     served_models = lazy_module("serving.local_server.served_models")
 
@@ -54,10 +54,10 @@ def main() -> None:
     if args.monitoring_config_file is not None:
         metrics_path = read_metrics_path(args.monitoring_config_file)
     listener = _listen(args.rest_api_host, args.rest_api_port, "--rest_api_port")
-    if args.port:  # to learn now, in one line, whether it is free
+    if args.port:  # fail now, with one line, if it is taken
         _listen(args.rest_api_host, args.port, "--port").close()
     url = f"http://{_at(args.rest_api_host, listener.getsockname()[1])}"
-    # uvicorn finishes what is running, and then lets the signal take its course: this one.
+    # uvicorn finishes what is running, and then raises the signal again, for this handler.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     request_log.configure(args.log_format)
 
@@ -95,7 +95,7 @@ def main() -> None:
 def _serve(app: Starlette, args: argparse.Namespace, listener: socket.socket) -> None:
     with contextlib.ExitStack() as stack:
         if args.port:
-            # The very address, because gRPC would be content with one of those that a name stands for.
+            # The address, not the name, of which gRPC would be content with any one address.
             address = _at(listener.getsockname()[0], args.port)
             stack.enter_context(
                 grpc_api.serving(
@@ -291,7 +291,7 @@ def _listen(host: str, port: int, flag: str) -> socket.socket:
         else:
             reason = f"cannot be listened at: {error.strerror or error}"
         raise ValueError(f"{_at(host, port)} {reason}") from None
-    # Connections inherit it. Without, an answer waits 40 ms for the client to acknowledge its head.
+    # Connections inherit it. Without it, a body waits 40 ms for the client to acknowledge the head.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
 

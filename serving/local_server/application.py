@@ -31,7 +31,7 @@ __all__ = ["Application", "create_app"]
 
 logger = logging.getLogger(__name__)
 
-# How many of the largest requests' bodies fit into memory at the same time.
+# How many bodies of the largest size allowed may be in memory at the same time.
 _LARGEST_REQUESTS = 4
 _BODY_SECONDS = 60
 _RETRY_SECONDS = 1
@@ -81,7 +81,7 @@ class Application:
             failure = error
         except ClientDisconnect:
             failure = RequestError("The client left before its request was whole", status=499)
-        except asyncio.CancelledError:  # comes when the server stops, and waits no longer
+        except asyncio.CancelledError:  # the server stops, and waits no longer
             failure = RequestError("The server is shutting down; try again later", status=503)
         except Exception:
             logger.exception("a request failed")
@@ -177,7 +177,7 @@ def create_app(
 
     app = Starlette(lifespan=lifespan)
     app.router.redirect_slashes = False
-    app.router.default = application  # a route would not match every path that a client may write
+    app.router.default = application  # no route matches every path that a client may send
     app.state.service = service
     return app
 
@@ -191,7 +191,7 @@ async def _follow(
 ) -> None:
     """Poll the models for ever, and print which version serves when that changes."""
     serving: dict[str, int | None] = {}
-    # A thread of its own: one that still loads when the server stops is left to itself.
+    # A thread of its own, which the server need not wait for when it stops.
     thread = ThreadPoolExecutor(1, thread_name_prefix="follow")
     poll_at = 0.0
     reload_at = time.monotonic() + reload_seconds if reload and reload_seconds else math.inf
@@ -228,7 +228,7 @@ def _error(error: RequestError) -> Response:
         headers["retry-after"] = str(_RETRY_SECONDS)
     if error.status == 405:
         headers["allow"] = "GET, HEAD"
-    if error.status == 408:  # what is left of the body is not waited for
+    if error.status == 408:  # the rest of the body is not waited for
         headers["connection"] = "close"
     body = json.dumps({"error": error.message})
     return Response(body, error.status, headers=headers, media_type="application/json")

@@ -13,7 +13,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 __all__ = ["Server", "configure"]
 
 _HEAD_SECONDS = 10
-# The application waits no longer for a body that it wants; this is for one that it doesn't.
+# For bodies that the application does not read; for the others it has a shorter limit itself.
 _BODY_SECONDS = 65
 _RECEIVING = {h11.IDLE: _HEAD_SECONDS, h11.SEND_BODY: _BODY_SECONDS}
 _IDLE_SECONDS = 60

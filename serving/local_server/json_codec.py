@@ -45,7 +45,7 @@ _KINDS = {
     **dict.fromkeys(_FLOATS, (int, float, _Constant)),
     **dict.fromkeys(_INTEGERS, (int,)),
 }
-# NumPy has a limit of 64 dimensions; no served model comes near.
+# Below NumPy's limit of 64 dimensions, and above what any model is served with.
 _MAX_RANK = 32
 
 
@@ -279,7 +279,7 @@ def _base64(text: str) -> bytes:
     try:
         return binascii.a2b_base64(text, strict_mode=True)
     except ValueError:
-        # Line breaks, as `base64` on the command line makes them, and absent padding are fine too.
+        # Line breaks, as the command `base64` makes them, and missing padding are accepted too.
         text = "".join(text.split())
     try:
         padding = "" if "=" in text else "=" * (-len(text) % 4)

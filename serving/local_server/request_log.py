@@ -21,7 +21,7 @@ def configure(style: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter(style))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
-    # Requests and configurations are worth a line; other packages' chatter is not.
+    # Of this package everything from INFO on, of other packages only warnings.
     logging.getLogger("serving").setLevel(logging.INFO)
 
 

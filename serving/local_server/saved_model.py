@@ -14,7 +14,7 @@ from tfhuber.saved_model import session
 
 __all__ = ["SavedModel", "explain"]
 
-# What has no form as an array.
+# Types of tensors that cannot become arrays.
 _OPAQUE = (tf.resource, tf.variant)
 
 
@@ -100,7 +100,7 @@ class SavedModel(session.SavedModel):
 def explain(error: Exception) -> tuple[str, str]:
     """Return the name of an error's code, TensorFlow's, and its message on one line."""
     if isinstance(error, tf.errors.OpError):
-        # Python raises the runtime's error anew, with headings and tracebacks around its message.
+        # TensorFlow raises the runtime's error again with headings and tracebacks around its message.
         cause: Any = error
         while isinstance(cause.__context__, tf.errors.OpError):
             cause = cause.__context__

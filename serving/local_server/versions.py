@@ -70,7 +70,7 @@ class ModelVersions:
         self._policy = VersionPolicy()
         self._warm_up = warm_up
         self._metrics = metrics or Metrics()
-        # Both are replaced, never changed, so that other threads always see a whole one.
+        # Both are replaced, never changed in place, so that other threads always see a consistent one.
         self._loaded: dict[int, SavedModel] = {}
         self._statuses: dict[int, VersionStatus] = {}
         self._failed: dict[int, list] = {}

@@ -13,15 +13,16 @@ from tfhuber.console.lazy import lazy_module
 
 if TYPE_CHECKING:
     from scipy import special
-else:  # a tenth of a second that a client which draws nothing is spared
+else:  # it takes a tenth of a second, which a client that draws nothing is spared
     special = lazy_module("scipy.special")
 
 __all__ = ["FAMILIES", "ellipse_points", "kappa", "radius_for", "standard_deviation"]
 
-# Those of `tfhuber.distributions.radial`, which needs TensorFlow.
+# The same as in `tfhuber.distributions.radial`, which needs TensorFlow.
 FAMILIES = ("huber", "gauss", "laplace", "charbonnier")
 
-# From here on Huber's distribution is Gauss's to the last digit, and powers of delta stay finite.
+# For this delta Huber's distribution is Gauss's to the last digit; larger ones, whose powers would
+# overflow, are replaced by it.
 _LARGE_DELTA = 1e3
 
 
@@ -72,7 +73,7 @@ def radius_for(probability: float, family: str = "huber", delta: float = 1.0) ->
         raise ValueError(f"probability must be in [0, 1), got {probability}")
     _check(family, delta)
     if family == "huber":
-        # Of x = delta r, so that a small delta divides nothing by 0.
+        # Quantile and variance of x = delta r, because a small delta would divide by 0.
         delta = min(delta, _LARGE_DELTA)
         quantile, variance = _huber_quantile(probability, delta), _huber_moments(delta)[1]
     elif family == "gauss":

@@ -17,11 +17,11 @@ from tfhuber.drawing.ellipses import radius_for, standard_deviation
 
 __all__ = ["Painter"]
 
-cv2 = lazy_module("cv2")  # of an extra
+cv2 = lazy_module("cv2")  # OpenCV, from the extra `video`
 
 _WHITE, _BLACK = (255, 255, 255), (0, 0, 0)
 
-# OpenCV takes coordinates as integers with so many bits of fraction: sixteenths of a pixel.
+# OpenCV takes coordinates as integers, here in sixteenths of a pixel: with 4 bits of fraction.
 _SHIFT = 4
 _ONE_PIXEL = 2**_SHIFT
 
@@ -92,7 +92,9 @@ class Painter:
         extent = style.extent_of(points[shown], pixels.shape[:2])
         spacing = style.spacing_of(extent, len(points))
         pen = style.pen_width(spacing)
-        width = 1 if pen < 1.7 else 2  # of smooth lines, which OpenCV makes 1.3 and 3.5 pixels wide
+        width = (
+            1 if pen < 1.7 else 2
+        )  # OpenCV draws smooth lines of these widths 1.3 and 3.5 pixels wide
         colours = _colours(deviation / extent)
 
         if box is not None:

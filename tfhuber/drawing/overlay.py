@@ -111,7 +111,7 @@ def evaluation_sheet(
         draw.text((left, head / 2), title, "#1d2733", _font(1.5 * text, bold=True), anchor="lm")
     for row, (label, pictures) in enumerate(rows.items()):
         y = head + row * step_y
-        # Turned by 90 degrees, a label needs no more width than its height.
+        # Labels are rotated by 90 degrees.
         banner = Image.new("RGB", (tile, 2 * text), "white")
         ImageDraw.Draw(banner).text(
             (tile / 2, text), label, "#1d2733", _font(1.2 * text, bold=True), anchor="mm"
@@ -139,7 +139,7 @@ def save_image(image: Image.Image, path: str | Path) -> None:
         raise ValueError(f"a picture's name must end in .png, .jpg or .jpeg, got {str(path)!r}")
     path.parent.mkdir(parents=True, exist_ok=True)
     kind = "PNG" if path.suffix.lower() == ".png" else "JPEG"
-    data = io.BytesIO()  # Pillow does not notice when a disk takes only a part
+    data = io.BytesIO()  # Pillow would not notice a full disk
     image.convert("RGB").save(data, kind, quality=92)
     with Aside(path) as aside, blamed(path):
         aside.path.write_bytes(data.getvalue())

@@ -16,7 +16,7 @@ __all__ = [
     "spacing_of",
 ]
 
-# Of the files that pictures are saved in.
+# Of file names that pictures may be saved under.
 SUFFIXES = (".jpeg", ".jpg", ".png")
 
 

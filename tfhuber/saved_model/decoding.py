@@ -7,7 +7,7 @@ from tfhuber.saved_model.image_files import MAX_PIXELS
 
 __all__ = ["decode", "network_crop"]
 
-# A box's coordinates and its shorter side beyond which float32 arithmetic would lose its meaning.
+# The largest coordinate and the shortest side of a box that float32 arithmetic can crop precisely.
 _FURTHEST, _SMALLEST = 1e6, 1e-2
 
 _JPEG = b"\xff\xd8\xff"

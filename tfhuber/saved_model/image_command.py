@@ -19,7 +19,7 @@ from tfhuber.saved_model.metadata import ModelMetadata
 
 if TYPE_CHECKING:
     from tfhuber.drawing import overlay
-else:  # and Matplotlib
+else:  # it imports Matplotlib
     overlay = lazy_module("tfhuber.drawing.overlay")
 
 __all__ = [

@@ -15,7 +15,7 @@ from tfhuber.geometry.box_square import SQUARE_RULES
 
 __all__ = ["METADATA", "ModelMetadata", "uncertainty_quantiles"]
 
-# Below the model's directory, where TensorFlow Serving leaves files alone.
+# In the model's directory. TensorFlow Serving ignores files in `assets.extra`.
 METADATA = "assets.extra/model.json"
 
 

@@ -61,7 +61,7 @@ class SavedModel:
         fetches = {name: info.name for name, info in sorted(definition.outputs.items())}
         options = tf.compat.v1.RunOptions(timeout_in_ms=min(timeout_ms, _LONGEST_TIMEOUT_MS))
         values = self._session.run(fetches, feeds, options=options)
-        # A string of rank 0 comes as mere bytes.
+        # TensorFlow returns a string of rank 0 as bytes.
         return {
             name: np.array(value, object) if isinstance(value, bytes) else value
             for name, value in values.items()

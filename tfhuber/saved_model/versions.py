@@ -4,7 +4,7 @@ from pathlib import Path
 
 __all__ = ["find_version", "numbered"]
 
-# What a request can ask for; int64 in TensorFlow Serving.
+# A request's version is an int64 in TensorFlow Serving.
 _MAX_VERSION = 2**63 - 1
 
 
