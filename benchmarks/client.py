@@ -32,7 +32,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.make_tfrecords import lines_of
-from benchmarks.paired_timing import Times, Turn, ratio, summary, time_in_turns
+from benchmarks.paired_timing import Times, Turn, median_and_least, ratio, time_in_turns
 from benchmarks.serving import export_one, server
 from pipelines.sample_data import write_sample_data
 from serving.client.boxes import Boxes
@@ -179,7 +179,7 @@ def report(times: Times, whole: Times, frames: int) -> int:
         model, client = f"{name}: model", f"{name}: client"
         rows = {"the model alone": times[model], "the client": times[client]}
         for step, rounds in (rows | {"with its start": started}).items():
-            print(f"  {name:8}{step:18}{summary(rounds)[0] / frames:8.1f}")
+            print(f"  {name:8}{step:18}{median_and_least(rounds)[0] / frames:8.1f}")
         ratios[name] = ratio(times, client, model)
     for name, value in ratios.items():
         print(f"{name}: the client over the model {value:.2f} (<= {MOST_OVER_MODEL} is required)")

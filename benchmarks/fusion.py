@@ -11,20 +11,35 @@ The exit status is 1 if fusion is not 300 times faster, or not within 1e-5 of sc
 import argparse
 import statistics
 import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.optimize
 
 from tfhuber.console.cli import import_tensorflow, progress, run_main
+from tfhuber.console.lazy import lazy_module
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from tfhuber.distributions import fusion, radial
+else:
+    tf = lazy_module("tensorflow")
+    fusion = lazy_module("tfhuber.distributions.fusion")
+    radial = lazy_module("tfhuber.distributions.radial")
 
 __all__ = ["main"]
+
+Objective = Callable[[np.ndarray], tuple[float, np.ndarray]]
+Case = tuple[str, np.ndarray, np.ndarray, "radial.RadialEnergy"]
 
 LANDMARKS, STEPS = 98, 20
 LEAST_RATIO, MOST_DISTANCE = 300, 1e-5
 
 
 def main() -> int:
-    """Runs both parts, prints their tables and says whether the bounds hold."""
+    """Run both parts, print their tables and return whether the bounds hold, as an exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=256, help="images of two views each")
     parser.add_argument("--rounds", type=int, default=5, help="parts in which the loop is timed")
@@ -34,8 +49,6 @@ def main() -> int:
         if getattr(args, name) < 1:
             raise ValueError(f"--{name} must be at least 1, got {getattr(args, name)}.")
     import_tensorflow()
-    import tensorflow as tf
-
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
 
@@ -58,19 +71,15 @@ def main() -> int:
 
 
 def time_both(images: int, rounds: int) -> tuple[float, float]:
-    """Seconds that the loop takes for all landmarks, and the median of `fuse`."""
-    import tensorflow as tf
-
-    from tfhuber.distributions.fusion import fuse
-    from tfhuber.distributions.radial import Huber
-
-    loc, factor = random_views(Huber(1.0), 2, images * LANDMARKS, seed=0)
+    """Return the seconds that the loop takes for all landmarks, and the median of `fuse`."""
+    energy = radial.Huber(1.0)
+    loc, factor = random_views(energy, 2, images * LANDMARKS, seed=0)
     shape = [2, images, LANDMARKS]
     tensors = [
         tf.constant(loc.reshape(*shape, 2), tf.float32),
         tf.constant(factor.reshape(*shape, 2, 2), tf.float32),
     ]
-    graph = tf.function(lambda loc, factor: fuse(loc, factor, Huber(1.0)))
+    graph = tf.function(lambda loc, factor: fusion.fuse(loc, factor, energy))
     for _ in range(2):
         graph(*tensors)
     loop_seconds, graph_seconds = 0.0, []
@@ -87,7 +96,7 @@ def time_both(images: int, rounds: int) -> tuple[float, float]:
 
 
 def fuse_by_loop(mu: np.ndarray, factor: np.ndarray, delta: float) -> np.ndarray:
-    """Supplement E as it stands: one point [2] from views [V, 2] and [V, 2, 2]."""
+    """Fuse as supplement E stands: one point [2] from views [V, 2] and [V, 2, 2]."""
     precision = factor @ factor
     pull = np.einsum("vij,vj->vi", precision, mu)
     y = np.linalg.solve(precision.sum(axis=0), pull.sum(axis=0))
@@ -98,16 +107,23 @@ def fuse_by_loop(mu: np.ndarray, factor: np.ndarray, delta: float) -> np.ndarray
     return y
 
 
-def random_views(energy, views: int, points: int, seed: int, least: float = 0.1, most: float = 2.0):
-    """Views [V, N, 2] of points in a crop of 224 pixels, true to their distributions, and their factors.
+def random_views(
+    energy: "radial.RadialEnergy",
+    views: int,
+    points: int,
+    seed: int,
+    least: float = 0.1,
+    most: float = 2.0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw views [V, N, 2] of points in a crop of 224 pixels from distributions, and their factors.
 
     Each axis of a factor [V, N, 2, 2] is between `least` and `most`, per pixel.
     """
-    import tensorflow as tf
-
     rng = np.random.default_rng(seed)
     truth = random_truth(points, seed)
-    factor = turned(rng, np.exp(rng.uniform(np.log(least), np.log(most), (views, points, 2))))
+    factor = random_matrices(
+        rng, np.exp(rng.uniform(np.log(least), np.log(most), (views, points, 2)))
+    )
     radius = energy.sample([views, points], 2, seed=seed, dtype=tf.float64).numpy()
     angle = rng.uniform(0, 2 * np.pi, (views, points))
     noise = radius[..., None] * np.stack([np.cos(angle), np.sin(angle)], axis=-1)
@@ -115,39 +131,37 @@ def random_views(energy, views: int, points: int, seed: int, least: float = 0.1,
 
 
 def random_truth(points: int, seed: int) -> np.ndarray:
-    """The points [N, 2] behind `random_views` of that seed."""
+    """Draw the points [N, 2] behind `random_views` of that seed."""
     return np.random.default_rng([seed, 1]).uniform(0, 223, (points, 2))
 
 
-def turned(rng: np.random.Generator, axes: np.ndarray) -> np.ndarray:
-    """Symmetric matrices [..., 2, 2] with these eigenvalues [..., 2], in random directions."""
+def random_matrices(rng: np.random.Generator, axes: np.ndarray) -> np.ndarray:
+    """Draw symmetric matrices [..., 2, 2] with these eigenvalues [..., 2], in random directions."""
     angle = rng.uniform(0, np.pi, axes.shape[:-1])
     c, s = np.cos(angle), np.sin(angle)
     q = np.stack([np.stack([c, -s], -1), np.stack([s, c], -1)], -2)
     return (q * axes[..., None, :]) @ np.swapaxes(q, -1, -2)
 
 
-def random_cases(points: int):
-    """Name, locations, factors and energy: views of each family, true to their distributions."""
-    from tfhuber.distributions.radial import Charbonnier, Gauss, Huber, Laplace
-
-    for energy in (Huber(1.0), Huber(0.01), Gauss(), Laplace(), Charbonnier()):
+def random_cases(points: int) -> Iterator[Case]:
+    """Yield name, locations, factors and energy: views of each family, drawn from it."""
+    hubers = radial.Huber(1.0), radial.Huber(0.01)
+    for energy in (*hubers, radial.Gauss(), radial.Laplace(), radial.Charbonnier()):
         for views in (2, 5):
             yield f"{energy!r}, {views} views", *random_views(energy, views, points, seed=1), energy
 
 
-def hard_cases():
-    """As `random_cases`: where a plain iteration stalls, cycles, divides by zero or creeps."""
-    from tfhuber.distributions.radial import Charbonnier, Huber, Laplace
-
+def hard_cases() -> Iterator[Case]:
+    """Yield cases in which a plain iteration stalls, cycles, divides by zero or creeps."""
+    laplace, sharp = radial.Laplace(), radial.Huber(1e-3)
     rng = np.random.default_rng(2)
     eye = np.eye(2)
-    for energy in (Huber(1.0), Huber(1e-3), Laplace(), Charbonnier()):
+    for energy in (radial.Huber(1.0), sharp, laplace, radial.Charbonnier()):
         name = repr(energy)
         loc, factor = random_views(energy, 3, 10, seed=3)
         loc[2] += 1e4
         yield f"{name}, an outlier", loc, factor, energy
-        thin = turned(rng, np.broadcast_to([30.0, 0.003], (2, 10, 2)))
+        thin = random_matrices(rng, np.broadcast_to([30.0, 0.003], (2, 10, 2)))
         yield f"{name}, thin views", rng.uniform(0, 223, (2, 10, 2)), thin, energy
         far = np.array([[[0.0, 0.0]], [[300.0, 40.0]]])
         surer = np.array([1.05, 1.0])[:, None, None, None] * eye
@@ -160,18 +174,18 @@ def hard_cases():
         unit = around[:3] / np.linalg.norm(around[:3], axis=-1, keepdims=True)
         scale = np.array([*[pull / np.linalg.norm(unit.sum(0))] * 3, 1.0])
         factor = scale[:, None, None, None] * eye
-        yield f"Laplace(), a view pulled by {pull}", around[:, None], factor, Laplace()
-        yield f"Huber(delta=0.001), a view pulled by {pull}", around[:, None], factor, Huber(1e-3)
+        yield f"Laplace(), a view pulled by {pull}", around[:, None], factor, laplace
+        yield f"Huber(delta=0.001), a view pulled by {pull}", around[:, None], factor, sharp
 
 
-def compare(loc: np.ndarray, factor: np.ndarray, energy) -> tuple[float, float]:
-    """Largest distance of the fused points to scipy's, and how much higher they lie at most.
+def compare(
+    loc: np.ndarray, factor: np.ndarray, energy: "radial.RadialEnergy"
+) -> tuple[float, float]:
+    """Return the largest distance of the fused points to scipy's, and how much higher they lie.
 
     The distance is `|F (y - y')| / sqrt(kappa)`: in standard deviations of the fused distribution.
     """
-    from tfhuber.distributions.fusion import fuse
-
-    point, fused = (x.numpy() for x in fuse(loc, factor, energy))
+    point, fused = (x.numpy() for x in fusion.fuse(loc, factor, energy))
     distances, excess = [], []
     for n in range(loc.shape[1]):
         objective = objective_of(loc[:, n], factor[:, n], energy)
@@ -181,8 +195,8 @@ def compare(loc: np.ndarray, factor: np.ndarray, energy) -> tuple[float, float]:
     return max(distances), max(excess)
 
 
-def objective_of(mu: np.ndarray, factor: np.ndarray, energy):
-    """Eq. 130 and its gradient in numpy for one point, written anew."""
+def objective_of(mu: np.ndarray, factor: np.ndarray, energy: "radial.RadialEnergy") -> Objective:
+    """Return eq. 130 and its gradient in NumPy for one point, written anew."""
     name, delta = type(energy).__name__, getattr(energy, "delta", 1.0)
     rho, slope = {
         "Huber": (
@@ -197,7 +211,7 @@ def objective_of(mu: np.ndarray, factor: np.ndarray, energy):
         ),
     }[name]
 
-    def objective(y):
+    def objective(y: np.ndarray) -> tuple[float, np.ndarray]:
         residual = np.einsum("vij,vj->vi", factor, y - mu)
         r = np.sqrt((residual**2).sum(axis=-1))
         weight = slope(r) / np.maximum(r, 1e-300)
@@ -206,8 +220,8 @@ def objective_of(mu: np.ndarray, factor: np.ndarray, energy):
     return objective
 
 
-def minimise(objective, starts) -> np.ndarray:
-    """The lowest point that scipy finds from any start, without and then with the gradient."""
+def minimise(objective: Objective, starts: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the lowest point that scipy finds from any start, without and then with the gradient."""
     found = list(starts)
     for start in starts:
         y = scipy.optimize.minimize(lambda y: objective(y)[0], start, method="Nelder-Mead").x

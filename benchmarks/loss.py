@@ -25,11 +25,39 @@ import math
 import multiprocessing
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from benchmarks.paired_timing import TIMED, Times, Turn, print_table, ratio, time_in_turns, timed
+from benchmarks.paired_timing import (
+    REPEATS,
+    Times,
+    Turn,
+    print_table,
+    ratio,
+    time_in_turns,
+    time_repeats,
+)
+from tfhuber.config import schema
 from tfhuber.console.cli import import_tensorflow, run_main
+from tfhuber.console.lazy import lazy_module
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+    import tensorflow_probability as tfp
+    import torch
+
+    from tfhuber.distributions import elliptical, radial
+    from tfhuber.linalg import spd
+    from tfhuber.model import network
+else:  # PyTorch may not be installed, and its process loads no TensorFlow
+    tf = lazy_module("tensorflow")
+    tfp = lazy_module("tensorflow_probability")
+    torch = lazy_module("torch")
+    elliptical = lazy_module("tfhuber.distributions.elliptical")
+    radial = lazy_module("tfhuber.distributions.radial")
+    spd = lazy_module("tfhuber.linalg.spd")
+    network = lazy_module("tfhuber.model.network")
 
 __all__ = ["main"]
 
@@ -40,11 +68,11 @@ Step = Callable[[], list[np.ndarray]]
 
 
 def main() -> int:
-    """Runs both parts, prints their tables and says whether the bounds hold."""
+    """Run both parts, print their tables and return whether the bounds hold, as an exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch", type=int, default=256, help="batch of the loss alone")
     parser.add_argument("--backbone-batch", type=int, default=8, help="batch of the whole step")
-    parser.add_argument("--turns", type=int, default=20, help=f"of {TIMED} timed repeats each")
+    parser.add_argument("--turns", type=int, default=20, help=f"of {REPEATS} timed repeats each")
     parser.add_argument("--threads", type=int, default=2, help="of TensorFlow, and of PyTorch")
     parser.add_argument(
         "--torch-compile",
@@ -59,14 +87,12 @@ def main() -> int:
             raise ValueError(f"{option} must be at least 1, got {getattr(args, name)}.")
 
     import_tensorflow()
-    import tensorflow as tf
-
     tf.config.threading.set_intra_op_parallelism_threads(args.threads)
     tf.config.threading.set_inter_op_parallelism_threads(args.threads)
     inputs, no_torch = random_inputs(args.batch, np.float32), why_no_torch()
     steps = tensorflow_steps(*inputs)
     results = {name: step() for name, step in steps.items()}
-    turns = {name: functools.partial(timed, step) for name, step in steps.items()}
+    turns = {name: functools.partial(time_repeats, step) for name, step in steps.items()}
     with contextlib.ExitStack() as stack:
         if no_torch is None:
             worker = torch_process(inputs, args.threads, args.torch_compile)
@@ -87,7 +113,7 @@ def main() -> int:
         return 0 if kept else 1
 
     steps = training_steps(args.backbone_batch)
-    turns = {name: functools.partial(timed, step) for name, step in steps.items()}
+    turns = {name: functools.partial(time_repeats, step) for name, step in steps.items()}
     times = time_in_turns(turns, max(1, args.turns // 10), desc="training step")
     print(f"\nTraining step, ResNet-50 at 224 x 224, batch {args.backbone_batch}")
     print_table(times)
@@ -97,45 +123,38 @@ def main() -> int:
 
 
 def random_inputs(batch: int, dtype: type) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Points, and a network's raw outputs: nu and the vector, as [batch, 98, 2 or 3]."""
+    """Draw points, and a network's raw outputs nu and vector: each [batch, 98, 2 or 3]."""
     generator = np.random.default_rng(0)
-    scales = (1, 2), (1, 2), (3, 3)
-    return tuple(
-        (scale * generator.normal(size=[batch, LANDMARKS, size])).astype(dtype)
-        for scale, size in scales
-    )
+
+    def normal(scale: float, size: int) -> np.ndarray:
+        return (scale * generator.normal(size=[batch, LANDMARKS, size])).astype(dtype)
+
+    return normal(1, 2), normal(1, 2), normal(3, 3)
 
 
 def tensorflow_steps(y: np.ndarray, nu: np.ndarray, vector: np.ndarray) -> dict[str, Step]:
-    """Steps from raw outputs to the loss and its gradients with respect to nu and the vector."""
-    import tensorflow as tf
-    import tensorflow_probability as tfp
-
-    from tfhuber.distributions.elliptical import negative_log_likelihood
-    from tfhuber.distributions.radial import Huber
-    from tfhuber.linalg.spd import g, log_g, spd_matrix, vector_to_symmetric
-
-    radial = Huber(1.0)
+    """Return steps from raw outputs to the loss and its gradients in nu and the vector, by name."""
+    energy = radial.Huber(1.0)
     y, nu, vector = (tf.constant(array) for array in (y, nu, vector))
 
-    def closed_form(nu, vector):
-        matrix, log_det = spd_matrix(vector)
-        return negative_log_likelihood(y, nu, matrix, log_det, radial)
+    def closed_form(nu: "tf.Tensor", vector: "tf.Tensor") -> "tf.Tensor":
+        matrix, log_det = spd.spd_matrix(vector)
+        return elliptical.negative_log_likelihood(y, nu, matrix, log_det, energy)
 
-    def by_eigh(nu, vector):
-        eigenvalues, v = tf.linalg.eigh(vector_to_symmetric(vector))
-        matrix = tf.matmul(v * g(eigenvalues)[..., tf.newaxis, :], v, transpose_b=True)
+    def by_eigh(nu: "tf.Tensor", vector: "tf.Tensor") -> "tf.Tensor":
+        eigenvalues, v = tf.linalg.eigh(spd.vector_to_symmetric(vector))
+        matrix = tf.matmul(v * spd.g(eigenvalues)[..., tf.newaxis, :], v, transpose_b=True)
         residual = tf.linalg.matvec(matrix, y) - nu
-        log_det = tf.reduce_sum(log_g(eigenvalues), axis=-1)
-        return radial.energy(tf.reduce_sum(tf.square(residual), axis=-1)) - log_det
+        log_det = tf.reduce_sum(spd.log_g(eigenvalues), axis=-1)
+        return energy.energy(tf.reduce_sum(tf.square(residual), axis=-1)) - log_det
 
-    def by_cholesky(loc, vector):
+    def by_cholesky(loc: "tf.Tensor", vector: "tf.Tensor") -> "tf.Tensor":
         scale = tfp.bijectors.FillScaleTriL()(vector)
         return -tfp.distributions.MultivariateNormalTriL(loc, scale).log_prob(y)
 
-    def step(loss_function, jit_compile):
+    def step(loss_function: Callable, jit_compile: bool) -> Step:
         @tf.function(jit_compile=jit_compile)
-        def loss_and_gradients(nu, vector):
+        def loss_and_gradients(nu: "tf.Tensor", vector: "tf.Tensor") -> list["tf.Tensor"]:
             with tf.GradientTape() as tape:
                 tape.watch([nu, vector])
                 loss = tf.reduce_mean(tf.reduce_sum(loss_function(nu, vector), axis=-1))
@@ -153,16 +172,11 @@ def tensorflow_steps(y: np.ndarray, nu: np.ndarray, vector: np.ndarray) -> dict[
 
 
 def why_no_torch() -> str | None:
-    """Why PyTorch's version cannot be measured beside TensorFlow's; nothing if it can."""
-    import tensorflow as tf
-
+    """Say why PyTorch's version cannot be measured beside TensorFlow's; None if it can."""
     if importlib.util.find_spec("torch") is None:
         return "PyTorch is not installed (pip install torch==2.13.0)"
-    if tf.config.list_physical_devices("GPU"):
-        import torch
-
-        if not torch.cuda.is_available():
-            return "TensorFlow runs on the GPU and this PyTorch cannot"
+    if tf.config.list_physical_devices("GPU") and not torch.cuda.is_available():
+        return "TensorFlow runs on the GPU and this PyTorch cannot"
     return None
 
 
@@ -170,7 +184,7 @@ def why_no_torch() -> str | None:
 def torch_process(
     inputs: tuple[np.ndarray, ...], threads: int, compiled: bool
 ) -> Iterator[tuple[dict[str, list[np.ndarray]], dict[str, Turn]]]:
-    """The results of PyTorch's steps and their turns, which run in a process of its own.
+    """Start a process for PyTorch's steps, and give their results and their turns, by name.
 
     Raises:
       ChildProcessError: if that ends; it has printed why.
@@ -179,7 +193,7 @@ def torch_process(
     connection, its_end = context.Pipe()
     process = context.Process(target=serve_torch, args=(its_end, inputs, threads, compiled))
 
-    def turn(name):
+    def turn(name: str) -> list[float]:
         connection.send(name)
         return connection.recv()
 
@@ -198,29 +212,25 @@ def torch_process(
 def serve_torch(
     connection: Connection, inputs: tuple[np.ndarray, ...], threads: int, compiled: bool
 ) -> None:
-    """Sends the results of PyTorch's steps, and then the times of whichever is asked for."""
-    import torch
-
+    """Send the results of PyTorch's steps, and then the times of whichever is asked for."""
     torch.set_num_threads(threads)
     torch.set_num_interop_threads(threads)
     steps = torch_steps(*inputs, compiled)
     connection.send({name: step() for name, step in steps.items()})
     with contextlib.suppress(EOFError):
         while True:
-            connection.send(timed(steps[connection.recv()]))
+            connection.send(time_repeats(steps[connection.recv()]))
 
 
 def torch_steps(
     y: np.ndarray, nu: np.ndarray, vector: np.ndarray, compiled: bool = False
 ) -> dict[str, Step]:
-    """The same loss as anybody would write it in PyTorch, with automatic differentiation."""
-    import torch
-
+    """Return steps with the same loss as anybody would write it in PyTorch, by name."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     y, nu, vector = (torch.tensor(array, device=device) for array in (y, nu, vector))
     sources = [nu.requires_grad_(), vector.requires_grad_()]
 
-    def loss_function(nu, vector):
+    def loss_function(nu: "torch.Tensor", vector: "torch.Tensor") -> "torch.Tensor":
         first, middle, last = vector.unbind(-1)
         middle = middle * math.sqrt(0.5)
         rows = torch.stack([first, middle], -1), torch.stack([middle, last], -1)
@@ -234,8 +244,8 @@ def torch_steps(
         energy = torch.where(r > 1, r - 0.5, r.square() / 2)
         return (energy - log_g.sum(-1)).sum(-1).mean()
 
-    def step(loss_function):
-        def loss_and_gradients():
+    def step(loss_function: Callable) -> Step:
+        def loss_and_gradients() -> list[np.ndarray]:
             loss = loss_function(nu, vector)
             gradients = torch.autograd.grad(loss, sources)
             return [tensor.detach().cpu().numpy() for tensor in (loss, *gradients)]
@@ -249,35 +259,26 @@ def torch_steps(
 
 
 def training_steps(batch: int) -> dict[str, Step]:
-    """Graphs of forward and backward passes: of the whole model, and of head and loss alone."""
-    import tensorflow as tf
-
-    from tfhuber.config import schema
-    from tfhuber.distributions.elliptical import negative_log_likelihood
-    from tfhuber.distributions.radial import Huber
-    from tfhuber.model import network as model
-
-    network = model.build(schema.Model(backbone="resnet50", image_size=224), LANDMARKS)
-    head, radial = network.get_layer("head"), Huber(1.0)
+    """Return forward and backward passes, of the whole model and of head and loss alone, by name."""
+    model = network.build(schema.Model(backbone="resnet50", image_size=224), LANDMARKS)
+    head, energy = model.get_layer("head"), radial.Huber(1.0)
     generator = tf.random.Generator.from_seed(0)
     images = generator.uniform([batch, 224, 224, 3], maxval=255)
-    features = generator.normal([batch, network.get_layer("features").output.shape[-1]])
+    features = generator.normal([batch, model.get_layer("features").output.shape[-1]])
     y = generator.normal([batch, LANDMARKS, 2])
 
-    def loss_of(outputs):
-        loss = negative_log_likelihood(
-            y, outputs["nu"], outputs["precision_factor"], outputs["log_det"], radial
-        )
+    def loss_of(outputs: dict[str, "tf.Tensor"]) -> "tf.Tensor":
+        loss = elliptical.negative_log_likelihood(y, **outputs, energy=energy)
         return tf.reduce_mean(tf.reduce_sum(loss, axis=-1))
 
     @tf.function
-    def whole_step():
+    def whole_step() -> list["tf.Tensor"]:
         with tf.GradientTape() as tape:
-            loss = loss_of(network(images, training=True))
-        return [loss, *tape.gradient(loss, [v.value for v in network.trainable_variables])]
+            loss = loss_of(model(images, training=True))
+        return [loss, *tape.gradient(loss, [v.value for v in model.trainable_variables])]
 
     @tf.function
-    def head_step():
+    def head_step() -> list["tf.Tensor"]:
         with tf.GradientTape() as tape:
             tape.watch(features)
             loss = loss_of(head(features))
@@ -292,7 +293,7 @@ def training_steps(batch: int) -> dict[str, Step]:
 
 
 def report(times: Times, results: dict[str, list[np.ndarray]], no_torch: str | None) -> bool:
-    """Prints the table of the loss, the ratios, the bounds and whether the versions agree."""
+    """Print the table of the loss, the ratios and the bounds; return whether all is as required."""
     print_table(times)
     plain, compiled = "closed form", "closed form, XLA"
     pairs = [
@@ -331,7 +332,7 @@ def report(times: Times, results: dict[str, list[np.ndarray]], no_torch: str | N
 
 
 def difference(result: list[np.ndarray], reference: list[np.ndarray]) -> float:
-    """The largest difference in any of the arrays, each relative to its largest element; or NaN."""
+    """Return the largest difference in any array, relative to its largest element; or NaN."""
     return np.max(
         [np.abs(a - b).max() / np.abs(b).max() for a, b in zip(result, reference, strict=True)]
     )

@@ -27,7 +27,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from benchmarks.make_tfrecords import make_sources
-from benchmarks.paired_timing import Times, ratio, summary, time_in_turns, timed
+from benchmarks.paired_timing import (
+    Times,
+    median_and_least,
+    ratio,
+    time_in_turns,
+    time_repeats,
+)
 from tfhuber.config import schema
 from tfhuber.console.cli import import_tensorflow, run_main
 from tfhuber.console.cpus import available_cpus
@@ -73,7 +79,9 @@ def main() -> int:
         kept = [report_input(configs[args.backbones[0]], args.turns)]
         for name, config in configs.items():
             steps = make_steps(config)
-            turns = {each: functools.partial(timed, steps[each], args.steps) for each in steps}
+            turns = {
+                each: functools.partial(time_repeats, steps[each], args.steps) for each in steps
+            }
             times = time_in_turns(turns, args.turns, desc=name)
             kept.append(report_steps(name, times, args.batch))
     return 0 if all(kept) else 1
@@ -166,7 +174,7 @@ def warp_rates(config: schema.Config, turns: int) -> list[float]:
             fill_mode="NEAREST",
         )[:, 0, 0, 0]
 
-    milliseconds = timed(lambda: warp().numpy(), 3 * turns)
+    milliseconds = time_repeats(lambda: warp().numpy(), 3 * turns)
     return [1000 * len(crops) / each for each in milliseconds]
 
 
@@ -249,7 +257,7 @@ def report_steps(name: str, times: Times, batch: int) -> bool:
     """Prints the rates of a backbone's steps and their ratio, and whether that is as required."""
     print(name)
     for step, rounds in times.items():
-        median, fastest = (1000 * batch / milliseconds for milliseconds in summary(rounds))
+        median, fastest = (1000 * batch / milliseconds for milliseconds in median_and_least(rounds))
         print(f"  {step:24}{median:9.2f} images/s (fastest {fastest:.2f})")
     share = ratio(times, BACKBONE, RECORDS)
     print(f"  {RECORDS} over {BACKBONE}: {share:.3f} (>= {LEAST_OF_BACKBONE} is required)")

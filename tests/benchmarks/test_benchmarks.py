@@ -96,7 +96,7 @@ def test_the_training_benchmark_names_every_rate_and_its_verdict(face_records):
 def test_a_machine_that_slows_down_leaves_ratios_alone():
     times = {"a": [[1, 1, 9], [10, 10, 10], [3, 3, 3]], "b": [[2, 2, 2], [20, 20, 20], [2, 2, 2]]}
     assert paired_timing.ratio(times, "a", "b") == 0.5
-    assert paired_timing.summary(times["a"]) == (3, 1)
+    assert paired_timing.median_and_least(times["a"]) == (3, 1)
 
 
 def test_a_difference_that_is_nan_is_no_agreement(capsys):
