@@ -4,22 +4,28 @@ Prints the faults and exits with 1 if there are any.
 """
 
 import argparse
+from typing import TYPE_CHECKING
 
 from tfhuber.console.cli import import_tensorflow, run_main
-from tfhuber.saved_model.lint import faults
+from tfhuber.console.lazy import lazy_module
+
+if TYPE_CHECKING:
+    from tfhuber.saved_model import lint
+else:
+    lint = lazy_module("tfhuber.saved_model.lint")
 
 __all__ = ["main"]
 
 
 def main() -> int:
-    """The command line."""
+    """Print the faults of the SavedModel that the command line names."""
     parser = argparse.ArgumentParser(prog="python -m tfhuber.graph_lint", description=__doc__)
     parser.add_argument(
         "directory", metavar="DIR", help="a SavedModel, the one with saved_model.pb"
     )
     arguments = parser.parse_args()
     import_tensorflow()
-    found = faults(arguments.directory)
+    found = lint.faults(arguments.directory)
     for fault in found:
         print(fault)
     if not found:

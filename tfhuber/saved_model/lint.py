@@ -1,19 +1,24 @@
-"""What TensorFlow Serving would refuse in a SavedModel, or not serve as meant.
-
-Operations count as TensorFlow's own if this process knows them, so nothing that brings others may be
-imported before.
-"""
+"""What TensorFlow Serving would refuse in a SavedModel, or not serve as meant."""
 
 import hashlib
+import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
+import tensorflow as tf
+from google.protobuf.message import DecodeError
+from tensorflow.core.framework.function_pb2 import FunctionDef
+from tensorflow.core.framework.graph_pb2 import GraphDef
+from tensorflow.core.framework.node_def_pb2 import NodeDef
+from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef, SignatureDef
+from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from tfhuber.console.files import reason
+from tfhuber.saved_model import session, warmup
 
-__all__ = ["check", "faults"]
+__all__ = ["check", "examine", "faults"]
 
 _PYTHON = {"EagerPyFunc", "PyFunc", "PyFuncStateless"}
 
@@ -67,11 +72,11 @@ _FILES = {
     "WriteFile",
 }
 
-# So much of a model's variables may be alike by chance: normalisations whose outputs are added have
-# the same gradients, and with them the same offsets.
+# The share of a model's variables that may be alike by chance: normalisations whose outputs are added
+# have the same gradients, and with them the same offsets.
 _ALIKE = 0.02
 
-# Of an output that nobody named.
+# What TensorFlow calls an output that was given no name.
 _UNNAMED = re.compile(r"output_\d+")
 
 # A SavedModel of TensorFlow 2 lists its initialisation among the signatures.
@@ -79,7 +84,7 @@ _OWN_SIGNATURES = "__saved_model_"
 
 
 def faults(directory: str | Path) -> list[str]:
-    """What is wrong with the SavedModel in a directory, one line each; none if it is fit to be served.
+    """List what is wrong with the SavedModel in a directory, one line each; nothing if it can be served.
 
     Refused are: Python and XLA in the graph, operations that are not TensorFlow's own, inputs and
     outputs that cannot be batched or not be sent (scalars, a first dimension that is not open, half,
@@ -96,7 +101,9 @@ def faults(directory: str | Path) -> list[str]:
     directory = Path(directory)
     meta_graph = _read(directory)
     graph = _Graph(meta_graph.graph_def)
-    found, seen, variables = [], set(), {}
+    found: list[str] = []
+    seen: set[tuple[str, str]] = set()
+    variables: dict[str, NodeDef] = {}
     signatures = {
         name: definition
         for name, definition in sorted(meta_graph.signature_def.items())
@@ -122,7 +129,7 @@ def faults(directory: str | Path) -> list[str]:
 
 
 def check(directory: str | Path) -> None:
-    """Raises ValueError, naming signature, operation and node, if the SavedModel has `faults`."""
+    """Raise ValueError, naming signature, operation and node, if the SavedModel has `faults`."""
     found = faults(directory)
     if found:
         more = f"; and {len(found) - 3} more" if len(found) > 3 else ""
@@ -131,24 +138,38 @@ def check(directory: str | Path) -> None:
         )
 
 
+def examine(directory: str | Path) -> list[dict[str, np.ndarray]]:
+    """Return a SavedModel's answers to its warm-up requests.
+
+    In a process of its own, into which nothing but TensorFlow has been imported, it loads the model as
+    TensorFlow Serving does.
+
+    Raises:
+      ValueError: if the model has `faults`, cannot be loaded or does not answer.
+    """
+    check(directory)
+    return session.answers(directory, warmup.requests(directory))
+
+
 class _Graph:
     """A graph with its functions, and which of their nodes a signature needs."""
 
-    def __init__(self, graph_def):
+    def __init__(self, graph_def: GraphDef):
         self._nodes = {node.name: node for node in graph_def.node}
         self._functions = {f.signature.name: f for f in graph_def.library.function}
 
-    def everything(self) -> Iterator[tuple[str, object]]:
-        """All nodes, each with the function that it is in; "" is the graph itself."""
+    def everything(self) -> Iterator[tuple[str, NodeDef]]:
+        """Yield all nodes, each with the function that it is in; "" is the graph itself."""
         yield from (("", node) for node in self._nodes.values())
         for name, function in self._functions.items():
             yield from ((name, node) for node in function.node_def)
 
-    def needed_by(self, definition) -> Iterator[tuple[str, object]]:
-        """The nodes that a signature's outputs depend on, as `everything` yields them."""
+    def needed_by(self, definition: SignatureDef) -> Iterator[tuple[str, NodeDef]]:
+        """Yield the nodes that a signature's outputs depend on, as `everything` does."""
         pending = [info.name for info in definition.outputs.values()]
-        nodes, functions = set(), set()
-        called = []
+        nodes: set[str] = set()
+        functions: set[str] = set()
+        called: list[str] = []
         while pending:
             name = pending.pop().lstrip("^").split(":")[0]
             if name in self._nodes and name not in nodes:
@@ -164,29 +185,27 @@ class _Graph:
                     called += self._called(node)
                     yield name, node
 
-    def fault(self, node) -> str | None:
-        """Why no server could load or run this node."""
-        from tensorflow.python.framework import op_def_registry
-
+    def fault(self, node: NodeDef) -> str | None:
+        """Say why no server could load or run this node; None if one could."""
         if node.op in _PYTHON:
             return "calls Python, which a server has not got"
         compiled = [node, *(self._functions[name] for name in self._called(node))]
         if node.op.lstrip("_").startswith("Xla") or any(map(_must_compile, compiled)):
             return "demands XLA, which a stock server refuses"
-        if node.op not in self._functions and op_def_registry.get(node.op) is None:
+        if node.op not in self._functions and not hasattr(tf.raw_ops, node.op):
             return "is no operation of TensorFlow's own"
         return None
 
-    def _called(self, node) -> list[str]:
-        """The functions that a node names."""
+    def _called(self, node: NodeDef) -> list[str]:
+        """Return the functions that a node names."""
         names = [node.op]
         for value in node.attr.values():
             names += [f.name for f in (value.func, *value.list.func)]
         return [name for name in names if name in self._functions]
 
 
-def _fault_in_a_signature(node) -> str | None:
-    """Why this node should not be part of an answer."""
+def _fault_in_a_signature(node: NodeDef) -> str | None:
+    """Say why this node should not be part of an answer; None if it may."""
     if node.op in _RANDOM:
         return "gives the same request another answer each time"
     if node.op in _FILES:
@@ -194,20 +213,18 @@ def _fault_in_a_signature(node) -> str | None:
     return None
 
 
-def _must_compile(node_or_function) -> bool:
+def _must_compile(node_or_function: NodeDef | FunctionDef) -> bool:
     return "_XlaMustCompile" in node_or_function.attr and node_or_function.attr["_XlaMustCompile"].b
 
 
-def _located(where: str, place: str, node, fault: str | None) -> list[str]:
+def _located(where: str, place: str, node: NodeDef, fault: str | None) -> list[str]:
     if fault is None:
         return []
     function = f" of function {place!r}" if place else ""
     return [f"{where}: {node.op} (node {node.name!r}{function}) {fault}"]
 
 
-def _tensor_faults(definition) -> Iterator[str]:
-    import tensorflow as tf
-
+def _tensor_faults(definition: SignatureDef) -> Iterator[str]:
     refused = {tf.float16, tf.bfloat16, tf.float64}
     for kind, tensors in (("input", definition.inputs), ("output", definition.outputs)):
         for name, info in sorted(tensors.items()):
@@ -228,14 +245,14 @@ def _tensor_faults(definition) -> Iterator[str]:
                 yield f"{where} was given no name"
 
 
-def _variable_faults(directory: Path, used) -> Iterator[str]:
-    """Faults of the checkpoint, where `used` are the variables' nodes that the signatures need."""
-    import tensorflow as tf
-
+def _variable_faults(directory: Path, used: Iterable[NodeDef]) -> Iterator[str]:
+    """Yield faults of the checkpoint; `used` are the nodes of the variables that the signatures need."""
     prefix = directory / "variables" / "variables"
     if not prefix.with_suffix(".index").is_file():
         return
-    stored, copies, first_with = 0, [], {}
+    stored = 0
+    copies: list[tuple[int, str, str]] = []
+    first_with: dict[tuple, str] = {}
     try:
         reader = tf.train.load_checkpoint(str(prefix))
         for key in sorted(reader.get_variable_to_shape_map()):
@@ -245,7 +262,7 @@ def _variable_faults(directory: Path, used) -> Iterator[str]:
             stored += values.nbytes
             # All zeros or all ones, values say nothing.
             if values.size and (values != values.flat[0]).any():
-                content = (values.dtype.str, values.shape, hashlib.sha256(values).digest())
+                content = (values.dtype.str, values.shape, hashlib.sha256(values.data).digest())
                 if first_with.setdefault(content, key) != key:
                     copies.append((values.nbytes, key, first_with[content]))
     except (tf.errors.OpError, RuntimeError, ValueError) as error:
@@ -254,21 +271,19 @@ def _variable_faults(directory: Path, used) -> Iterator[str]:
     if twice > _ALIKE * (stored - twice):
         _, key, same = max(copies)
         yield f"{twice:,} of {stored:,} bytes of variables are copies: {key} equals {same}"
-    sizes = [_variable_bytes(node) for node in used]
-    if None not in sizes and stored > sum(sizes):
-        yield f"{stored:,} bytes of variables are stored, of which the signatures use {sum(sizes):,}"
+    needed = sum(_variable_bytes(node) for node in used)
+    if stored > needed:
+        yield f"{stored:,} bytes of variables are stored, of which the signatures use {needed:,}"
 
 
-def _variable_bytes(node) -> int | None:
-    """How much a variable's node holds; None if its shape is not known."""
-    import tensorflow as tf
-
+def _variable_bytes(node: NodeDef) -> float:
+    """Return how much a variable's node holds; infinity if its shape is not known."""
     shape = tf.TensorShape(node.attr["shape"].shape)
     size = tf.dtypes.as_dtype(node.attr["dtype"].type).size
-    return shape.num_elements() * size if shape.is_fully_defined() else None
+    return shape.num_elements() * size if shape.is_fully_defined() else math.inf
 
 
-def _asset_faults(directory: Path, meta_graph) -> Iterator[str]:
+def _asset_faults(directory: Path, meta_graph: MetaGraphDef) -> Iterator[str]:
     assets = (directory / "assets").resolve()
     for asset in meta_graph.asset_file_def:
         path = (assets / asset.filename).resolve()
@@ -276,17 +291,13 @@ def _asset_faults(directory: Path, meta_graph) -> Iterator[str]:
             yield f"its file {asset.filename!r} is not in {directory / 'assets'}"
 
 
-def _read(directory: Path):
-    """The MetaGraphDef that TensorFlow Serving loads."""
-    import tensorflow as tf
-    from google.protobuf.message import DecodeError
-    from tensorflow.core.protobuf import saved_model_pb2
-
+def _read(directory: Path) -> MetaGraphDef:
+    """Read the graph that TensorFlow Serving loads."""
     path = directory / "saved_model.pb"
     if not path.is_file():
         raise ValueError(f"{directory} holds no saved_model.pb")
     try:
-        saved_model = saved_model_pb2.SavedModel.FromString(path.read_bytes())
+        saved_model = SavedModel.FromString(path.read_bytes())
     except DecodeError as error:
         raise ValueError(f"{path} is no SavedModel: {error}") from error
     tag = tf.saved_model.SERVING

@@ -5,8 +5,20 @@ They lie in a SavedModel's `assets.extra/tf_serving_warmup_requests`, a TFRecord
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+from google.protobuf.message import DecodeError
+
+from tfhuber.console.lazy import lazy_module
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+    from tensorflow.core.framework.tensor_pb2 import TensorProto
+    from tensorflow_serving.apis import prediction_log_pb2
+else:  # the local server's --help needs neither
+    tf = lazy_module("tensorflow")
+    prediction_log_pb2 = lazy_module("tensorflow_serving.apis.prediction_log_pb2")
 
 from tfhuber.data.tfrecord import frame, read_records
 
@@ -25,7 +37,7 @@ Request = tuple[str, Mapping[str, np.ndarray]]
 
 
 def make(examples: Mapping[str, np.ndarray]) -> list[Request]:
-    """Requests for each of an exported model's signatures: of one row, and of a few.
+    """Make requests for each of an exported model's signatures: of one row, and of a few.
 
     Args:
       examples: `image_bytes` [N] files, `box` [N, 4] in their pixels and `image` [N, S, S, 3] uint8
@@ -41,11 +53,11 @@ def make(examples: Mapping[str, np.ndarray]) -> list[Request]:
 
 
 def write(directory: Path, records: Iterable[Request]) -> None:
-    """Writes the warm-up requests of the SavedModel in a directory.
+    """Write the warm-up requests of the SavedModel in a directory.
 
     Args:
       directory: the SavedModel's.
-      records: signatures with their inputs, by name.
+      records: signatures with their inputs by name.
 
     Raises:
       ValueError: if there are more than `MAX_RECORDS`.
@@ -61,9 +73,9 @@ def write(directory: Path, records: Iterable[Request]) -> None:
 
 
 def requests(directory: str | Path) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
-    """Yields each warm-up request of a SavedModel: the signature and its inputs by name.
+    """Yield each warm-up request of a SavedModel, if it has any: the signature and its inputs by name.
 
-    Nothing, if it has none. Strings are arrays of `bytes` with dtype object.
+    Strings are arrays of `bytes` with dtype object.
 
     Raises:
       ValueError: naming the record and what is wrong with it: its bytes or its length are damaged, it
@@ -82,13 +94,10 @@ def requests(directory: str | Path) -> Iterator[tuple[str, dict[str, np.ndarray]
             raise ValueError(f"{path}, record {number}: {error}") from error
 
 
-def _log(signature: str, inputs: Mapping[str, np.ndarray]):
-    import tensorflow as tf
-    from tensorflow_serving.apis import prediction_log_pb2
-
+def _log(signature: str, inputs: Mapping[str, np.ndarray]) -> "prediction_log_pb2.PredictionLog":
     log = prediction_log_pb2.PredictionLog()
     request = log.predict_log.request
-    # Which model it is, the server knows.
+    # Which model is asked, the server knows.
     request.model_spec.signature_name = signature
     for name, value in inputs.items():
         request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
@@ -96,9 +105,6 @@ def _log(signature: str, inputs: Mapping[str, np.ndarray]):
 
 
 def _request(record: bytes) -> tuple[str, dict[str, np.ndarray]]:
-    from google.protobuf.message import DecodeError
-    from tensorflow_serving.apis import prediction_log_pb2
-
     try:
         log = prediction_log_pb2.PredictionLog.FromString(record)
     except DecodeError as error:
@@ -111,10 +117,8 @@ def _request(record: bytes) -> tuple[str, dict[str, np.ndarray]]:
     return signature, {name: _array(request.inputs[name], name) for name in sorted(request.inputs)}
 
 
-def _array(proto, name: str) -> np.ndarray:
-    """A tensor's values; ValueError if there are not as many as it claims, or too many."""
-    import tensorflow as tf
-
+def _array(proto: "TensorProto", name: str) -> np.ndarray:
+    """Return a tensor's values; ValueError if there are not as many as it claims, or too many."""
     try:
         shape = tf.TensorShape(proto.tensor_shape)
         dtype = tf.dtypes.as_dtype(proto.dtype)
