@@ -57,8 +57,8 @@ def main() -> int:
     from tfhuber.runs import load
 
     run = Path(arguments.run)
-    predictor = load.load_run(run, arguments.checkpoint)
-    data = predictor.config.data
+    predictor, config = load.load_run(run, arguments.checkpoint), load.read_config(run)
+    data = config.data
     split = dataset.open_split(
         data.directory if arguments.data is None else arguments.data,
         data.evaluation_split if arguments.split is None else arguments.split,
@@ -70,7 +70,7 @@ def main() -> int:
     sheet = examples.best_median_worst(predictor, split, predictions)
     overlay.save_image(sheet, run / "evaluation.png")
     curve = reliability.calibration_curve(*calibration_errors(predictor, predictions))
-    title = f"{predictor.config.train.epochs} epochs"
+    title = f"{config.train.epochs} epochs"
     plot = plots.calibration_figure({title: curve}, error_unit(predictor))
     plots.save_figure(plot, run / "calibration.png")
     print(_table(metrics))

@@ -7,21 +7,45 @@ otherwise.
 """
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tfhuber.console.cli import import_tensorflow, run_main
-from tfhuber.evaluation import plots
+from tfhuber.console.lazy import lazy_module
 from tfhuber.evaluation.reliability import BIN_SIZE
-from tfhuber.paper.figures import OF_DISTRIBUTIONS, contours, distributions, figure2, figure3
+
+if TYPE_CHECKING:
+    from tfhuber.evaluation import plots
+    from tfhuber.paper import figures
+else:
+    plots = lazy_module("tfhuber.evaluation.plots")
+    figures = lazy_module("tfhuber.paper.figures")
 
 __all__ = ["main"]
 
+_OF_RUNS = ("figure2", "figure3")
+_OF_DISTRIBUTIONS = ("figure4", "figure5", "figure6")
+
 
 def main() -> int:
-    """The command line."""
+    """Draw the figure that the command line names."""
+    arguments = _arguments()
+    import_tensorflow()
+    if arguments.name == "figure2":
+        figure = figures.figure2(arguments.run[0], arguments.data, arguments.split)
+    elif arguments.name == "figure3":
+        figure = figures.figure3(arguments.run, arguments.data, arguments.split, arguments.bin_size)
+    else:
+        figure = figures.figure4to6(arguments.name)
+    plots.save_figure(figure, arguments.output)
+    print(f"wrote {arguments.output}")
+    return 0
+
+
+def _arguments() -> argparse.Namespace:
+    """Parse the command line; ValueError if its options don't fit the figure."""
     parser = argparse.ArgumentParser(prog="python -m tfhuber.figures", description=__doc__)
-    parser.add_argument("name", choices=("figure2", "figure3", *OF_DISTRIBUTIONS))
+    parser.add_argument("name", choices=(*_OF_RUNS, *_OF_DISTRIBUTIONS))
     parser.add_argument("--output", required=True, type=Path, help="a .pdf, .png or .svg file")
     parser.add_argument(
         "--run",
@@ -40,33 +64,18 @@ def main() -> int:
     arguments = parser.parse_args()
     name, runs = arguments.name, arguments.run
     plots.check_name(arguments.output)
-    _check_runs(name, runs)
-    if arguments.bin_size < 1:
-        raise ValueError(f"--bin-size must be at least 1, got {arguments.bin_size}")
-    import_tensorflow()
-    if name == "figure2":
-        figure = figure2(runs[0], arguments.data, arguments.split)
-    elif name == "figure3":
-        figure = figure3(runs, arguments.data, arguments.split, arguments.bin_size)
-    else:
-        panels = distributions(name).items()
-        figure = plots.contour_figure([contours(shown, caption) for caption, shown in panels])
-    plots.save_figure(figure, arguments.output)
-    print(f"wrote {arguments.output}")
-    return 0
-
-
-def _check_runs(name: str, runs: Sequence[str]) -> None:
-    """Raises ValueError unless the figure can be drawn from that many runs."""
-    if name in OF_DISTRIBUTIONS and runs:
+    if name in _OF_DISTRIBUTIONS and runs:
         raise ValueError(f"{name} shows distributions, not a run; leave --run out")
-    if name not in OF_DISTRIBUTIONS and not runs:
+    if name in _OF_RUNS and not runs:
         raise ValueError(
             f"{name} shows a run: give --run DIR; make one with "
             "`python -m tfhuber.train --config configs/NAME.json --data DATA --run DIR`"
         )
     if name == "figure2" and len(runs) > 1:
         raise ValueError(f"figure2 shows one run, got --run {len(runs)} times")
+    if arguments.bin_size < 1:
+        raise ValueError(f"--bin-size must be at least 1, got {arguments.bin_size}")
+    return arguments
 
 
 if __name__ == "__main__":

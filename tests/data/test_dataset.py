@@ -230,7 +230,7 @@ def test_deterministic_input_may_use_all_cores(tiny_config, gigabytes):
 
 def test_evaluation_sees_every_example_in_the_order_of_the_files(tiny_config):
     split = dataset.open_split(tiny_config.data.directory, "test")
-    ids = _flat(_ids(dataset.evaluation_batches(split, tiny_config)))
+    ids = _flat(_ids(dataset.evaluation_batches(split, 32, 8)))
     stored = [
         records.parse(serialized, split.landmark_set)["id"].numpy().decode()
         for serialized in tf.data.TFRecordDataset(split.paths)
@@ -335,7 +335,7 @@ def test_a_damaged_picture_is_named(tiny_config, tmp_path, image):
                 example.features.feature["image"].bytes_list.value[0] = image
             writer.write(example.SerializeToString())
     split = dataclasses.replace(split, paths=[first, str(damaged), *rest])
-    batches = dataset.readable(dataset.evaluation_batches(split, tiny_config), split)
+    batches = dataset.readable(dataset.evaluation_batches(split, 32, 8), split)
     with pytest.raises(ValueError, match=r"damaged\.tfrecord is damaged after 1 examples \("):
         list(batches)
 

@@ -14,6 +14,7 @@ from pipelines import make_tfrecords
 from pipelines.sample_data import write_sample_data
 from tfhuber.config import schema
 from tfhuber.data import dataset
+from tfhuber.distributions.elliptical import Elliptical
 from tfhuber.evaluation import predictions as predictions_module
 from tfhuber.evaluation import summary
 from tfhuber.runs.load import load_run
@@ -40,15 +41,13 @@ def test_the_likelihoods_are_those_of_the_distributions(predictor, split, predic
     factor = np.linalg.inv(predictions.covariance / predictor.energy.kappa(2))
     values, vectors = np.linalg.eigh(factor)
     factor = np.einsum("nkij,nkj,nklj->nkil", vectors, np.sqrt(values), vectors)
-    there = predictor.distribution(
-        tf.constant(predictions.landmarks, tf.float32), tf.constant(factor, tf.float32)
-    )
+    there = Elliptical(predictions.landmarks, tf.constant(factor, tf.float32), predictor.energy)
     nll = -tf.reduce_sum(there.log_prob(predictions.truth) * predictions.weights, 1)
     np.testing.assert_allclose(predictions.nll, nll, rtol=2e-3)
     radial = there.radial_cdf(predictions.truth)
     np.testing.assert_allclose(predictions.radial_cdf, radial, atol=2e-3)
 
-    batch = next(iter(dataset.evaluation_batches(split, predictor.config)))
+    batch = next(iter(dataset.evaluation_batches(split, 32, 8)))
     scale = batch["to_network"][:, 0, 0].numpy()
     constants = 98 * (predictor.energy.log_normalizer(2) - 2 * np.log(scale))
     constants = constants - predictor.whitening.log_det.sum()
@@ -77,7 +76,7 @@ def test_calibration_and_sharpness_are_those_of_the_distributions(predictor, pre
     """Against 2,000 samples of each predicted distribution: 0.4 % of a mean of 1,000 landmarks."""
     covariance = tf.constant(predictions.covariance[:10], tf.float64)
     factor = tf.linalg.sqrtm(tf.linalg.inv(covariance / predictor.energy.kappa(2)))
-    drawn = predictor.distribution(tf.zeros(2, tf.float64), factor).sample(2000, seed=1)
+    drawn = Elliptical(tf.zeros(2, tf.float64), factor, predictor.energy).sample(2000, seed=1)
     distance = np.linalg.norm(drawn, axis=-1).mean(axis=0)
     percent = 100 / predictions.normalizer[:, None]
     expected, actual = summary.calibration_errors(predictor, predictions)
@@ -108,9 +107,8 @@ def test_calibration_and_sharpness_are_those_of_the_distributions(predictor, pre
     # |covariance| is kappa^2 / |A|^2, and the 90 % ellipse's area pi R^2 / |A|.
     area = np.pi * predictor.energy.quantile(np.float64(0.9), 2) / np.linalg.det(factor)
     area = area * predictor.energy.quantile(np.float64(0.9), 2)
-    few = predictions_module.Predictions(
-        **{f.name: getattr(predictions, f.name)[:10] for f in dataclasses.fields(predictions)}
-    )
+    few = tf.nest.map_structure(lambda values: values[:10], vars(predictions))
+    few = predictions_module.Predictions(**few)
     found = summary.summarise(predictor, few)["sharpness"]["pixels"]["mean_area_90"]
     assert found == pytest.approx(area.numpy().mean(), rel=1e-4)
 
@@ -132,7 +130,7 @@ def test_errors_of_each_landmark_and_deviations_are_those_of_the_whole(predictor
 
 
 def test_predictions_that_are_there_are_not_made_again(predictor, split, predictions, monkeypatch):
-    monkeypatch.delattr(predictions_module, "collect")
+    monkeypatch.delattr(summary, "collect")
     found = summary.evaluate(predictor, split, "none", predictions)
     assert found == {"split": "test", "tta": "none", **summary.summarise(predictor, predictions)}
 
@@ -154,7 +152,7 @@ def test_what_has_no_normaliser_or_label_is_left_out_of_calibration(predictor, p
 def test_a_split_without_labels_is_refused(predictor, split, predictions, monkeypatch):
     """Such as the official test people of MPII, which `--split deploy` keeps."""
     bare = dataclasses.replace(predictions, weights=np.zeros_like(predictions.weights))
-    monkeypatch.setattr(predictions_module, "collect", lambda *_: bare)
+    monkeypatch.setattr(summary, "collect", lambda *_: bare)
     with pytest.raises(ValueError, match=r"split .test. of .* has no labels"):
         summary.evaluate(predictor, split)
 
@@ -167,22 +165,22 @@ def test_a_split_with_other_landmarks_is_refused(predictor, split):
 
 def test_the_mirrored_view_comes_back_into_the_frame(predictor, split):
     """For an image and its mirror image, test-time augmentation gives mirrored answers."""
-    images = next(iter(dataset.evaluation_batches(split, predictor.config)))["image"]
+    images = next(iter(dataset.evaluation_batches(split, 32, 8)))["image"]
     order = np.array(predictor.landmark_set.mirror)
-    last = predictor.config.model.image_size - 1
     for tta in ("mean", "ml"):
-        loc, factor = (t.numpy() for t in predictor.predict(images, tta))
-        mirrored, mirrored_factor = (t.numpy() for t in predictor.predict(images[:, :, ::-1], tta))
-        flip = np.array([[1, -1], [-1, 1]])
-        np.testing.assert_allclose(mirrored[:, order] * [-1, 1] + [last, 0], loc, atol=2e-3)
-        np.testing.assert_allclose(mirrored_factor[:, order] * flip, factor, rtol=2e-3, atol=1e-4)
+        plain = predictor.predict(images, tta)
+        mirrored = predictor.predict(images[:, :, ::-1], tta).reordered(order)
+        np.testing.assert_allclose(mirrored.loc * [-1, 1] + [31, 0], plain.loc, atol=2e-3)
+        flipped = mirrored.precision_factor * np.array([[1, -1], [-1, 1]])
+        np.testing.assert_allclose(flipped, plain.precision_factor, rtol=2e-3, atol=1e-4)
+        np.testing.assert_allclose(mirrored.log_det, plain.log_det, atol=2e-3)
 
 
 def test_mean_fusion_is_the_mean_of_the_two_views(predictor, split):
-    images = next(iter(dataset.evaluation_batches(split, predictor.config)))["image"]
-    plain, mirrored = predictor._one_view(images), predictor._mirrored_view(images)
+    images = next(iter(dataset.evaluation_batches(split, 32, 8)))["image"]
+    plain, mirrored = predictor._plain_view(images), predictor._mirrored_view(images)
     fused = predictor.predict(images, "mean")
-    np.testing.assert_allclose(fused[0], (plain[0] + mirrored[0]) / 2, rtol=1e-5)
+    np.testing.assert_allclose(fused.loc, (plain.loc + mirrored.loc) / 2, rtol=1e-5)
     with pytest.raises(ValueError, match="tta must be one of none, mean, ml"):
         predictor.predict(images, "median")
 

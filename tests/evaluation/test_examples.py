@@ -15,11 +15,11 @@ def test_crops_are_the_networks_own_enlarged(tiny_run, tiny_config):
     found = examples.crops(predictor, split, predictions, [3, 11], size=96)
     assert sorted(found) == [3, 11]
 
-    batches = list(dataset.evaluation_batches(split, tiny_config))
+    batches = list(dataset.evaluation_batches(split, 32, 8))
     images = np.concatenate([batch["image"] for batch in batches])
     truth = np.concatenate([batch["landmarks"] for batch in batches])
-    loc, factor = predictor.predict(images)
-    covariance = predictor.distribution(loc, factor).covariance().numpy()
+    predicted = predictor.predict(images)
+    loc, covariance = predicted.loc, predicted.covariance(predictor.energy)
     for index, crop in found.items():
         assert crop.image.shape == (96, 96, 3) and crop.image.dtype == np.uint8
         # From 32 pixels to 96, by u -> 3 (u + 0.5) - 0.5.

@@ -11,6 +11,7 @@ from matplotlib.path import Path
 from tfhuber import figures
 from tfhuber.data import dataset
 from tfhuber.distributions.elliptical import Elliptical
+from tfhuber.distributions.location_scatter import LocationScatter
 from tfhuber.distributions.radial import FAMILIES, radial_energy
 from tfhuber.evaluation import predictions, summary
 from tfhuber.paper.figures import (
@@ -114,7 +115,8 @@ def test_certain_and_uncertain_are_relative_to_the_extent():
     landmarks = np.array([[0.0, 0.0], [3.0, 4.0]]) * np.array([1, 10, 100])[:, None, None]
     deviation = np.array([0.5, 4.0, 100.0])[:, None, None, None]  # over 5, 50 and 500 pixels
     covariance = np.tile(np.eye(2), (3, 2, 1, 1)) * deviation**2
-    chosen = certain_and_uncertain(empty_predictions(landmarks=landmarks, covariance=covariance))
+    predicted = LocationScatter(landmarks, None, None)
+    chosen = certain_and_uncertain(empty_predictions(predicted=predicted, covariance=covariance))
     assert chosen == (1, 2)
 
 
@@ -129,20 +131,20 @@ def test_figure2_shows_the_two_examples(tiny_run, tiny_config):
     assert deviations[0] < deviations[1]
     # By another way: the network's own crop is 32 pixels wide.
     index = certain_and_uncertain(found)[0]
-    images = np.concatenate([b["image"] for b in dataset.evaluation_batches(split, tiny_config)])
-    loc, factor = predictor.predict(images[index : index + 1])
-    covariance = predictor.distribution(loc, factor).covariance().numpy()[0]
+    images = np.concatenate([b["image"] for b in dataset.evaluation_batches(split, 32, 8)])
+    predicted = predictor.predict(images[index : index + 1]).at(0)
+    covariance = predicted.covariance(predictor.energy)
     expected = 100 / 32 * np.sqrt(np.trace(covariance, axis1=1, axis2=2) / 2).mean()
     assert deviations[0] == pytest.approx(expected, abs=0.06)
     dots = figure.axes[0].collections[-1].get_offsets()
-    np.testing.assert_allclose((dots + 0.5) / 14 - 0.5, loc[0], atol=0.02)
+    np.testing.assert_allclose((dots + 0.5) / 14 - 0.5, predicted.loc, atol=0.02)
 
 
-def test_figure3_has_a_panel_for_each_run(tiny_run):
+def test_figure3_has_a_panel_for_each_run(tiny_run, tiny_config):
     figure = figure3([tiny_run, tiny_run], bin_size=100)
     assert [axes.get_title() for axes in figure.axes] == ["2 epochs", f"2 epochs, {tiny_run.name}"]
     predictor = load_run(tiny_run)
-    split = dataset.open_split(predictor.config.data.directory, "test")
+    split = dataset.open_split(tiny_config.data.directory, "test")
     errors = summary.calibration_errors(predictor, predictions.collect(predictor, split))
     crosses = figure.axes[0].collections[0].get_offsets()
     assert len(crosses) == len(errors[0]) // 100

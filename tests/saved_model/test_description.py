@@ -75,9 +75,8 @@ ENERGIES = {
 def test_ellipses_hold_what_their_levels_say(tiny_run, family, delta):
     """The integral of r exp(-rho(r)) up to each radius, by quadrature."""
     predictor = load_run(tiny_run)
-    options = predictor.config.model.model_copy(update={"family": family, "delta": delta})
-    config = predictor.config.model_copy(update={"model": options})
-    predictor = dataclasses.replace(predictor, config=config)
+    options = predictor.options.model_copy(update={"family": family, "delta": delta})
+    predictor = dataclasses.replace(predictor, options=options)
     ellipses = description.describe(predictor, tiny_run, "best", np.ones((1, 98)))["ellipses"]
     assert np.all(np.diff(ellipses["radii"]) > 0) and len(ellipses["levels"]) == 101
 
@@ -98,7 +97,7 @@ def test_the_uncertainty_reference_is_what_evaluation_finds(tiny_run, tiny_confi
     reference = read_json(exported / "1" / metadata.METADATA)["uncertainty"]
     split = dataset.open_split(tiny_config.data.directory, "test")
     predictions = collect(load_run(tiny_run), split)
-    rows = dataset.evaluation_batches(split, tiny_config).unbatch()
+    rows = dataset.evaluation_batches(split, 32, 8).unbatch()
     box = np.stack([example["box"] for example in rows])
     size = np.sqrt((box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1]))
     variance = np.trace(predictions.covariance, axis1=2, axis2=3) / 2

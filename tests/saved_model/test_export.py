@@ -25,7 +25,7 @@ SIGNATURES = ["metadata", "serving_default", "tensor", "tta"]
 
 @contextlib.contextmanager
 def this_process():
-    """In place of `savedmodel.fresh_process`, which takes seconds to start."""
+    """In place of `session.fresh_process`, which takes seconds to start."""
     yield lambda function, *arguments: function(*arguments)
 
 
@@ -49,7 +49,7 @@ def test_a_fresh_process_gives_the_predictors_numbers(tiny_run, tiny_config, fac
     split = inputs.open_split(tiny_config.data.directory, "test")
     expected = predictions.collect(predictor, split)
     files, boxes = [], []
-    for example in inputs.evaluation_batches(split, tiny_config).unbatch():
+    for example in inputs.evaluation_batches(split, 32, 8).unbatch():
         name = example["id"].numpy().decode().rsplit("#", 1)[0]
         files.append((faces / "WFLW_images" / name).read_bytes())
         boxes.append(example["box"].numpy())
@@ -109,7 +109,7 @@ def test_the_warm_up_requests_are_examples_of_the_test_split(exported, tiny_conf
     requests = list(warmup.requests(exported / "1"))
     assert sorted({signature for signature, _ in requests}) == SIGNATURES
     split = inputs.open_split(tiny_config.data.directory, "test")
-    batch = next(iter(inputs.evaluation_batches(split, tiny_config, range(4))))
+    batch = next(iter(inputs.evaluation_batches(split, 32, 8, range(4))))
     few = next(values for s, values in requests if s == "tensor" and len(values["image"]) == 4)
     # The same crops, but for where blocks begin that are averaged, and rounding.
     assert np.abs(few["image"] - batch["image"].numpy()).mean() < 2
@@ -128,13 +128,13 @@ def doubling(tmp_path):
 def test_a_warm_up_request_that_fails_refuses_the_model(doubling):
     numbers = np.ones(3, np.float32)
     warmup.write(doubling, [("double", {"x": numbers})])
-    np.testing.assert_array_equal(export_module.examine(doubling)[0]["landmarks"], [2, 2, 2])
+    np.testing.assert_array_equal(lint.examine(doubling)[0]["landmarks"], [2, 2, 2])
     warmup.write(doubling, [("double", {"x": numbers}), ("double", {"y": numbers})])
     with pytest.raises(ValueError, match=r"double takes \['x'\], got \['y'\]"):
-        export_module.examine(doubling)
+        lint.examine(doubling)
     (doubling / warmup.FILE).write_bytes(b"junk")
     with pytest.raises(ValueError, match="record 1: its length is damaged"):
-        export_module.examine(doubling)
+        lint.examine(doubling)
 
 
 def test_a_graph_that_would_be_refused_is_not_even_loaded(doubling):
@@ -145,13 +145,13 @@ def test_a_graph_that_would_be_refused_is_not_even_loaded(doubling):
     with pytest.raises(
         ValueError, match="not fit for TensorFlow Serving: double: output 'output_0'"
     ):
-        export_module.examine(doubling)
+        lint.examine(doubling)
 
 
 def test_other_numbers_than_the_runs_are_not_published(tiny_run, tmp_path, monkeypatch):
     monkeypatch.setattr(session, "fresh_process", this_process)
     monkeypatch.setattr(export_module, "_write", lambda directory, *_: (directory / "half").touch())
-    monkeypatch.setattr(export_module, "examine", lambda _: [])
+    monkeypatch.setattr(lint, "examine", lambda _: [])
 
     def differ(directory, *_):
         assert directory.parent == tmp_path and directory.name.startswith(".export-")

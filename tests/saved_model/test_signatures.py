@@ -42,7 +42,7 @@ def served(model):
 
 def training_side(predictor, files, boxes, tta):
     """Positions and precision factors in original pixels, in float64 from where the network ends."""
-    size, rule = predictor.config.model.image_size, predictor.landmark_set.square
+    size, rule = predictor.options.image_size, predictor.landmark_set.square
     crops, scales, offsets = [], [], []
     for file, box in zip(files, boxes, strict=True):
         image = tf.io.decode_image(file, channels=3, expand_animations=False)
@@ -50,9 +50,10 @@ def training_side(predictor, files, boxes, tta):
         crops.append(crop)
         scales.append(h.numpy()[0, 0])
         offsets.append(h.numpy()[:2, 2])
-    loc, factor = (value.numpy() for value in predictor.predict(tf.stack(crops), tta))
+    predicted = predictor.predict(tf.stack(crops), tta)
     scale = np.array(scales, np.float64)[:, None, None]
-    return (loc - np.array(offsets)[:, None]) / scale, factor * scale[..., None], tf.stack(crops)
+    points = (predicted.loc - np.array(offsets)[:, None]) / scale
+    return points, predicted.precision_factor * scale[..., None], tf.stack(crops)
 
 
 def compare(fresh, predictor, directory, files, boxes):
@@ -71,9 +72,9 @@ def compare(fresh, predictor, directory, files, boxes):
         covariance = kappa * np.linalg.inv(factor @ factor)
         close = 1e-5 * np.abs(covariance).max()
         np.testing.assert_allclose(answer["covariance"], covariance, rtol=1e-3, atol=close)
-    loc, factor = (value.numpy() for value in predictor.predict(tf.cast(crops, tf.float32)))
-    np.testing.assert_allclose(tensor["landmarks"], loc, rtol=0, atol=1e-4)
-    covariance = predictor.distribution(loc, factor).covariance()
+    predicted = predictor.predict(tf.cast(crops, tf.float32))
+    np.testing.assert_allclose(tensor["landmarks"], predicted.loc, rtol=0, atol=1e-4)
+    covariance = predicted.covariance(predictor.energy)
     close = 1e-5 * np.abs(covariance).max()
     np.testing.assert_allclose(tensor["covariance"], covariance, rtol=1e-3, atol=close)
 
@@ -120,13 +121,15 @@ def test_the_precision_factor_gives_the_log_density(tiny_run, picture, served):
     box = np.array([[20, 20, 150, 160]], np.float32)
     found = served([picture], box)
     image, _ = decoding.decode(tf.constant(picture))
-    size, rule = predictor.config.model.image_size, predictor.landmark_set.square
+    size, rule = predictor.options.image_size, predictor.landmark_set.square
     crop, h, _ = decoding.network_crop(image, box[0], size, rule)
-    loc, factor = (tf.cast(value, tf.float64) for value in predictor.predict(crop[None]))
-    offsets = np.random.default_rng(0).normal(0, 30, (50, *loc.shape))
+    predicted = tf.nest.map_structure(
+        lambda value: tf.cast(value, tf.float64), predictor.predict(crop[None])
+    )
+    offsets = np.random.default_rng(0).normal(0, 30, (50, *predicted.loc.shape))
     points = found["landmarks"].astype(np.float64) + offsets
     h = tf.cast(h, tf.float64)
-    here = Elliptical(loc, factor, predictor.energy).log_prob(projective.apply_map(h, points))
+    here = predicted.distribution(predictor.energy).log_prob(projective.apply_map(h, points))
     expected = here + np.linalg.slogdet(h[:2, :2])[1]
     there = Elliptical(
         found["landmarks"].astype(np.float64),

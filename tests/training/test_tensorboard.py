@@ -1,5 +1,6 @@
 """TensorBoard is told what is so, and shows each step once."""
 
+import dataclasses
 import time
 from types import SimpleNamespace
 
@@ -10,7 +11,7 @@ from tensorboard.backend.event_processing.plugin_event_accumulator import EventA
 
 from tfhuber.data import dataset
 from tfhuber.evaluation import examples, summary
-from tfhuber.evaluation.predictions import Predictions, collect
+from tfhuber.evaluation.predictions import collect
 from tfhuber.model import network as model
 from tfhuber.model.predictor import Predictor
 from tfhuber.model.whitening import Whitening
@@ -32,7 +33,7 @@ def predictor(tiny_config, split):
     factor = 0.1 * np.eye(2) + 0.05 * spread @ spread.swapaxes(1, 2)
     network = model.build(tiny_config.model, 98)
     whitening = Whitening(rng.uniform(8, 24, (98, 2)), factor)
-    return Predictor(network, whitening, tiny_config, split.landmark_set)
+    return Predictor(network, whitening, tiny_config.model, split.landmark_set, 8)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +64,7 @@ def test_deviations_are_those_of_the_distributions_in_the_network_crop(predictor
         "log_det": tf.linalg.logdet(factors),
         "nu": tf.zeros(factors.shape[:-1]),
     }
-    covariance = predictor.distribution(*predictor.whitening.to_network(outputs)).covariance()
+    covariance = predictor.whitening.to_network(outputs).covariance(predictor.energy)
     expected = np.sqrt(np.trace(covariance, axis1=-2, axis2=-1) / 2)
     found = tensorboard.network_deviations(predictor, factors)
     assert found.shape == (16, 98)
@@ -143,7 +144,8 @@ def test_pictures_are_of_the_same_examples_every_time(
     summaries = tensorboard.Summaries(tmp_path, 1, predictor, split)
     metrics = summary.summarise(predictor, predictions)
     summaries.evaluation(1, metrics, predictions)
-    moved = Predictions(**{**vars(predictions), "landmarks": predictions.landmarks + 5})
+    shifted = predictions.predicted.affine(np.eye(2, dtype=np.float32), 5.0)
+    moved = dataclasses.replace(predictions, predicted=shifted)
     summaries.evaluation(2, metrics, moved)
     first, second = drawn[: tensorboard.PICTURES], drawn[tensorboard.PICTURES :]
     ids = predictions.id.tolist()

@@ -117,10 +117,16 @@ def training_batches(
 
 
 def evaluation_batches(
-    split: Split, config: Config, indices: Iterable[int] | None = None
+    split: Split, size: int, batch_size: int, indices: Iterable[int] | None = None
 ) -> tf.data.Dataset:
-    """Return all examples of a split, or those at `indices`, in its order; the last batch may be small."""
-    size = config.model.image_size
+    """Return all examples of a split, or those at `indices`, in its order; the last batch may be small.
+
+    Args:
+      split: whose examples.
+      size: side of the network crops in pixels.
+      batch_size: examples a batch.
+      indices: places in the split; None: all.
+    """
     stored = _stored_examples(split)
     if indices is not None:
         wanted = tf.constant(list(indices), tf.int64)
@@ -132,7 +138,7 @@ def evaluation_batches(
 
     return (
         stored.map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        .batch(config.train.batch_size)
+        .batch(batch_size)
         .prefetch(tf.data.AUTOTUNE)
     )
 

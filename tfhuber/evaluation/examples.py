@@ -1,5 +1,6 @@
 """Chosen examples of a split with what a model says of them, as pictures."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,9 +8,12 @@ import tensorflow as tf
 from PIL import Image
 
 from tfhuber.data import dataset
+from tfhuber.data.dataset import Split
 from tfhuber.drawing import overlay
 from tfhuber.evaluation import metrics
+from tfhuber.evaluation.predictions import Predictions
 from tfhuber.geometry import projective
+from tfhuber.model.predictor import Predictor
 
 __all__ = ["Crop", "View", "best_median_worst", "crops", "draw", "views"]
 
@@ -33,7 +37,7 @@ class Crop:
 
 @dataclass(frozen=True)
 class View:
-    """An example's network crop, enlarged, before a model has said anything of it.
+    """An example's network crop, enlarged, without predictions.
 
     Attributes:
       image: [S, S, 3] uint8.
@@ -46,7 +50,7 @@ class View:
     truth: np.ndarray
 
     def crop(self, landmarks: np.ndarray, covariance: np.ndarray) -> Crop:
-        """With predictions [K, 2] and [K, 2, 2], given in original pixels."""
+        """Return the crop with predictions [K, 2] and [K, 2, 2], given in original pixels."""
         points = tf.constant(landmarks)
         jacobian = projective.jacobian(self.from_original, points)
         return Crop(
@@ -57,66 +61,61 @@ class View:
         )
 
 
-def views(split, config, indices, size: int) -> dict[int, View]:
-    """The examples with these indices in the split, `size` pixels wide.
+def views(split: Split, indices: Iterable[int], size: int, batch_size: int) -> dict[int, View]:
+    """Return the examples with these indices in the split, `size` pixels wide.
 
     Args:
-      split: `inputs.Split`.
-      config: of the run.
+      split: whose examples.
       indices: of examples, in the split's order.
       size: side of the enlarged crops in pixels.
+      batch_size: how many are read at once.
     """
-    model = config.model.model_copy(update={"image_size": size})
-    config = config.model_copy(update={"model": model})
     places = sorted({int(index) for index in indices})
-    batches = dataset.readable(dataset.evaluation_batches(split, config, places), split)
-    rows = (row for batch in batches for row in _rows(batch))
+    batches = dataset.evaluation_batches(split, size, batch_size, places)
+    rows = (row for batch in dataset.readable(batches, split) for row in _rows(batch))
     return {index: _view(row) for index, row in zip(places, rows, strict=True)}
 
 
-def crops(predictor, split, predictions, indices, size: int) -> dict[int, Crop]:
-    """The network crops of the examples with these indices in the split, `size` pixels wide.
+def crops(
+    predictor: Predictor, split: Split, predictions: Predictions, indices: Iterable[int], size: int
+) -> dict[int, Crop]:
+    """Return the network crops of the examples with these indices in the split, `size` pixels wide.
 
     Args:
-      predictor: `inference.Predictor`.
-      split: `inputs.Split`.
-      predictions: `evaluate.Predictions` of that split.
+      predictor: the model.
+      split: whose examples.
+      predictions: of that split, by that model.
       indices: of examples, in the split's order.
       size: side of the enlarged crops in pixels.
     """
     return {
         index: view.crop(predictions.landmarks[index], predictions.covariance[index])
-        for index, view in views(split, predictor.config, indices, size).items()
+        for index, view in views(split, indices, size, predictor.batch_size).items()
     }
 
 
-def draw(predictor, crop: Crop) -> Image.Image:
-    """A picture of the crop, of its size, with the 90 % ellipses that a model predicts.
-
-    Args:
-      predictor: `inference.Predictor`.
-      crop: of an example.
-    """
+def draw(predictor: Predictor, crop: Crop) -> Image.Image:
+    """Return a picture of the crop, of its size, with the 90 % ellipses that the model predicts."""
     return overlay.draw_overlay(
         Image.fromarray(crop.image),
         crop.landmarks,
         crop.covariance,
         edges=predictor.landmark_set.edges,
-        family=predictor.config.model.family,
-        delta=predictor.config.model.delta,
+        family=predictor.options.family,
+        delta=predictor.options.delta,
         min_side=len(crop.image),
         max_side=len(crop.image),
         legend=False,
     )
 
 
-def best_median_worst(predictor, split, predictions) -> Image.Image:
-    """A sheet of the best, median and worst examples by normalised mean error, with 90 % ellipses.
+def best_median_worst(predictor: Predictor, split: Split, predictions: Predictions) -> Image.Image:
+    """Return a sheet of the best, median and worst examples by mean error, with 90 % ellipses.
 
     Args:
-      predictor: `inference.Predictor`.
-      split: `inputs.Split`.
-      predictions: `evaluate.Predictions` of that split.
+      predictor: the model.
+      split: whose examples.
+      predictions: of that split, by that model.
     """
     errors = metrics.point_errors(predictions.landmarks, predictions.truth)
     relative = metrics.nme(errors, predictions.normalizer, predictions.weights)
@@ -140,12 +139,12 @@ def best_median_worst(predictor, split, predictions) -> Image.Image:
     return overlay.evaluation_sheet(rows, title=f"{split.name}: mean error, 90 % ellipses")
 
 
-def _rows(batch: dict) -> list[dict]:
-    """One dict an example."""
+def _rows(batch: dict[str, tf.Tensor]) -> list[dict[str, np.ndarray]]:
+    """Return one dict an example."""
     arrays = {name: value.numpy() for name, value in batch.items()}
     return [{name: array[i] for name, array in arrays.items()} for i in range(len(arrays["image"]))]
 
 
-def _view(row: dict) -> View:
+def _view(row: dict[str, np.ndarray]) -> View:
     truth = np.where(row["weights"][:, None] > 0, row["landmarks"], np.nan)
     return View(row["image"].clip(0, 255).astype(np.uint8), row["to_network"], truth)

@@ -1,13 +1,15 @@
 """How good predicted landmarks are: NME, FR, AUC, PCKh.
 
-NumPy in float64 only. Points are in original image pixels; a landmark counts where its weight is
-positive, and an example counts where it has such a landmark and, for what is measured relative to
-a face or head, that length.
+NumPy in float64 only. Points are in original image pixels. A landmark counts where its weight is
+positive; an example counts where it has such a landmark and, where errors are relative to a length of
+the face or head, that length.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from tfhuber.landmarks.known_sets import LandmarkSet
 
@@ -21,11 +23,11 @@ __all__ = [
 ]
 
 
-def point_errors(predicted, truth) -> np.ndarray:
-    """Distances [N, K] between predicted and true landmarks, in the pixels of their common frame.
+def point_errors(predicted: ArrayLike, truth: ArrayLike) -> np.ndarray:
+    """Compute the distances [N, K] of predicted from true landmarks, in the pixels of their common frame.
 
-    A landmark without a label may have any `truth`, NaN included: its distance is then ignored by
-    its weight in what follows.
+    A landmark without a label may have any `truth`, NaN included: what is measured of such distances
+    leaves it out by its weight.
 
     Args:
       predicted: [N, K, 2] points, finite.
@@ -50,8 +52,8 @@ def point_errors(predicted, truth) -> np.ndarray:
     return np.hypot(*np.moveaxis(predicted - truth, -1, 0))
 
 
-def nme(errors, normalizer, weights) -> np.ndarray:
-    """Normalised mean error [N] of each example, as a fraction of its normaliser; NaN where there is none.
+def nme(errors: ArrayLike, normalizer: ArrayLike, weights: ArrayLike) -> np.ndarray:
+    """Compute each example's normalised mean error [N], a fraction of its normaliser; NaN without one.
 
     Args:
       errors: [N, K] distances in pixels.
@@ -73,13 +75,13 @@ def nme(errors, normalizer, weights) -> np.ndarray:
     return result
 
 
-def failure_rate(nme, threshold: float = 0.10) -> float:
-    """Fraction of examples whose normalised mean error exceeds the threshold; NaN entries don't count."""
+def failure_rate(nme: ArrayLike, threshold: float = 0.10) -> float:
+    """Return the fraction of examples whose normalised mean error exceeds the threshold, NaN left out."""
     return float(np.mean(_present(nme) > threshold))
 
 
-def auc(nme, threshold: float = 0.10) -> float:
-    """Area under the cumulative error distribution from 0 to the threshold, over the threshold; in 0..1.
+def auc(nme: ArrayLike, threshold: float = 0.10) -> float:
+    """Compute the area under the cumulative error distribution up to the threshold, over it; in 0..1.
 
     Exact, without a grid: an example of error e adds a step from e on, whose area is max(0, 1 - e/t).
     NaN entries don't count.
@@ -88,9 +90,13 @@ def auc(nme, threshold: float = 0.10) -> float:
 
 
 def pckh(
-    errors, head_size, weights, threshold: float, groups: Mapping[str, Sequence[int]]
+    errors: ArrayLike,
+    head_size: ArrayLike,
+    weights: ArrayLike,
+    threshold: float,
+    groups: Mapping[str, Sequence[int]],
 ) -> dict[str, float]:
-    """Fraction of joints found within `threshold` head sizes, for each group and pooled as "mean".
+    """Return the fraction of joints found within `threshold` head sizes, by group and pooled as "mean".
 
     A joint without a label and a person without a head size don't count. "mean" is over all joints
     of all groups together, so that often labelled joints weigh more, as in MPII's own evaluation.
@@ -121,9 +127,14 @@ def pckh(
 
 
 def evaluate_landmarks(
-    landmark_set: LandmarkSet, predicted, truth, weights, normalizer, attributes=None
-) -> dict:
-    """The numbers that are published for a landmark set, ready for JSON; percentages except `auc_10`.
+    landmark_set: LandmarkSet,
+    predicted: ArrayLike,
+    truth: ArrayLike,
+    weights: ArrayLike,
+    normalizer: ArrayLike,
+    attributes: ArrayLike | None = None,
+) -> dict[str, Any]:
+    """Compute what is published for a landmark set, ready for JSON; percentages except `auc_10`.
 
     For the metric "nme": `nme`, `failure_rate_10`, `auc_10` (0..1), `examples` (how many counted),
     and `subsets` with the same four for the examples that carry each attribute.
@@ -153,7 +164,7 @@ def evaluate_landmarks(
     values = nme(errors, normalizer, weights)
     if np.isnan(values).all():
         raise ValueError("nothing to score: no example has both labels and a normalizer")
-    summary = _nme_summary(values)
+    summary: dict[str, Any] = _nme_summary(values)
     if attributes is not None and landmark_set.attributes:
         flags = np.asarray(attributes) > 0
         expected = (len(values), len(landmark_set.attributes))
@@ -167,7 +178,7 @@ def evaluate_landmarks(
     return summary
 
 
-def _nme_summary(values: np.ndarray) -> dict:
+def _nme_summary(values: np.ndarray) -> dict[str, Any]:
     return {
         "nme": 100.0 * float(np.nanmean(values)),
         "failure_rate_10": 100.0 * failure_rate(values),
@@ -176,9 +187,14 @@ def _nme_summary(values: np.ndarray) -> dict:
     }
 
 
-def _pckh_summary(errors, head_size, weights, groups) -> dict:
+def _pckh_summary(
+    errors: ArrayLike,
+    head_size: ArrayLike,
+    weights: ArrayLike,
+    groups: Mapping[str, Sequence[int]],
+) -> dict[str, Any]:
     found = {f"pckh_{t}": pckh(errors, head_size, weights, t, groups) for t in (0.5, 0.1)}
-    percent = {
+    percent: dict[str, Any] = {
         name: {key: 100.0 * fractions[name] for key, fractions in found.items()}
         for name in found["pckh_0.5"]
     }
@@ -186,8 +202,10 @@ def _pckh_summary(errors, head_size, weights, groups) -> dict:
     return percent.pop("mean") | {"examples": int(counted.sum()), "joints": percent}
 
 
-def _checked(errors, normalizer, weights) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Errors [N, K], normaliser [N] (0 where it is unknown or not finite) and what is labelled [N, K]."""
+def _checked(
+    errors: ArrayLike, normalizer: ArrayLike, weights: ArrayLike
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return errors [N, K], normaliser [N] (0 where unknown or not finite) and what is labelled [N, K]."""
     errors, labelled = np.asarray(errors, np.float64), np.asarray(weights) > 0
     normalizer = np.asarray(normalizer, np.float64)
     if errors.ndim != 2 or labelled.shape != errors.shape or normalizer.shape != errors.shape[:1]:
@@ -203,7 +221,7 @@ def _checked(errors, normalizer, weights) -> tuple[np.ndarray, np.ndarray, np.nd
     return errors, np.where(np.isfinite(normalizer), normalizer, 0.0), labelled
 
 
-def _present(values) -> np.ndarray:
+def _present(values: ArrayLike) -> np.ndarray:
     values = np.asarray(values, np.float64)
     if np.isnan(values).all():
         raise ValueError("nme must hold at least one number, got none but NaN")

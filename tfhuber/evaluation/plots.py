@@ -1,6 +1,6 @@
-"""Plots: distributions as contours, calibration curves, and examples with ellipses, as Matplotlib figures.
+"""Matplotlib figures of distributions as contours, of calibration curves, and of examples with ellipses.
 
-Without TensorFlow; what they show is computed elsewhere (`figures`, `evaluate`).
+Without TensorFlow; what they show is computed elsewhere (`paper.figures`, `evaluation.summary`).
 """
 
 import io
@@ -9,6 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.collections import LineCollection, PolyCollection
+from matplotlib.colors import LinearSegmentedColormap, Normalize
+from matplotlib.figure import Figure
 from PIL import Image
 
 from tfhuber.drawing.ellipses import ellipse_points
@@ -67,12 +72,8 @@ class Example:
     covariance: np.ndarray
 
 
-def contour_figure(panels: Sequence[Contours]):
-    """Densities side by side, with one scale of lengths and one of shades (figures 4 to 6)."""
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.collections import PolyCollection
-    from matplotlib.colors import LinearSegmentedColormap, Normalize
-
+def contour_figure(panels: Sequence[Contours]) -> Figure:
+    """Draw densities side by side, with one scale of lengths and one of shades (figures 4 to 6)."""
     densities = np.concatenate([panel.log_density for panel in panels])
     shades = ScalarMappable(
         Normalize(densities.min(), densities.max()),
@@ -84,7 +85,7 @@ def contour_figure(panels: Sequence[Contours]):
         # The largest first, so that what remains of each is its ring.
         axes.add_collection(
             PolyCollection(
-                panel.outlines[::-1],
+                list(panel.outlines[::-1]),
                 facecolors=shades.to_rgba(panel.log_density[::-1]),
                 edgecolors=[FAINT] + ["white"] * (len(panel.outlines) - 1),
                 linewidths=0.6,
@@ -99,8 +100,8 @@ def contour_figure(panels: Sequence[Contours]):
     return figure
 
 
-def calibration_figure(curves: Mapping[str, CalibrationCurve], unit: str):
-    """Expected against empirical error, a blue cross for each bin, beside the identity (figure 3).
+def calibration_figure(curves: Mapping[str, CalibrationCurve], unit: str) -> Figure:
+    """Draw expected against empirical error, a blue cross for each bin, and the identity (figure 3).
 
     Args:
       curves: title -> curve, a panel each, from left to right.
@@ -126,15 +127,13 @@ def calibration_figure(curves: Mapping[str, CalibrationCurve], unit: str):
     return figure
 
 
-def example_figure(examples: Sequence[Example], edges: Iterable[tuple[int, int]] = ()):
-    """Images with mean positions in red and ellipses of one standard deviation in green (figure 2).
+def example_figure(examples: Sequence[Example], edges: Iterable[tuple[int, int]] = ()) -> Figure:
+    """Draw images with predicted positions in red and one-standard-deviation ellipses in green (figure 2).
 
     Args:
       examples: from left to right.
       edges: pairs of landmarks that are joined by a line.
     """
-    from matplotlib.collections import LineCollection, PolyCollection
-
     figure, row = _panels(len(examples), width=4.4, height=4.8)
     for axes, example in zip(row, examples, strict=True):
         height, width = example.image.shape[:2]
@@ -150,15 +149,18 @@ def example_figure(examples: Sequence[Example], edges: Iterable[tuple[int, int]]
         axes.add_collection(
             PolyCollection(outlines, facecolors=GREEN + fill, edgecolors=GREEN, linewidths=pen)
         )
-        axes.scatter(*example.landmarks.T, 8 * pen**2, RED, linewidths=0)
+        x, y = example.landmarks.T
+        axes.scatter(x, y, 8 * pen**2, RED, linewidths=0)
         axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5), xticks=[], yticks=[])
         axes.set_xlabel(example.caption, labelpad=8, fontsize=9)
         axes.spines[:].set_visible(False)
     return figure
 
 
-def landmark_figure(names: Sequence[str], expected: np.ndarray, actual: np.ndarray, unit: str):
-    """The mean error of each landmark as a bar, and as a cross the one that the distributions expect.
+def landmark_figure(
+    names: Sequence[str], expected: np.ndarray, actual: np.ndarray, unit: str
+) -> Figure:
+    """Draw the mean error of each landmark as a bar, and the error that the model expects as a cross.
 
     Args:
       names: of the landmarks; left out where there are too many to read.
@@ -180,8 +182,8 @@ def landmark_figure(names: Sequence[str], expected: np.ndarray, actual: np.ndarr
     return figure
 
 
-def rendered(figure, dpi: int = 100) -> np.ndarray:
-    """A figure's pixels, [H, W, 3] uint8."""
+def rendered(figure: Figure, dpi: int = 100) -> np.ndarray:
+    """Return a figure's pixels, [H, W, 3] uint8."""
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=dpi, bbox_inches="tight", pad_inches=0.1)
     with Image.open(file) as image:
@@ -189,13 +191,13 @@ def rendered(figure, dpi: int = 100) -> np.ndarray:
 
 
 def check_name(path: str | Path) -> None:
-    """Raises ValueError if no figure can be written under that name, because of its suffix."""
+    """Raise ValueError if no figure can be written under that name, because of its suffix."""
     if Path(path).suffix.lower() not in SUFFIXES:
         raise ValueError(f"a figure's name must end in .pdf, .png or .svg, got {str(path)!r}")
 
 
-def save_figure(figure, path: str | Path) -> None:
-    """Writes a figure as PDF, PNG or SVG, after the path's suffix, and creates its directory if need be.
+def save_figure(figure: Figure, path: str | Path) -> None:
+    """Write a figure as PDF, PNG or SVG, by the path's suffix, and create its directory if need be.
 
     Raises:
       ValueError: if the suffix is none of these.
@@ -206,10 +208,10 @@ def save_figure(figure, path: str | Path) -> None:
     figure.savefig(path, dpi=200, bbox_inches="tight", pad_inches=0.1)
 
 
-def _panels(count: int, *, width: float, height: float, sharey: bool = False):
-    """A figure with `count` quiet axes in a row, each of about that many inches, and those axes."""
-    from matplotlib.figure import Figure
-
+def _panels(
+    count: int, *, width: float, height: float, sharey: bool = False
+) -> tuple[Figure, Sequence[Axes]]:
+    """Return a figure with `count` axes in a row, each of about that many inches, and those axes."""
     figure = Figure(figsize=(width * count + 0.7, height), layout="constrained")
     row = figure.subplots(1, count, sharey=sharey, squeeze=False)[0]
     for axes in row:

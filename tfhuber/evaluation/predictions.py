@@ -1,8 +1,16 @@
 """What a model predicts for a split, in the original images' pixels."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import tensorflow as tf
+
+from tfhuber.data import dataset
+from tfhuber.data.dataset import Split
+from tfhuber.distributions.location_scatter import LocationScatter
+from tfhuber.geometry import projective
+from tfhuber.model.predictor import Predictor
 
 __all__ = ["Predictions", "collect"]
 
@@ -13,8 +21,8 @@ class Predictions:
 
     Attributes:
       id: [N] example ids.
-      landmarks: [N, K, 2] predicted positions.
-      covariance: [N, K, 2, 2] predicted covariances.
+      predicted: [N, K] the distributions of the landmarks, in NumPy.
+      covariance: [N, K, 2, 2] their covariances.
       truth: [N, K, 2] labels.
       weights: [N, K] 1 where labelled.
       normalizer: [N] what errors are divided by; 0 if unknown.
@@ -25,7 +33,7 @@ class Predictions:
     """
 
     id: np.ndarray
-    landmarks: np.ndarray
+    predicted: LocationScatter
     covariance: np.ndarray
     truth: np.ndarray
     weights: np.ndarray
@@ -35,68 +43,57 @@ class Predictions:
     loss: np.ndarray
     nll: np.ndarray
 
+    @property
+    def landmarks(self) -> np.ndarray:
+        """The predicted positions [N, K, 2]."""
+        return self.predicted.loc
 
-def collect(predictor, split, tta: str = "none") -> Predictions:
-    """Predictions for every example of a split, in its order.
+
+def collect(predictor: Predictor, split: Split, tta: str = "none") -> Predictions:
+    """Predict every example of a split, in its order.
 
     Args:
-      predictor: `inference.Predictor`.
-      split: `inputs.Split`.
+      predictor: the model.
+      split: whose examples.
       tta: as in `Predictor.predict`.
 
     Raises:
       ValueError: if the split's landmarks are not those that the model predicts.
     """
-    from tfhuber.data import dataset
-
     if split.landmark_set != predictor.landmark_set:
         theirs, ours = split.landmark_set.name, predictor.landmark_set.name
         raise ValueError(
             f"the model predicts {ours} landmarks, but {split.directory} holds {theirs}"
             + (", which are others of that name" if theirs == ours else "")
         )
-    batches = dataset.evaluation_batches(split, predictor.config)
-    rows = [
-        _original_frame(predictor, batch, *predictor.compiled(tta)(batch["image"]))
+    batches = dataset.evaluation_batches(split, predictor.options.image_size, predictor.batch_size)
+    predict = predictor.compiled(tta)
+    parts = [
+        _original_frame(predictor, batch, predict(batch["image"]))
         for batch in dataset.readable(batches, split)
     ]
-    return Predictions(
-        **{f.name: np.concatenate([row[f.name] for row in rows]) for f in fields(Predictions)}
-    )
+    return Predictions(**tf.nest.map_structure(lambda *arrays: np.concatenate(arrays), *parts))
 
 
-def _original_frame(predictor, batch, loc, precision_factor) -> dict:
-    """One batch's entries of `Predictions`, from its predictions in the network crop's frame."""
-    import tensorflow as tf
-
-    from tfhuber.geometry import projective
-    from tfhuber.linalg import small_matrix
-
-    here = predictor.distribution(loc, precision_factor)
-    weights = batch["weights"]
-    log_det = small_matrix.log_determinant(precision_factor)
+def _original_frame(
+    predictor: Predictor, batch: dict[str, tf.Tensor], here: LocationScatter
+) -> dict[str, Any]:
+    """Return one batch's entries of `Predictions`, from its predictions in the network crop's pixels."""
+    there = here.through(projective.invert(batch["to_network"]))
+    weights, distribution = batch["weights"], here.distribution(predictor.energy)
+    energy = predictor.energy.energy(distribution.radius(batch["landmarks"]) ** 2)
     whitening_log_det = tf.constant(predictor.whitening.log_det, tf.float32)
-    radius = here.radius(batch["landmarks"])
-    energy = predictor.energy.energy(radius**2)
     constant = float(predictor.energy.log_normalizer(2))
-
-    to_original = projective.invert(batch["to_network"])
-    jacobian = projective.jacobian(to_original, loc)
-    there = predictor.distribution(
-        projective.apply_map(to_original, loc),
-        projective.push_precision_factor(jacobian, precision_factor),
-    )
-    to_original_log_det = tf.math.log(tf.abs(tf.linalg.det(jacobian)))
     values = {
         "id": batch["id"],
-        "landmarks": there.mean(),
-        "covariance": there.covariance(),
+        "predicted": there,
+        "covariance": there.covariance(predictor.energy),
         "truth": batch["landmarks_original"],
         "weights": weights,
         "normalizer": batch["normalizer"],
         "attributes": batch["attributes"],
-        "radial_cdf": here.radial_cdf(batch["landmarks"]),
-        "loss": tf.reduce_sum(weights * (energy - log_det + whitening_log_det), axis=1),
-        "nll": tf.reduce_sum(weights * (energy - log_det + to_original_log_det + constant), axis=1),
+        "radial_cdf": distribution.radial_cdf(batch["landmarks"]),
+        "loss": tf.reduce_sum(weights * (energy - here.log_det + whitening_log_det), axis=1),
+        "nll": tf.reduce_sum(weights * (energy - there.log_det + constant), axis=1),
     }
-    return {name: value.numpy() for name, value in values.items()}
+    return tf.nest.map_structure(lambda value: value.numpy(), values)

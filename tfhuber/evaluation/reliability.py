@@ -1,7 +1,7 @@
 """How honest predicted uncertainty is (coverage, calibration), and how small (sharpness): section 4.2.
 
-NumPy in float64 only; nothing here depends on the family of the distributions but what is passed in.
-A landmark counts where its weight is positive.
+NumPy in float64 only; what depends on the distributions' family is an argument. A landmark counts where
+its weight is positive.
 """
 
 import math
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import special, stats
 
 from tfhuber.drawing.ellipses import standard_deviation
@@ -26,8 +27,10 @@ __all__ = [
 BIN_SIZE = 734  # the paper's
 
 
-def coverage(radial_cdf, weights, levels: Sequence[float] = (0.5, 0.9, 0.95)) -> dict[float, float]:
-    """For each level p, the fraction of labels inside their p-ellipse; a calibrated model gives p itself.
+def coverage(
+    radial_cdf: ArrayLike, weights: ArrayLike, levels: Sequence[float] = (0.5, 0.9, 0.95)
+) -> dict[float, float]:
+    """Return for each level p the fraction of labels inside their p-ellipse; p itself if calibrated.
 
     Args:
       radial_cdf: [N, K] probability that the model gives to the ellipse through the label.
@@ -51,16 +54,16 @@ def coverage(radial_cdf, weights, levels: Sequence[float] = (0.5, 0.9, 0.95)) ->
     return {level: float(np.mean(inside <= level)) for level in levels}
 
 
-def expected_distance(covariance, mean_radius: float) -> np.ndarray:
-    """The exact mean distance E|y - mu| [...] of 2-D elliptical distributions, in their frame's pixels.
+def expected_distance(covariance: ArrayLike, mean_radius: float) -> np.ndarray:
+    """Compute the mean distance E|y - mu| [...] of 2-D elliptical distributions, in their frame's pixels.
 
     A point of the distribution is `mu + r inv(A) u` with u uniform on the unit circle and independent
     of r. So its mean distance is E[r] times that of an ellipse's points from its centre, a complete
     elliptic integral: E|y - mu| = m (2 / pi) a E(1 - b^2 / a^2), with a >= b the square roots of the
-    covariance's eigenvalues and m = E[r] / sqrt(kappa).
+    covariance's eigenvalues and m = E[r] / sqrt(kappa). It is exact.
 
-    It is what the mean error of well calibrated predictions tends to. The root of the covariance's
-    trace, the RMS distance, is larger, and a few wrong labels would decide what it is compared to.
+    The mean error of well calibrated predictions tends to it. (The root of the covariance's trace would
+    have to be compared with an RMS error, which a few wrong labels decide.)
 
     Args:
       covariance: [..., 2, 2].
@@ -94,7 +97,7 @@ class CalibrationCurve:
 
     @property
     def slope(self) -> float:
-        """Slope of expected against empirical error: the s of expected = s empirical.
+        """The slope s of expected = s empirical.
 
         Least squares through the origin, each bin weighing what it counts. 1 is calibrated, less is
         overconfident (errors are larger than expected), more is underconfident.
@@ -104,11 +107,13 @@ class CalibrationCurve:
         return float(product / square) if square else math.inf
 
 
-def calibration_curve(expected, empirical, bin_size: int = BIN_SIZE) -> CalibrationCurve:
-    """Bins of samples with similar expected error; calibrated predictions lie on the diagonal.
+def calibration_curve(
+    expected: ArrayLike, empirical: ArrayLike, bin_size: int = BIN_SIZE
+) -> CalibrationCurve:
+    """Sort samples by expected error into bins; calibrated predictions lie on the diagonal.
 
-    Samples are sorted by expected error and cut into as many bins of equal size as hold at least
-    `bin_size` samples each (one bin if there are fewer).
+    There are as many bins of equal size as hold at least `bin_size` samples each (one if there are
+    fewer samples).
 
     Args:
       expected: [M] errors that the predicted distributions expect.
@@ -135,15 +140,15 @@ def calibration_curve(expected, empirical, bin_size: int = BIN_SIZE) -> Calibrat
     )
 
 
-def rank_correlation(expected, empirical) -> float | None:
-    """Spearman's correlation of expected and actual errors [M]; None if either is the same for all."""
+def rank_correlation(expected: ArrayLike, empirical: ArrayLike) -> float | None:
+    """Compute Spearman's correlation of expected and actual errors [M]; None if either never varies."""
     if np.ptp(expected) == 0 or np.ptp(empirical) == 0:
         return None
     return float(stats.spearmanr(expected, empirical).statistic)
 
 
-def sharpness(covariance, radius: float) -> dict[str, float]:
-    """How concentrated predictions are; among calibrated models, sharper is better.
+def sharpness(covariance: ArrayLike, radius: float) -> dict[str, float]:
+    """Measure how concentrated predictions are; among calibrated models, sharper is better.
 
     Args:
       covariance: [M, 2, 2], in units squared of one's choice.

@@ -1,13 +1,16 @@
 """The metrics of a model's predictions for a split."""
 
 import math
+from typing import Any
 
 import numpy as np
 
+from tfhuber.data.dataset import Split
 from tfhuber.drawing import ellipses
-from tfhuber.evaluation import metrics as measures
+from tfhuber.evaluation import metrics as landmark_metrics
 from tfhuber.evaluation import reliability
 from tfhuber.evaluation.predictions import Predictions, collect
+from tfhuber.model.predictor import Predictor
 
 __all__ = [
     "calibration_errors",
@@ -19,16 +22,17 @@ __all__ = [
     "summarise",
 ]
 
-
 LEVELS = (0.5, 0.9, 0.95)
 
 
-def evaluate(predictor, split, tta: str = "none", predictions: Predictions | None = None) -> dict:
-    """The metrics of a model on a split, as they go to `metrics.json`.
+def evaluate(
+    predictor: Predictor, split: Split, tta: str = "none", predictions: Predictions | None = None
+) -> dict[str, Any]:
+    """Compute the metrics of a model on a split, ready for JSON.
 
     Args:
-      predictor: `inference.Predictor`.
-      split: `inputs.Split`.
+      predictor: the model.
+      split: what it is measured on.
       tta: as in `Predictor.predict`.
       predictions: what `collect` returns for these, if it is there already.
 
@@ -42,20 +46,20 @@ def evaluate(predictor, split, tta: str = "none", predictions: Predictions | Non
     return {"split": split.name, "tta": tta, **summarise(predictor, predictions)}
 
 
-def summarise(predictor, predictions: Predictions) -> dict:
-    """Point metrics of the landmark set, loss, likelihoods, coverage, sharpness and calibration.
+def summarise(predictor: Predictor, predictions: Predictions) -> dict[str, Any]:
+    """Compute the landmark set's point metrics, loss, likelihoods, coverage, sharpness and calibration.
 
     `loss` is eq. 6 (no constant) and `nll_relative` measures constants against the Gaussian's (the
     paper's table 3), both in normalised coordinates; `nll` is the density's, in original pixels. Each
     is a mean over examples of the sum over landmarks.
 
-    `sharpness` holds `uncertainty.sharpness` in original pixels and, as everything in `calibration`, in
+    `sharpness` holds `reliability.sharpness` in original pixels and, as everything in `calibration`, in
     percent of the normaliser. `calibration` compares, landmark by landmark, the mean distance from the
     label that the distribution expects with the actual one: their rank correlation, and in bins of
-    734 (figure 3) their means and the slope of `uncertainty.CalibrationCurve`.
+    734 (figure 3) their means and the slope of `reliability.CalibrationCurve`.
     """
     p = predictions
-    found = measures.evaluate_landmarks(
+    found = landmark_metrics.evaluate_landmarks(
         predictor.landmark_set, p.landmarks, p.truth, p.weights, p.normalizer, p.attributes
     )
     constant = float(predictor.energy.log_normalizer(2)) - math.log(2 * math.pi)
@@ -72,8 +76,10 @@ def summarise(predictor, predictions: Predictions) -> dict:
     }
 
 
-def calibration_errors(predictor, predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
-    """Expected and actual errors, [M] each, of the labelled landmarks, in percent of the normaliser.
+def calibration_errors(
+    predictor: Predictor, predictions: Predictions
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return expected and actual errors [M] of the labelled landmarks, in percent of the normaliser.
 
     Expected is the exact mean distance of the predicted distribution, E|y - mu|, so that what it is
     compared to are plain means of distances. Examples without a normaliser are left out.
@@ -82,19 +88,22 @@ def calibration_errors(predictor, predictions: Predictions) -> tuple[np.ndarray,
     return expected[counted], actual[counted]
 
 
-def landmark_errors(predictor, predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
-    """Mean expected and actual errors of each landmark, [K] each, in percent of the normaliser.
+def landmark_errors(
+    predictor: Predictor, predictions: Predictions
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return each landmark's mean expected and actual errors [K], in percent of the normaliser.
 
     As in `calibration_errors`; NaN for a landmark that is never labelled.
     """
     expected, actual, counted = _relative_errors(predictor, predictions)
     count = counted.sum(axis=0)
     count = np.where(count > 0, count, np.nan)
-    return tuple(np.where(counted, errors, 0).sum(axis=0) / count for errors in (expected, actual))
+    means = [np.where(counted, errors, 0).sum(axis=0) / count for errors in (expected, actual)]
+    return means[0], means[1]
 
 
 def deviations(predictions: Predictions) -> dict[str, np.ndarray]:
-    """Predicted standard deviations sqrt(trace / 2) of the labelled landmarks.
+    """Return the predicted standard deviations sqrt(trace / 2) of the labelled landmarks.
 
     Returns:
       `pixels`: [M] in original pixels; `percent`: [L] of the normaliser, where there is one.
@@ -107,41 +116,43 @@ def deviations(predictions: Predictions) -> dict[str, np.ndarray]:
     }
 
 
-def error_unit(predictor) -> str:
-    """In words, what errors are measured in where they are relative to an example's normaliser."""
+def error_unit(predictor: Predictor) -> str:
+    """Say in words what errors are measured in where they are relative to an example's normaliser."""
     normalizer, names = predictor.landmark_set.normalizer, predictor.landmark_set.names
     if isinstance(normalizer, str):
         return {"box": "% of the box's size", "reader": "% of the head size"}[normalizer]
     return f"% of the distance from {names[normalizer[0]]} to {names[normalizer[1]]}"
 
 
-def headline(metrics: dict) -> str:
-    """The metric that a run is known by, as text."""
+def headline(metrics: dict[str, Any]) -> str:
+    """Return the metric that a run is known by, as text."""
     if "pckh_0.5" in metrics:
         return f"PCKh@0.5 {metrics['pckh_0.5']:.2f} % on {metrics['split']}"
     return f"NME {metrics['nme']:.2f} % on {metrics['split']}"
 
 
-def _relative_errors(predictor, predictions: Predictions) -> tuple[np.ndarray, ...]:
-    """Expected and actual errors in percent of the normaliser, and which of them count; [N, K] each."""
+def _relative_errors(
+    predictor: Predictor, predictions: Predictions
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return expected and actual errors in percent of the normaliser, and which count; [N, K] each."""
     p, energy = predictions, predictor.energy
     mean_radius = math.exp(energy.log_integral(2) - energy.log_integral(1))
     expected = reliability.expected_distance(p.covariance, mean_radius / math.sqrt(energy.kappa(2)))
     counted, percent = _in_percent(p)
-    actual = measures.point_errors(p.landmarks, p.truth)
+    actual = landmark_metrics.point_errors(p.landmarks, p.truth)
     return expected * percent, actual * percent, counted
 
 
 def _in_percent(predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
-    """Which landmarks count, [N, K], and the factor [N, 1] from pixels to percent of the normaliser."""
+    """Return which landmarks count [N, K], and the factor [N, 1] from pixels to percent."""
     normalizer = predictions.normalizer[:, None].astype(np.float64)
     counted = (predictions.weights > 0) & (normalizer > 0)
     return counted, 100 / np.where(normalizer > 0, normalizer, 1)
 
 
-def _sharpness(predictor, predictions: Predictions) -> dict:
-    model, covariance = predictor.config.model, predictions.covariance
-    radius = ellipses.radius_for(0.9, model.family, model.delta)
+def _sharpness(predictor: Predictor, predictions: Predictions) -> dict[str, dict[str, float]]:
+    options, covariance = predictor.options, predictions.covariance
+    radius = ellipses.radius_for(0.9, options.family, options.delta)
     counted, percent = _in_percent(predictions)
     relative = covariance * np.square(percent)[..., None, None]
     return {
@@ -150,7 +161,7 @@ def _sharpness(predictor, predictions: Predictions) -> dict:
     }
 
 
-def _calibration(predictor, predictions: Predictions) -> dict:
+def _calibration(predictor: Predictor, predictions: Predictions) -> dict[str, Any]:
     expected, actual = calibration_errors(predictor, predictions)
     curve = reliability.calibration_curve(expected, actual)
     return {

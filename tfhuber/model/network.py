@@ -4,7 +4,9 @@ import math
 from pathlib import Path
 
 import keras
+import keras_hub
 import numpy as np
+import tensorflow as tf
 from keras import ops
 
 from tfhuber.config import schema
@@ -28,7 +30,7 @@ _RESNETS = {
 def build(
     options: schema.Model, landmark_count: int, policy: keras.DTypePolicy | None = None
 ) -> keras.Model:
-    """The model from images to distributions in normalised coordinates.
+    """Build the model from images to distributions in normalised coordinates.
 
     Args:
       options: the `model` section of the configuration.
@@ -70,7 +72,7 @@ def build(
 
 
 def new_layers(model: keras.Model) -> list[keras.layers.Layer]:
-    """The layers that no pretrained backbone brings: the channel-wise convolution, if any, and the head."""
+    """Return the layers that no pretrained backbone brings: channel-wise convolution, if any, and head."""
     return [layer for layer in model.layers if layer.name in ("channelwise_convolution", "head")]
 
 
@@ -156,8 +158,6 @@ class DistributionHead(keras.layers.Layer):
 
 
 def _backbone(options: schema.Model, policy: keras.DTypePolicy | None) -> keras.Model:
-    import keras_hub
-
     shape = (options.image_size, options.image_size, 3)
     if options.pretrained is None:
         return keras_hub.models.ResNetBackbone(
@@ -198,8 +198,8 @@ def _backbone(options: schema.Model, policy: keras.DTypePolicy | None) -> keras.
 
 
 @keras.saving.register_keras_serializable(package="tfhuber")
-def _centred_kernel(shape, dtype=None):
-    """1 at the centre and 0.5 at its four neighbours (the authors'), for any size and total 3.
+def _centred_kernel(shape: tuple[int, ...], dtype: str | None = None) -> tf.Tensor:
+    """Return a kernel of total 3: for odd sizes the authors', 1 at the centre, 0.5 at its 4 neighbours.
 
     A kernel of even size has no central tap: there the four central ones share the total.
     """

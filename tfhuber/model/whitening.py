@@ -1,13 +1,15 @@
 """Normalised landmark coordinates: each landmark has zero mean and identity covariance in training."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import tensorflow as tf
 
 from tfhuber.console.files import read_json, write_json
-from tfhuber.geometry.projective import push_precision_factor
+from tfhuber.distributions.location_scatter import LocationScatter
 from tfhuber.linalg import small_matrix
 
 __all__ = ["Whitening", "fit"]
@@ -26,17 +28,20 @@ class Whitening:
     factor: np.ndarray
 
     def normalise(self, points: tf.Tensor) -> tf.Tensor:
-        """Network-crop points [..., K, 2] in normalised coordinates."""
+        """Return network-crop points [..., K, 2] in normalised coordinates."""
         mean, factor = tf.constant(self.mean, points.dtype), tf.constant(self.factor, points.dtype)
         return small_matrix.matvec(factor, points - mean)
 
-    def to_network(self, outputs: dict) -> tuple[tf.Tensor, tf.Tensor]:
-        """A model's outputs as `loc` [..., K, 2] and `precision_factor` in network-crop pixels."""
-        a = outputs["precision_factor"]
-        normalised = small_matrix.matvec(small_matrix.inverse(a, outputs["log_det"]), outputs["nu"])
-        inverse = tf.constant(np.linalg.inv(self.factor), a.dtype)
-        loc = tf.constant(self.mean, a.dtype) + small_matrix.matvec(inverse, normalised)
-        return loc, push_precision_factor(inverse, a)
+    def to_network(self, outputs: Mapping[str, tf.Tensor]) -> LocationScatter:
+        """Return a model's outputs as distributions [..., K] in network-crop pixels.
+
+        Args:
+          outputs: `nu`, `precision_factor` and `log_det`, in normalised coordinates.
+        """
+        normalised = LocationScatter.from_natural(**outputs)
+        dtype = normalised.precision_factor.dtype
+        inverse = tf.constant(np.linalg.inv(self.factor), dtype)
+        return normalised.affine(inverse, tf.constant(self.mean, dtype))
 
     @property
     def log_det(self) -> np.ndarray:
@@ -44,13 +49,13 @@ class Whitening:
         return np.linalg.slogdet(self.factor)[1]
 
     def save(self, path: str | Path) -> None:
-        """Writes it as JSON."""
+        """Write the whitening as JSON."""
         values = {"mean": self.mean.tolist(), "factor": self.factor.tolist()}
         write_json(path, values, indent=None)
 
     @classmethod
-    def load(cls, path: str | Path, landmark_count: int) -> "Whitening":
-        """Reads what `save` wrote for that many landmarks.
+    def load(cls, path: str | Path, landmark_count: int) -> Self:
+        """Read what `save` wrote for that many landmarks.
 
         Raises:
           ValueError: if the file holds anything else.
@@ -60,7 +65,7 @@ class Whitening:
         try:
             mean = np.array(values["mean"], np.float64).reshape(landmark_count, 2)
             factor = np.array(values["factor"], np.float64).reshape(landmark_count, 2, 2)
-            usable = np.isfinite(mean).all() and (np.linalg.eigvalsh(factor) > 0).all()
+            usable = bool(np.isfinite(mean).all() and (np.linalg.eigvalsh(factor) > 0).all())
         except (KeyError, TypeError, ValueError):
             usable = False
         if not usable:
@@ -71,8 +76,10 @@ class Whitening:
         return cls(mean, factor)
 
 
-def fit(batches, landmark_count: int, size: int) -> Whitening:
-    """The whitening of labels: their mean and the symmetric square root of their inverse covariance.
+def fit(
+    batches: Iterable[tuple[np.ndarray, np.ndarray]], landmark_count: int, size: int
+) -> Whitening:
+    """Compute the whitening of labels: their mean, and the symmetric root of their inverse covariance.
 
     Args:
       batches: of (landmarks [B, K, 2] in network-crop pixels, weights [B, K]).

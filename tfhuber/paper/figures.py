@@ -4,33 +4,40 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import tensorflow as tf
+from matplotlib.figure import Figure
 
+from tfhuber.data import dataset
+from tfhuber.data.dataset import Split
+from tfhuber.distributions.elliptical import Elliptical
+from tfhuber.distributions.radial import Gauss, Huber, RadialEnergy
 from tfhuber.drawing.ellipses import standard_deviation
-from tfhuber.evaluation import plots
+from tfhuber.evaluation import examples, plots, summary
+from tfhuber.evaluation.predictions import Predictions, collect
 from tfhuber.evaluation.reliability import BIN_SIZE, calibration_curve
+from tfhuber.linalg import small_matrix
+from tfhuber.model.predictor import Predictor
+from tfhuber.runs import load
 
-__all__ = ["certain_and_uncertain", "contours", "distributions", "figure2", "figure3"]
+__all__ = ["certain_and_uncertain", "contours", "distributions", "figure2", "figure3", "figure4to6"]
 
-CROP_SIZE = 448  # pixels of figure 2's pictures
+CROP_SIZE = 448  # side of figure 2's pictures in pixels
 
 # What the contours of figures 4 to 6 hold.
 PERCENTILES = (0.005, 0.05, 0.2, 0.35, 0.5, 0.65, 0.8, 0.95, 0.99)
 SCATTER = np.array([[9.0, 3.0], [3.0, 4.0]])  # Sigma, or the inverse of Lambda
 DELTAS = (0.8, 1.0, 1.5, 3.0)
 DIVISORS = (1, 2, 3, 4)  # of Lambda in figure 6; the paper doesn't say which
-OF_DISTRIBUTIONS = ("figure4", "figure5", "figure6")
 
 
-def distributions(name: str) -> dict:
-    """Caption -> `Elliptical` of the panels of figure 4, 5 or 6, centred at 0, in float64.
+def distributions(name: str) -> dict[str, Elliptical]:
+    """Return the panels of figure 4, 5 or 6 by caption: distributions around 0, in float64.
 
     With Lambda = A A, a Huber distribution's second-moment matrix is kappa inv(Lambda).
 
     Raises:
-      ValueError: if `name` is none of "figure4", "figure5" and "figure6".
+      ValueError: if `name` is none of "figure4", "figure5", "figure6".
     """
-    from tfhuber.distributions.radial import Gauss, Huber
-
     if name == "figure6":
         names = [r"\Lambda_1", *(rf"\Lambda_1 / {divisor}" for divisor in DIVISORS[1:])]
         return {
@@ -45,11 +52,11 @@ def distributions(name: str) -> dict:
             caption = f"({letter}) $\\delta = {delta:g}$\n$\\Lambda^{{-1}} = {_typeset(inverse)}$"
             shown[caption] = _centred(inverse, huber)
         return shown
-    raise ValueError(f"name must be one of {', '.join(OF_DISTRIBUTIONS)}, got {name!r}")
+    raise ValueError(f"name must be one of figure4, figure5, figure6, got {name!r}")
 
 
-def contours(distribution, caption: str = "", points: int = 240) -> plots.Contours:
-    """A 2-D elliptical distribution by the contours that hold `PERCENTILES`, in its own frame.
+def contours(distribution: Elliptical, caption: str = "", points: int = 240) -> plots.Contours:
+    """Return the contours of a 2-D distribution that hold `PERCENTILES`, in its own frame.
 
     A ring's mean density is the probability between its two ellipses over the area between them.
     """
@@ -63,14 +70,11 @@ def contours(distribution, caption: str = "", points: int = 240) -> plots.Contou
     return plots.Contours(caption, outlines, np.log(mass / area))
 
 
-def certain_and_uncertain(predictions) -> tuple[int, int]:
-    """Indices of the examples of which the model says that it is the surest and the least sure.
+def certain_and_uncertain(predictions: Predictions) -> tuple[int, int]:
+    """Return the indices of the examples that the model is the surest of and the least sure of.
 
     An example's uncertainty is the mean over its landmarks of the predicted standard deviation,
     sqrt(trace / 2), relative to the extent of the predicted landmarks (the diagonal of their box).
-
-    Args:
-      predictions: `evaluate.Predictions`.
     """
     deviation = standard_deviation(predictions.covariance).mean(axis=1)
     extent = np.linalg.norm(np.ptp(predictions.landmarks, axis=1), axis=-1)
@@ -78,8 +82,8 @@ def certain_and_uncertain(predictions) -> tuple[int, int]:
     return int(np.argmin(uncertainty)), int(np.argmax(uncertainty))
 
 
-def figure2(run: str | Path, data: str | None = None, split: str | None = None):
-    """The examples that `certain_and_uncertain` chooses, with ellipses of one standard deviation.
+def figure2(run: str | Path, data: str | None = None, split: str | None = None) -> Figure:
+    """Draw the examples that `certain_and_uncertain` chooses, with one-standard-deviation ellipses.
 
     Args:
       run: what `tfhuber.train` wrote.
@@ -89,8 +93,6 @@ def figure2(run: str | Path, data: str | None = None, split: str | None = None):
     Raises:
       ValueError: if there is no such run, data set or split.
     """
-    from tfhuber.evaluation import examples
-
     predictor, opened, predictions = _measured(run, data, split)
     chosen = certain_and_uncertain(predictions)
     found = examples.crops(predictor, opened, predictions, chosen, CROP_SIZE)
@@ -112,8 +114,8 @@ def figure3(
     data: str | None = None,
     split: str | None = None,
     bin_size: int = BIN_SIZE,
-):
-    """Expected against empirical error in bins of `bin_size` landmarks, a panel for each run.
+) -> Figure:
+    """Draw expected against empirical error in bins of `bin_size` landmarks, a panel for each run.
 
     Args:
       runs: what `tfhuber.train` wrote, from left to right.
@@ -125,8 +127,6 @@ def figure3(
       ValueError: if there is no such run, data set or split; if the runs measure errors in different
         units; or if fewer than two bins can be filled.
     """
-    from tfhuber.evaluation import summary
-
     curves, units = {}, set()
     for run in runs:
         predictor, opened, predictions = _measured(run, data, split)
@@ -137,7 +137,7 @@ def figure3(
                 f"landmarks, too few for two bins of {bin_size:,}; say --bin-size "
                 f"{max(1, len(expected) // 10)} for ten bins"
             )
-        title = f"{predictor.config.train.epochs} epochs"
+        title = f"{load.read_config(run).train.epochs} epochs"
         if title in curves:
             title = f"{title}, {Path(run).name}"
         curves[title] = calibration_curve(expected, actual, bin_size)
@@ -147,32 +147,30 @@ def figure3(
     return plots.calibration_figure(curves, units.pop())
 
 
-def _centred(inverse, energy):
-    """The elliptical distribution around 0 with inv(A A) = `inverse`."""
-    import tensorflow as tf
+def figure4to6(name: str) -> Figure:
+    """Draw the distributions of figure 4, 5 or 6; ValueError if `name` is no such."""
+    panels = distributions(name).items()
+    return plots.contour_figure([contours(shown, caption) for caption, shown in panels])
 
-    from tfhuber.distributions.elliptical import Elliptical
-    from tfhuber.linalg import small_matrix
 
+def _centred(inverse: np.ndarray, energy: RadialEnergy) -> Elliptical:
+    """Return the elliptical distribution around 0 with inv(A A) = `inverse`."""
     precision = tf.constant(np.linalg.inv(inverse))
     return Elliptical(tf.zeros(2, tf.float64), small_matrix.square_root(precision), energy)
 
 
-def _typeset(matrix) -> str:
-    """A 2 x 2 matrix for Matplotlib's mathtext."""
+def _typeset(matrix: np.ndarray) -> str:
+    """Return a 2 x 2 matrix as Matplotlib's mathtext."""
     digits = 0 if np.all(matrix == np.round(matrix)) else 2
     top, bottom = (r"\;\;".join(f"{value:.{digits}f}" for value in row) for row in matrix)
     return rf"\genfrac{{(}}{{)}}{{0}}{{0}}{{{top}}}{{{bottom}}}"
 
 
-def _measured(run, data, split):
-    """A run's predictor, the opened split, and the predictions for it."""
-    from tfhuber.data import dataset
-    from tfhuber.evaluation.predictions import collect
-    from tfhuber.runs import load
-
-    predictor = load.load_run(run)
-    own = predictor.config.data
+def _measured(
+    run: str | Path, data: str | None, split: str | None
+) -> tuple[Predictor, Split, Predictions]:
+    """Return a run's predictor, the opened split, and the predictions for it."""
+    predictor, own = load.load_run(run), load.read_config(run).data
     opened = dataset.open_split(
         own.directory if data is None else data, own.evaluation_split if split is None else split
     )

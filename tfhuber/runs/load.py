@@ -12,7 +12,21 @@ from tfhuber.model.predictor import Predictor
 from tfhuber.model.whitening import Whitening
 from tfhuber.runs.checkpoints import restore_newest
 
-__all__ = ["load_run"]
+__all__ = ["load_run", "read_config"]
+
+
+def read_config(directory: str | Path) -> schema.Config:
+    """Return the configuration of a training run.
+
+    Raises:
+      ValueError: if there is no such run.
+      OSError: if it cannot be read.
+    """
+    file = Path(directory) / "run.json"
+    values = read_json(file)
+    if not isinstance(values, dict) or "config" not in values:
+        raise ValueError(f"{file} is not a run's: it holds no configuration")
+    return schema.parse(values["config"], str(file))
 
 
 def load_run(directory: str | Path, checkpoint: str = "latest") -> Predictor:
@@ -41,4 +55,5 @@ def load_run(directory: str | Path, checkpoint: str = "latest") -> Predictor:
     network = model.build(options, landmark_set.count)
     if not restore_newest(tf.train.Checkpoint(model=network), directory / checkpoint):
         raise ValueError(f"{directory / checkpoint} holds no checkpoint yet; train longer")
-    return Predictor(network, whitening, config, landmark_set)
+    batch_size = config.train.batch_size
+    return Predictor(network, whitening, config.model, landmark_set, batch_size)

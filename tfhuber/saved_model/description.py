@@ -45,7 +45,7 @@ def describe(
     Raises:
       ValueError: `run.json` cannot be understood.
     """
-    landmark_set, model, energy = predictor.landmark_set, predictor.config.model, predictor.energy
+    landmark_set, model, energy = predictor.landmark_set, predictor.options, predictor.energy
     training, metrics = _origin(Path(run), checkpoint)
     described = {
         "format": FORMAT,

@@ -1,20 +1,35 @@
-"""Exports of a run as a SavedModel, checked before it is published."""
+"""The export of a run as a SavedModel, which is checked before it is published."""
 
 import errno
 import os
 import shutil
 import tempfile
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
+import keras
 import numpy as np
+import tensorflow as tf
 
 from tfhuber.console.cli import progress
 from tfhuber.console.files import write_json
-from tfhuber.saved_model import lint, session, versions, warmup
+from tfhuber.runs import load
+from tfhuber.saved_model import (
+    description,
+    lint,
+    served_examples,
+    session,
+    signatures,
+    versions,
+    warmup,
+)
 from tfhuber.saved_model.metadata import METADATA
 
-__all__ = ["examine", "export"]
+__all__ = ["export"]
+
+Functions = dict[str, Callable[..., dict[str, tf.Tensor]]]
 
 # TF Serving looks at numbered directories only, so the dot keeps it from loading half a model.
 _ASIDE = ".export-"
@@ -30,7 +45,7 @@ def export(
     checkpoint: str = "latest",
     data: str | Path | None = None,
 ) -> Path:
-    """Writes a run's model as the next version under `output` and returns that version's directory.
+    """Write a run's model as the next version under `output`, and return that version's directory.
 
     Args:
       run: what `tfhuber.train` wrote.
@@ -42,13 +57,10 @@ def export(
       ValueError: if the run or its data set cannot be loaded, or the written model is not fit for
         TensorFlow Serving, or its numbers are not the run's.
     """
-    from tfhuber.runs import load
-    from tfhuber.saved_model import description, served_examples, signatures
-
     predictor = load.load_run(run, checkpoint)
-    size = predictor.config.model.image_size
-    directory = predictor.config.data.directory if data is None else data
+    directory = load.read_config(run).data.directory if data is None else data
     try:
+        size = predictor.options.image_size
         examples = served_examples.read(directory, predictor.landmark_set, size, _EXAMPLES)
     except ValueError as error:
         error.add_note("--data DIR says where the run's data set is now")
@@ -62,13 +74,12 @@ def export(
         with session.fresh_process() as in_fresh_process:
             functions = signatures.predict_functions(predictor)
             deviations = _deviations(functions["serving_default"], examples)
-            metadata = description.describe(predictor, run, checkpoint, deviations)
-            text = description.text(metadata)
-            functions["metadata"] = signatures.metadata_function(text)
+            described = description.describe(predictor, run, checkpoint, deviations)
+            functions["metadata"] = signatures.metadata_function(description.text(described))
             with progress(total=3, desc="export", unit="step") as steps:
-                _write(aside, functions, metadata, warmup.make(examples))
+                _write(aside, functions, described, warmup.make(examples))
                 steps.update()
-                found = in_fresh_process(examine, aside)
+                found = in_fresh_process(lint.examine, aside)
                 steps.update()
                 _compare(aside, functions, found)
                 steps.update()
@@ -78,16 +89,10 @@ def export(
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def examine(directory: Path) -> list[dict[str, np.ndarray]]:
-    """The answers of a SavedModel to its warm-up requests; ValueError if it could not be served."""
-    lint.check(directory)
-    return session.answers(directory, warmup.requests(directory))
-
-
-def _deviations(function, examples: dict[str, np.ndarray]) -> np.ndarray:
-    """`relative_deviations` [N, K] that the model predicts for examples."""
-    from tfhuber.saved_model.description import relative_deviations
-
+def _deviations(
+    function: Callable[..., dict[str, tf.Tensor]], examples: dict[str, np.ndarray]
+) -> np.ndarray:
+    """Return the `description.relative_deviations` [N, K] that the model predicts for examples."""
     files, boxes = examples["image_bytes"], examples["box"]
     found = []
     for start in progress(range(0, len(boxes), _BATCH), desc="examples", unit="batch"):
@@ -95,24 +100,27 @@ def _deviations(function, examples: dict[str, np.ndarray]) -> np.ndarray:
         answer = {name: value.numpy() for name, value in function(files[rows], boxes[rows]).items()}
         if not answer["valid"].all():
             raise ValueError("the model's numbers for an example of its data set are not finite")
-        found.append(relative_deviations(answer["covariance"], boxes[rows]))
+        found.append(description.relative_deviations(answer["covariance"], boxes[rows]))
     return np.concatenate(found)
 
 
-def _write(directory: Path, functions: dict, metadata: dict, requests: list) -> None:
-    import keras
-
+def _write(
+    directory: Path,
+    functions: Functions,
+    described: dict[str, Any],
+    requests: Iterable[warmup.Request],
+) -> None:
     # It finds the variables that its endpoints use; to `track` the model would store them twice.
     archive = keras.export.ExportArchive()
     for name, function in functions.items():
         archive.add_endpoint(name, function)
     archive.write_out(str(directory), verbose=False)
     warmup.write(directory, requests)
-    write_json(directory / METADATA, metadata, indent=None)
+    write_json(directory / METADATA, described, indent=None)
 
 
-def _compare(directory: Path, functions: dict, found: list[dict[str, np.ndarray]]) -> None:
-    """Raises ValueError where the written model's answers to its warm-up requests are not `functions`'."""
+def _compare(directory: Path, functions: Functions, found: list[dict[str, np.ndarray]]) -> None:
+    """Raise ValueError unless the written model's answers to its warm-up requests are `functions`'."""
     for (signature, inputs), answer in zip(warmup.requests(directory), found, strict=True):
         for name, value in functions[signature](**inputs).items():
             if not _equal(name, value.numpy(), answer[name]):
@@ -133,7 +141,7 @@ def _equal(name: str, expected: np.ndarray, found: np.ndarray) -> bool:
 
 
 def _publish(aside: Path, output: Path) -> Path:
-    """Renames a finished version to the next number, which another export may take at the same time."""
+    """Rename a finished version to the next number that no other export takes meanwhile."""
     number = max(versions.numbered(output), default=0) + 1
     while True:
         try:
@@ -145,7 +153,7 @@ def _publish(aside: Path, output: Path) -> Path:
 
 
 def _remove_abandoned(output: Path) -> None:
-    """Removes what exports that were killed have left; one that still runs is never that old."""
+    """Remove what exports that were killed have left; one that still runs is never that old."""
     for path in output.glob(f"{_ASIDE}*"):
         if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
             shutil.rmtree(path, ignore_errors=True)

@@ -3,16 +3,24 @@
 from pathlib import Path
 
 import numpy as np
+import tensorflow as tf
+
+from tfhuber.data import dataset, records
+from tfhuber.geometry import projective
+from tfhuber.landmarks.known_sets import LandmarkSet
+from tfhuber.saved_model import decoding
 
 __all__ = ["read"]
 
 
-def read(directory: str | Path, landmark_set, size: int, count: int) -> dict[str, np.ndarray]:
-    """Examples from all over the test split, or the first split with examples if there is no such.
+def read(
+    directory: str | Path, landmark_set: LandmarkSet, size: int, count: int
+) -> dict[str, np.ndarray]:
+    """Read examples evenly spread over the test split, or over the first that has any without one.
 
     Args:
       directory: the converted data set.
-      landmark_set: that its landmarks must be.
+      landmark_set: what its landmarks must be.
       size: side of the network crops in pixels.
       count: how many at most.
 
@@ -23,14 +31,8 @@ def read(directory: str | Path, landmark_set, size: int, count: int) -> dict[str
     Raises:
       ValueError: if the data set is not there, has other landmarks or cannot be read.
     """
-    import tensorflow as tf
-
-    from tfhuber.data import dataset, records
-    from tfhuber.geometry import projective
-    from tfhuber.saved_model import decoding
-
     manifest = records.read_manifest(directory)
-    filled = [name for name, books in manifest["splits"].items() if books["examples"]]
+    filled = [name for name, counts in manifest["splits"].items() if counts["examples"]]
     split = dataset.open_split(directory, "test" if "test" in filled or not filled else filled[0])
     if split.landmark_set.names != landmark_set.names:
         raise ValueError(
@@ -39,7 +41,7 @@ def read(directory: str | Path, landmark_set, size: int, count: int) -> dict[str
         )
 
     @tf.function(input_signature=[tf.TensorSpec([], tf.string)])
-    def example(serialized):
+    def example(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
         parsed = records.parse(serialized, split.landmark_set)
         to_crop = projective.invert(parsed["crop_to_original"])
         corners = projective.apply_map(to_crop, tf.reshape(parsed["box"], [2, 2]))

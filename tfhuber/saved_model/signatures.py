@@ -1,7 +1,10 @@
 """The functions behind an exported model's signatures."""
 
+from collections.abc import Callable
+
 import tensorflow as tf
 
+from tfhuber.model.predictor import Predictor
 from tfhuber.saved_model import decoding
 
 __all__ = [
@@ -19,22 +22,22 @@ IMAGE_SIGNATURES = {"serving_default": "none", "tta": "ml"}
 # What the network needs for a row, tens of megabytes, is the server's to bound, not the client's.
 MAX_ROWS = 256
 
+Answer = dict[str, tf.Tensor]
 
-def predict_functions(predictor) -> dict:
-    """The `tf.function` behind each signature that predicts, by name.
 
-    Args:
-      predictor: an `inference.Predictor`.
-    """
+def predict_functions(predictor: Predictor) -> dict[str, Callable[..., Answer]]:
+    """Return the `tf.function` behind each signature that predicts, by name."""
     functions = {name: image_function(predictor, tta) for name, tta in IMAGE_SIGNATURES.items()}
     return {**functions, "tensor": tensor_function(predictor)}
 
 
-def image_function(predictor, tta: str = "none"):
-    """The function from image files and boxes to distributions.
+def image_function(
+    predictor: Predictor, tta: str = "none"
+) -> Callable[[tf.Tensor, tf.Tensor], Answer]:
+    """Return the function from image files and boxes to distributions in original image pixels.
 
     Args:
-      predictor: an `inference.Predictor`.
+      predictor: the model.
       tta: as in its `predict`.
 
     Returns:
@@ -45,13 +48,12 @@ def image_function(predictor, tta: str = "none"):
       file is no whole JPEG or PNG, or the box is empty, not finite or outside the image; the
       row's numbers are 0 there. More than `MAX_ROWS` rows are an `InvalidArgumentError`.
     """
-    size = predictor.config.model.image_size
-    rule = predictor.landmark_set.square
+    size, rule = predictor.options.image_size, predictor.landmark_set.square
 
-    def crop(arguments):
-        image, decoded = decoding.decode(arguments[0])
-        region, h, inside = decoding.network_crop(image, arguments[1], size, rule)
-        return region, h, decoded & inside
+    def crop(row: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        image, decoded = decoding.decode(row[0])
+        region, to_network, inside = decoding.network_crop(image, row[1], size, rule)
+        return region, to_network, decoded & inside
 
     @tf.function(
         input_signature=[
@@ -59,62 +61,70 @@ def image_function(predictor, tta: str = "none"):
             tf.TensorSpec([None, 4], tf.float32, name="box"),
         ]
     )
-    def predict(image_bytes, box):
+    def predict(image_bytes: tf.Tensor, box: tf.Tensor) -> Answer:
         crops, to_network, valid = tf.map_fn(
             crop,
-            (_few(image_bytes), box),
+            (_bounded(image_bytes), box),
             fn_output_signature=(
                 tf.TensorSpec([size, size, 3], tf.float32),
                 tf.TensorSpec([3, 3], tf.float32),
                 tf.TensorSpec([], tf.bool),
             ),
         )
-        loc, factor = predictor.predict(crops, tta)
-        # A crop is the image scaled and shifted; inverting the map in general would lose digits, and a
-        # scaled A keeps |A (u - mu)| what it is.
-        scale = to_network[:, tf.newaxis, :1, :1]
-        landmarks = (loc - to_network[:, tf.newaxis, :2, 2]) / scale[..., 0]
-        factor *= scale
-        covariance = predictor.distribution(landmarks, factor).covariance()
-        return _answer(valid, landmarks=landmarks, covariance=covariance, precision_factor=factor)
+        # A crop is the image scaled and shifted.
+        to_network = to_network[:, tf.newaxis]
+        original = predictor.predict(crops, tta).unscaled(
+            to_network[..., 0, 0], to_network[..., :2, 2]
+        )
+        return _answer(
+            valid,
+            landmarks=original.loc,
+            covariance=original.covariance(predictor.energy),
+            precision_factor=original.precision_factor,
+        )
 
     return predict
 
 
-def tensor_function(predictor):
-    """The function from network crops to distributions: nothing in it can fail for what a row holds.
+def tensor_function(predictor: Predictor) -> Callable[[tf.Tensor], Answer]:
+    """Return the function from network crops to distributions in their pixels.
+
+    Nothing in it can fail for what a row holds.
 
     Args:
-      predictor: an `inference.Predictor`.
+      predictor: the model.
 
     Returns:
       A `tf.function` from `image` [N, S, S, 3] uint8 network crops to a dict of `landmarks` [N, K, 2]
       and `covariance` [N, K, 2, 2] in network-crop pixels, and `valid` [N]: false, with zeros, where a
       number is not finite. More than `MAX_ROWS` rows are an `InvalidArgumentError`.
     """
-    size = predictor.config.model.image_size
+    size = predictor.options.image_size
 
     @tf.function(input_signature=[tf.TensorSpec([None, size, size, 3], tf.uint8, name="image")])
-    def predict(image):
-        loc, factor = predictor.predict(tf.cast(_few(image), tf.float32))
-        covariance = predictor.distribution(loc, factor).covariance()
-        return _answer(tf.fill(tf.shape(image)[:1], True), landmarks=loc, covariance=covariance)
+    def predict(image: tf.Tensor) -> Answer:
+        predicted = predictor.predict(tf.cast(_bounded(image), tf.float32))
+        return _answer(
+            tf.fill(tf.shape(image)[:1], True),
+            landmarks=predicted.loc,
+            covariance=predicted.covariance(predictor.energy),
+        )
 
     return predict
 
 
-def metadata_function(text: str):
-    """A `tf.function` from `query` [N] string, which it ignores, to `json` [N]: each row is `text`."""
+def metadata_function(text: str) -> Callable[[tf.Tensor], Answer]:
+    """Return a `tf.function` from `query` [N] string, which it ignores, to `json` [N]: `text` each."""
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="query")])
-    def describe(query):
-        return {"json": tf.fill(tf.shape(_few(query)), text)}
+    def describe(query: tf.Tensor) -> Answer:
+        return {"json": tf.fill(tf.shape(_bounded(query)), text)}
 
     return describe
 
 
-def _few(rows: tf.Tensor) -> tf.Tensor:
-    """The rows, unless they are more than a server should take at once."""
+def _bounded(rows: tf.Tensor) -> tf.Tensor:
+    """Return the rows, unless they are more than a server should take at once."""
     few = tf.debugging.assert_less_equal(
         tf.shape(rows)[0], MAX_ROWS, f"at most {MAX_ROWS} images in a request"
     )
@@ -122,8 +132,8 @@ def _few(rows: tf.Tensor) -> tf.Tensor:
         return tf.identity(rows)
 
 
-def _answer(valid: tf.Tensor, **numbers: tf.Tensor) -> dict[str, tf.Tensor]:
-    """The numbers with zeros in rows that are not valid, or in which one is not finite."""
+def _answer(valid: tf.Tensor, **numbers: tf.Tensor) -> Answer:
+    """Return the numbers, with zeros in rows that are not valid or in which one is not finite."""
     for value in numbers.values():
         valid &= tf.reduce_all(tf.math.is_finite(value), axis=range(1, value.shape.rank))
     kept = {

@@ -91,7 +91,7 @@ class Summaries:
         self._last = step, now
         if last is None:
             return {}
-        images = (step - last[0]) * self._predictor.config.train.batch_size
+        images = (step - last[0]) * self._predictor.batch_size
         return {"images_per_second": images / (now - last[1])}
 
     def _pictures(self, predictions: Predictions) -> np.ndarray:
@@ -100,7 +100,8 @@ class Summaries:
             order = np.argsort(predictions.id)
             places = np.linspace(0, len(order) - 1, min(PICTURES, len(order)))
             chosen = order[places.round().astype(int)]
-            found = examples.views(self._split, self._predictor.config, chosen, PICTURE_SIZE)
+            batch_size = self._predictor.batch_size
+            found = examples.views(self._split, chosen, PICTURE_SIZE, batch_size)
             self._views = {int(index): found[int(index)] for index in chosen}
         crops = (
             view.crop(predictions.landmarks[index], predictions.covariance[index])

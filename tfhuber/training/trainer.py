@@ -85,7 +85,9 @@ def _train(config: Config, run: Path, quiet: bool, watch: Watch) -> dict:
     checkpoints = Checkpoints(run, state.kept)
     if not checkpoints.restore() and config.model.transfer is not None:
         carry_over(load_run(config.model.transfer).model, state.model)
-    predictor = Predictor(state.evaluated, whitening, config, split.landmark_set)
+    predictor = Predictor(
+        state.evaluated, whitening, config.model, split.landmark_set, config.train.batch_size
+    )
     first, last = state.step, steps * config.train.epochs
     if distribution.agree(first, strategy) != first:
         raise ValueError(f"{run} holds other checkpoints here than for the first worker; share it")
