@@ -10,8 +10,6 @@ from pathlib import Path
 from tfhuber.console.cli import import_tensorflow, run_main
 from tfhuber.console.files import write_json
 from tfhuber.evaluation import reliability
-from tfhuber.evaluation.predictions import collect
-from tfhuber.evaluation.summary import calibration_errors, error_unit, evaluate, headline
 
 __all__ = ["main"]
 
@@ -54,6 +52,8 @@ def main() -> int:
     from tfhuber.data import dataset
     from tfhuber.drawing import overlay
     from tfhuber.evaluation import examples, plots
+    from tfhuber.evaluation.predictions import collect
+    from tfhuber.evaluation.summary import calibration_errors, error_unit, evaluate, headline
     from tfhuber.runs import load
 
     run = Path(arguments.run)
