@@ -17,6 +17,7 @@ from tfhuber.data import dataset
 from tfhuber.distributions.elliptical import Elliptical
 from tfhuber.evaluation import predictions as predictions_module
 from tfhuber.evaluation import summary
+from tfhuber.linalg.spd import spd_matrix
 from tfhuber.runs.load import load_run
 from tfhuber.training.trainer import train
 
@@ -54,6 +55,34 @@ def test_the_likelihoods_are_those_of_the_distributions(predictor, split, predic
     np.testing.assert_allclose(
         (predictions.nll - predictions.loss)[: len(scale)], constants, rtol=1e-4
     )
+
+
+def test_likelihoods_keep_the_determinants_that_the_network_knows(predictor, split):
+    """Where A's axes are a million to 1, its rounded elements no longer tell log |A| to 0.01."""
+    angle = np.linspace(0.1, 1.4, 98)
+    axes = np.stack([np.cos(angle), np.sin(angle), -np.sin(angle), np.cos(angle)], -1)
+    axes = axes.reshape(98, 2, 2)
+    raw = axes @ np.diag([10.0, 1 + np.log(1e-5)]) @ axes.swapaxes(-1, -2)
+    vector = np.stack([raw[:, 0, 0], np.sqrt(2) * raw[:, 0, 1], raw[:, 1, 1]], -1)
+
+    def network(images, training):
+        rows = tf.constant(np.tile(vector, (len(images), 1, 1)), tf.float32)
+        matrix, log_det = spd_matrix(rows)
+        nu = tf.zeros(tf.shape(rows[..., :2]))
+        return {"nu": nu, "precision_factor": matrix, "log_det": log_det}
+
+    thin = dataclasses.replace(predictor, model=network)
+    matrix, log_det = (tensor.numpy() for tensor in spd_matrix(vector))
+    for batch in dataset.evaluation_batches(split, 32, 8):
+        part = predictions_module._original_frame(thin, batch, thin.predict(batch["image"]))
+        y = predictor.whitening.normalise(tf.cast(batch["landmarks"], tf.float64)).numpy()
+        squared = np.sum(np.einsum("kij,nkj->nki", matrix, y) ** 2, axis=-1)
+        energy = predictor.energy.energy(squared).numpy()
+        expected = np.sum(batch["weights"].numpy() * (energy - log_det), axis=1)
+        np.testing.assert_allclose(part["loss"], expected, rtol=1e-6)
+        scale = batch["to_network"][:, :1, 0].numpy()
+        in_original = log_det + predictor.whitening.log_det + 2 * np.log(scale)
+        np.testing.assert_allclose(part["predicted"].log_det, in_original, atol=2e-5)
 
 
 def test_metrics_have_the_names_that_others_rely_on(predictor, split, predictions):
