@@ -148,7 +148,7 @@ def test_blocks_of_an_epoch_have_permutations_of_their_own(tiny_config):
 def test_a_split_of_one_block_keeps_the_order_that_runs_so_far_had(tiny_config, kept):
     config = _reading(tiny_config, cache_gigabytes=kept)
     split = dataset.open_split(config.data.directory, "train")
-    stored = _flat(_ids(dataset.evaluation_batches(split, config)))
+    stored = _flat(_ids(dataset.evaluation_batches(split, 32, 8)))
     trained = _flat(_ids(dataset.training_batches(split, config)))
     length = len(trained) // 2
     for epoch in (0, 1):

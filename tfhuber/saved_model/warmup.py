@@ -11,6 +11,7 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from tfhuber.console.lazy import lazy_module
+from tfhuber.data.tfrecord import frame, read_records
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 else:  # the local server's --help needs neither
     tf = lazy_module("tensorflow")
     prediction_log_pb2 = lazy_module("tensorflow_serving.apis.prediction_log_pb2")
-
-from tfhuber.data.tfrecord import frame, read_records
 
 __all__ = ["FILE", "MAX_RECORDS", "make", "requests", "write"]
 
