@@ -133,7 +133,7 @@ def test_a_warm_up_request_that_fails_refuses_the_model(doubling):
     with pytest.raises(ValueError, match=r"double takes \['x'\], got \['y'\]"):
         lint.examine(doubling)
     (doubling / warmup.FILE).write_bytes(b"junk")
-    with pytest.raises(ValueError, match="record 1: its length is damaged"):
+    with pytest.raises(ValueError, match="is damaged: record 1 is cut short"):
         lint.examine(doubling)
 
 
