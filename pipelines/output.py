@@ -5,7 +5,6 @@ the end becomes `PATH/NAME`: on a local disk by renaming the folder, elsewhere f
 manifest last, without which it is no data set.
 """
 
-import fcntl
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -16,11 +15,13 @@ from fnmatch import fnmatch
 from apache_beam.io.filesystems import FileSystems
 
 from pipelines.storage import create, exists, is_local, names
+from tfhuber.console.lock import locked
 
 __all__ = ["Work", "written_aside"]
 
 # Of the work: the data set that is being replaced on a local disk; the note that files are moving.
 _REPLACED, _MOVING = "replaced", "moving"
+_LOCK = "lock"
 _FOLDERS = ("books", "data", "plans", "rejects", "writing")
 
 
@@ -103,7 +104,7 @@ def _aside(output: str) -> str:
 def _check_work(directory: str) -> None:
     """Raise `ValueError` for a link, or for a directory of that name that is not this module's."""
     if is_local(directory) and (
-        os.path.islink(directory) or not set(names(directory)) <= {*_FOLDERS, _REPLACED}
+        os.path.islink(directory) or not set(names(directory)) <= {*_FOLDERS, _LOCK, _REPLACED}
     ):
         raise ValueError(f"{directory} is in the way: it is not what this command leaves there")
 
@@ -118,24 +119,12 @@ def _locked(directory: str) -> Iterator[None]:
         yield
         return
     os.makedirs(directory, exist_ok=True)
-    descriptor = os.open(directory, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Its last user may have removed it since it was opened.
-        if not os.path.samestat(os.fstat(descriptor), os.stat(directory)):
-            raise FileNotFoundError
-    except (BlockingIOError, FileNotFoundError):
-        os.close(descriptor)
-        raise OSError(f"{directory} is in use: another process is writing there") from None
-    try:
-        yield
+        with locked(os.path.join(directory, _LOCK), f"{directory} is in use"):
+            yield
     finally:
-        with suppress(OSError):
-            if os.path.samestat(
-                os.fstat(descriptor), os.stat(directory)
-            ):  # And not the next one's.
-                os.rmdir(directory)
-        os.close(descriptor)
+        with suppress(OSError):  # it is not empty
+            os.rmdir(directory)
 
 
 def _check(output: str, what: str, files: tuple[str, ...], overwrite: bool) -> None:
