@@ -1,15 +1,12 @@
 """The SPD map: isometry, values and gradients against numpy, mpmath and central differences."""
 
-import keras
 import mpmath
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfhuber.geometry import projective
-from tfhuber.linalg import small_matrix, spd
+from tfhuber.linalg import spd
 from tfhuber.linalg.spd import (
-    SPDMatrix,
     g,
     log_g,
     spd_matrix,
@@ -285,7 +282,7 @@ def test_second_derivatives_are_refused_beyond_two_dimensions():
     with tf.GradientTape() as outer:
         outer.watch(x)
         gradient = gradient_tensor(x)
-    with pytest.raises(NotImplementedError, match="d <= 2"):
+    with pytest.raises(NotImplementedError, match="spd_matrix for d >= 3 has no second"):
         outer.gradient(gradient, x)
 
 
@@ -340,117 +337,3 @@ def test_graph_mode_with_unknown_batch(d, jit_compile):
     assert matrix.shape.as_list() == [None, None, d, d]
     assert log_det.shape.as_list() == [None, None]
     np.testing.assert_allclose(unknown(tf.constant(vector))[0], spd_matrix(vector)[0], rtol=1e-13)
-
-
-@pytest.mark.parametrize("d", [1, 2, 3])
-def test_matrix_helpers_against_numpy(d):
-    vector = np.random.default_rng(9).normal(size=(6, d * (d + 1) // 2)) * 2
-    matrix, log_det = spd_matrix(vector)
-    array = matrix.numpy()
-    other = np.random.default_rng(10).normal(size=(6, d, d))
-    np.testing.assert_allclose(small_matrix.matmul(matrix, other), array @ other, rtol=1e-12)
-    column = other[..., 0]
-    np.testing.assert_allclose(
-        small_matrix.matvec(matrix, column),
-        (array @ column[..., None])[..., 0],
-        rtol=1e-12,
-        atol=1e-14,
-    )
-    np.testing.assert_allclose(small_matrix.log_determinant(matrix), np.linalg.slogdet(array)[1])
-    np.testing.assert_allclose(small_matrix.inverse(matrix), np.linalg.inv(array), rtol=1e-9)
-    np.testing.assert_allclose(
-        small_matrix.inverse(matrix, log_det), np.linalg.inv(array), rtol=1e-9
-    )
-    root = small_matrix.square_root(matrix).numpy()
-    np.testing.assert_allclose(root @ root, array, rtol=1e-9, atol=1e-12)
-
-
-def test_layer_round_trips_and_predicts_the_same(tmp_path):
-    inputs = keras.Input([4, 3])
-    layer = SPDMatrix(theta=0.7, name="factor")
-    matrix, log_det = layer(inputs)
-    assert matrix.shape == (None, 4, 2, 2) and log_det.shape == (None, 4)
-    model = keras.Model(inputs, {"matrix": matrix, "log_det": log_det})
-    path = tmp_path / "model.keras"
-    model.save(path)
-    loaded = keras.models.load_model(path)
-    assert loaded.get_layer("factor").theta == 0.7
-    assert SPDMatrix.from_config(layer.get_config()).theta == 0.7
-    raw = np.random.default_rng(11).normal(size=(2, 4, 3)).astype("f4")
-    expected = reference(raw.astype("f8"), 0.7)
-    prediction = loaded.predict(raw, verbose=0)
-    np.testing.assert_allclose(prediction["matrix"], expected[0], rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(prediction["log_det"], expected[1], rtol=1e-5, atol=1e-5)
-
-
-def test_layer_is_float32_under_mixed_precision():
-    keras.mixed_precision.set_global_policy("mixed_bfloat16")
-    try:
-        matrix, log_det = SPDMatrix()(tf.ones([2, 3], tf.bfloat16))
-    finally:
-        keras.mixed_precision.set_global_policy("float32")
-    assert matrix.dtype == log_det.dtype == tf.float32
-    assert SPDMatrix(dtype="float64")(tf.ones([2, 6], tf.float64))[0].dtype == tf.float64
-
-
-@pytest.mark.parametrize("d", [2, 3])
-def test_saved_model_keeps_values_and_gradients(d, tmp_path):
-    size = d * (d + 1) // 2
-
-    class Module(tf.Module):
-        @tf.function(input_signature=[tf.TensorSpec([None, size], tf.float64)])
-        def __call__(self, x):
-            return spd_matrix(x)
-
-    options = tf.saved_model.SaveOptions(experimental_custom_gradients=True)
-    tf.saved_model.save(Module(), tmp_path / "model", options=options)
-    loaded = tf.saved_model.load(tmp_path / "model")
-    raw = tf.constant(np.random.default_rng(12).normal(size=(5, size)))
-    with tf.GradientTape() as tape:
-        tape.watch(raw)
-        matrix, log_det = loaded(raw)
-        loss = tf.reduce_sum(matrix) + tf.reduce_sum(log_det)
-    np.testing.assert_allclose(matrix, reference(raw.numpy())[0], rtol=1e-11, atol=1e-14)
-    np.testing.assert_allclose(tape.gradient(loss, raw), gradient_tensor(raw), rtol=1e-11)
-
-
-@pytest.mark.parametrize("theta", [0.0, -1.0, np.inf, np.nan, "1"])
-def test_theta_must_be_positive(theta):
-    with pytest.raises(ValueError, match="theta must be a positive finite number"):
-        SPDMatrix(theta=theta)
-    with pytest.raises(ValueError, match="theta"):
-        spd_matrix([1.0], theta)
-
-
-@pytest.mark.parametrize("length", [2, 4, 5, 7])
-def test_length_must_be_triangular(length):
-    with pytest.raises(ValueError, match=f"got {length}"):
-        SPDMatrix()(tf.ones([1, length]))
-    with pytest.raises(ValueError, match=f"got {length}"):
-        SPDMatrix().compute_output_shape((None, length))
-
-
-def test_low_precision_is_refused():
-    with pytest.raises(ValueError, match="float32 or float64, got bfloat16"):
-        spd_matrix(tf.ones([2, 3], tf.bfloat16))
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_matrices_singular_to_rounding_stay_finite(dtype):
-    """A factor whose elements have lost its small eigenvalue still has an inverse and can be pushed."""
-    rng = np.random.default_rng(0)
-    angle = rng.uniform(0, np.pi, 2000)
-    direction = np.stack([np.cos(angle), np.sin(angle)], -1)
-    large = 10 ** rng.uniform(-3, 3, (2000, 1, 1))
-    matrix = (large * direction[:, :, None] * direction[:, None, :]).astype(dtype)
-    log_det = small_matrix.log_determinant(tf.constant(matrix))
-    assert np.all(np.isfinite(log_det))
-    eps = np.finfo(dtype).eps
-    assert np.all(log_det <= np.log(40 * eps * large[:, 0, 0] ** 2))
-    j = tf.constant(rng.normal(size=(2000, 2, 2)).astype(dtype))
-    once = projective.push_precision_factor(j, tf.constant(matrix))
-    twice = projective.push_precision_factor(j, once)
-    for factor in (tf.constant(matrix), once, twice):
-        assert np.all(np.isfinite(factor)) and np.all(np.isfinite(small_matrix.inverse(factor)))
-    indefinite = small_matrix.log_determinant(tf.constant([[1.0, 1.001], [1.001, 1.0]], dtype))
-    assert np.isnan(indefinite)

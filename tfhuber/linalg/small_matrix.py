@@ -4,12 +4,15 @@ On a GPU a matrix multiplication may round its factors to ten bits, which pixels
 cannot bear, and calls into LAPACK for each 2 x 2 matrix are slow anywhere.
 """
 
+from typing import Any
+
 import numpy as np
 import tensorflow as tf
 
 __all__ = [
     "deinterleave",
     "elements_2x2",
+    "first_order_only",
     "interleave",
     "inverse",
     "log_determinant",
@@ -20,12 +23,12 @@ __all__ = [
 
 
 def elements_2x2(matrix: tf.Tensor) -> list[tf.Tensor]:
-    """The four elements, each [...], of matrices [..., 2, 2], row by row."""
+    """Return the four elements, each [...], of matrices [..., 2, 2], row by row."""
     return deinterleave(tf.reshape(matrix, tf.concat([tf.shape(matrix)[:-2], [4]], axis=0)))
 
 
 def matmul(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-    """`x @ y` for small matrices [..., d, d], as a sum of elementwise products.
+    """Compute `x @ y` for small matrices [..., d, d], as a sum of elementwise products.
 
     For such sizes that is as fast, and it is exact to float32 where GPUs would round the factors of
     a matrix multiplication to ten bits.
@@ -34,7 +37,7 @@ def matmul(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
 
 
 def matvec(matrix: tf.Tensor, vector: tf.Tensor) -> tf.Tensor:
-    """`matrix @ vector` for [..., d, d] and [..., d], elementwise like `matmul`."""
+    """Compute `matrix @ vector` for [..., d, d] and [..., d], elementwise like `matmul`."""
     if matrix.shape[-1] == 2:
         m_00, m_01, m_10, m_11 = elements_2x2(matrix)
         x, y = tf.unstack(vector, axis=-1)
@@ -43,7 +46,7 @@ def matvec(matrix: tf.Tensor, vector: tf.Tensor) -> tf.Tensor:
 
 
 def log_determinant(matrix: tf.Tensor) -> tf.Tensor:
-    """Log-determinants [...] of positive definite matrices [..., d, d].
+    """Compute the log-determinants [...] of positive definite matrices [..., d, d].
 
     For d = 2 a matrix that is singular to within the rounding of its elements counts as positive
     definite with the smallest determinant that they can tell. NaN where d <= 2 and the determinant is
@@ -61,7 +64,7 @@ def log_determinant(matrix: tf.Tensor) -> tf.Tensor:
 
 
 def inverse(matrix: tf.Tensor, log_det: tf.Tensor | None = None) -> tf.Tensor:
-    """Inverses of positive definite matrices [..., d, d].
+    """Compute the inverses of positive definite matrices [..., d, d].
 
     For d = 2 this is the adjugate over the determinant, which a known `log_det` makes exact for
     badly conditioned matrices; a singular matrix gives NaN and infinities, or for d >= 3 raises
@@ -80,9 +83,10 @@ def inverse(matrix: tf.Tensor, log_det: tf.Tensor | None = None) -> tf.Tensor:
 
 
 def square_root(matrix: tf.Tensor, log_det: tf.Tensor | None = None) -> tf.Tensor:
-    """Symmetric positive definite square roots of such matrices [..., d, d].
+    """Compute the symmetric positive definite square roots of such matrices [..., d, d].
 
-    For d = 2 a known `log_det` makes it exact for badly conditioned matrices.
+    For d = 2 a known `log_det` makes it exact for badly conditioned matrices. A matrix with a NaN or
+    an infinity has no root: NaN. For d >= 3 only first derivatives are available.
     """
     if matrix.shape[-1] == 1:
         return tf.sqrt(matrix)
@@ -93,22 +97,63 @@ def square_root(matrix: tf.Tensor, log_det: tf.Tensor | None = None) -> tf.Tenso
         trace = tf.linalg.trace(matrix)[..., tf.newaxis, tf.newaxis]
         identity = tf.eye(2, dtype=matrix.dtype)
         return (matrix + root_det * identity) / tf.sqrt(trace + 2 * root_det)
-    eigenvalues, v = tf.linalg.eigh(matrix)
-    return matmul(v * tf.sqrt(eigenvalues)[..., tf.newaxis, :], tf.linalg.matrix_transpose(v))
+    return _square_root_by_eigh(matrix)
+
+
+@tf.custom_gradient
+def _square_root_by_eigh(matrix: tf.Tensor) -> Any:
+    """Compute square roots for any d, and the gradient, which TensorFlow's `eigh` has wrong at ties.
+
+    From R R = M follows dR R + R dR = dM, which the eigenvectors turn into elementwise divisions.
+    """
+    is_finite = tf.reduce_all(tf.math.is_finite(matrix), axis=[-2, -1], keepdims=True)
+    # On the CPU `eigh` raises for a whole batch that has a single NaN.
+    eigenvalues, v = tf.linalg.eigh(
+        tf.where(is_finite, matrix, tf.eye(matrix.shape[-1], dtype=matrix.dtype))
+    )
+    roots, v_t = tf.sqrt(eigenvalues), tf.linalg.matrix_transpose(v)
+    root = matmul(v * roots[..., tf.newaxis, :], v_t)
+
+    def gradient(d_root: tf.Tensor) -> tf.Tensor:
+        symmetric = (d_root + tf.linalg.matrix_transpose(d_root)) / 2
+        sums = roots[..., :, tf.newaxis] + roots[..., tf.newaxis, :]
+        d_matrix = matmul(matmul(v, matmul(matmul(v_t, symmetric), v) / sums), v_t)
+        return first_order_only(d_matrix, "square_root for d >= 3")
+
+    return tf.where(is_finite, root, tf.constant(np.nan, matrix.dtype)), gradient
+
+
+def first_order_only(gradient: tf.Tensor, function: str) -> tf.Tensor:
+    """Return `gradient`, whose own derivative raises `NotImplementedError` and names the function."""
+
+    @tf.custom_gradient
+    def identity(x: tf.Tensor) -> Any:
+        def second(_: tf.Tensor) -> tf.Tensor:
+            raise NotImplementedError(f"{function} has no second derivatives.")
+
+        return tf.identity(x), second
+
+    return identity(gradient)
 
 
 def interleave(elements: list[tf.Tensor], shape: list[int]) -> tf.Tensor:
-    """`elements`, each [...], side by side as [..., *shape]."""
+    """Put `elements`, each [...], side by side as [..., *shape]."""
     # Stacking along a short last axis directly is more than twice as slow on a CPU.
     flat = tf.transpose(tf.reshape(tf.stack(elements), [len(elements), -1]))
     return tf.reshape(flat, tf.concat([tf.shape(elements[0]), shape], axis=0))
 
 
-@tf.custom_gradient
-def deinterleave(x: tf.Tensor) -> list[tf.Tensor]:
-    """The elements [...] of vectors [..., d]: `tf.unstack` with the faster way back of `interleave`."""
+def deinterleave(x: tf.Tensor, size: int | None = None) -> list[tf.Tensor]:
+    """Return the elements [...] of vectors [..., d]: `tf.unstack` with the faster way back of `interleave`.
 
-    def gradient(*d_elements):
-        return interleave(list(d_elements), [len(d_elements)])
+    `size` is d, for tensors whose rank is not known statically.
+    """
 
-    return tf.unstack(x, axis=-1), gradient
+    @tf.custom_gradient
+    def unstack(x: tf.Tensor) -> Any:
+        def gradient(*d_elements: tf.Tensor) -> tf.Tensor:
+            return interleave(list(d_elements), [len(d_elements)])
+
+        return tf.unstack(x, size, axis=-1), gradient
+
+    return unstack(x)

@@ -9,6 +9,7 @@ Everything is float32 or float64. A NaN or infinity in a vector makes its log-de
 non-finite; for d >= 3, TensorFlow's `eigh` on the CPU raises `InvalidArgumentError` instead.
 """
 
+import functools
 import math
 import numbers
 from typing import Any
@@ -17,7 +18,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfhuber.linalg.small_matrix import elements_2x2, interleave, matmul
+from tfhuber.linalg.small_matrix import elements_2x2, first_order_only, interleave, matmul
 
 __all__ = [
     "SPDMatrix",
@@ -30,7 +31,7 @@ __all__ = [
 
 
 def vector_to_symmetric(vector: Any) -> tf.Tensor:
-    """Symmetric matrices from vectors that list their lower triangles row by row (eq. 7).
+    """Make symmetric matrices of vectors that list their lower triangles row by row (eq. 7).
 
     Off-diagonal elements are divided by sqrt 2, which makes the map an isometry: the norm of the
     vector is the Frobenius norm of the matrix.
@@ -60,7 +61,7 @@ def vector_to_symmetric(vector: Any) -> tf.Tensor:
 
 
 def symmetric_to_vector(matrix: Any) -> tf.Tensor:
-    """The inverse of `vector_to_symmetric`: [..., d, d] to [..., d (d + 1) / 2].
+    """Invert `vector_to_symmetric`: from [..., d, d] to [..., d (d + 1) / 2].
 
     Only the lower triangle is read.
     """
@@ -73,20 +74,20 @@ def symmetric_to_vector(matrix: Any) -> tf.Tensor:
 
 
 def g(x: Any, theta: float = 1.0) -> tf.Tensor:
-    """`x` above `theta` and `theta exp(x / theta - 1)` below (eq. 9): positive, with slope <= 1."""
+    """Compute `x` above `theta`, `theta exp(x / theta - 1)` below (eq. 9): positive, with slope <= 1."""
     x = tf.convert_to_tensor(x)
     return tf.where(x > theta, x, theta * tf.exp(tf.minimum(x, theta) / theta - 1))
 
 
 def log_g(x: Any, theta: float = 1.0) -> tf.Tensor:
-    """`log g(x, theta)`; below `theta` it is the line `log theta + x / theta - 1`."""
+    """Compute `log g(x, theta)`; below `theta` it is the line `log theta + x / theta - 1`."""
     x = tf.convert_to_tensor(x)
     line = math.log(theta) + x / theta - 1
     return tf.where(x > theta, tf.math.log(tf.maximum(x, theta)), line)
 
 
 def spd_matrix(vector: Any, theta: float = 1.0) -> tuple[tf.Tensor, tf.Tensor]:
-    """Positive definite matrices A and their log-determinants from unconstrained vectors (eq. 10).
+    """Map unconstrained vectors to positive definite matrices A and their log-determinants (eq. 10).
 
     B = `vector_to_symmetric(vector)` = V diag(lambda) V^T gives A = V diag(g(lambda)) V^T. The
     gradient is that of eq. 38: with upstream gradients S of A (symmetrised) and l of log |A|,
@@ -100,7 +101,8 @@ def spd_matrix(vector: Any, theta: float = 1.0) -> tuple[tf.Tensor, tf.Tensor]:
         A = m I + k (B - tr(B)/2 I),    m = (g(lambda_1) + g(lambda_2)) / 2,    k = K_12.
 
     Eigenvalues far below zero make A underflow to zero in their direction, while the log-determinant
-    and all gradients stay exact and finite.
+    and all gradients stay exact and finite. So they do for vectors as large as their dtype has (up to
+    1e38 in float32, 1e307 in float64). A is exactly symmetric.
 
     Second derivatives are available for d <= 2, at equal eigenvalues too; close to them they lose
     the digits that the eigenvalues share. For d >= 3 they raise `NotImplementedError`, because
@@ -133,17 +135,20 @@ def spd_matrix(vector: Any, theta: float = 1.0) -> tuple[tf.Tensor, tf.Tensor]:
     return tf.custom_gradient(lambda v: forward_and_gradient(v, theta))(vector)
 
 
-def _spd_closed_form(vector: tf.Tensor, theta: float):
-    """`spd_matrix` for d = 2 and its vector-Jacobian product, in elementwise operations.
+def _spd_closed_form(vector: tf.Tensor, theta: float) -> Any:
+    """Compute `spd_matrix` for d = 2 and its vector-Jacobian product, in elementwise operations.
 
     B = [[p + q, b], [b, p - q]] has the eigenvalues p +- h with h^2 = q^2 + b^2.
     """
     first, b, last = tf.unstack(vector, axis=-1)
+    is_far, shrink, grow = _scales(first, b, last)
     b *= math.sqrt(0.5)
     p, q = (first + last) / 2, (first - last) / 2
+    # From here on q, b and h stand for their products with `shrink`, so that no square overflows.
+    q, b = q * shrink, b * shrink
     # The floor keeps 1/h and its derivatives finite at equal eigenvalues, far below their rounding.
     h = tf.sqrt(tf.maximum(q * q + b * b, 1e-30))
-    high, low = p + h, p - h
+    high, low = p + h * grow, p - h * grow
 
     # g = M e and g' = e, with M = max(lambda, theta) and e = exp(min(lambda, theta) / theta - 1).
     share, curved = _divided_difference(high, low, theta)
@@ -152,43 +157,58 @@ def _spd_closed_form(vector: tf.Tensor, theta: float):
     exponent_high = tf.minimum(high, theta) / theta - 1
     exponent_low = tf.minimum(low, theta) / theta - 1
     e_high, e_low = tf.exp(exponent_high), tf.exp(exponent_low)
-    product = m_high * m_low
-    log_det = tf.math.log(product) + exponent_high + exponent_low
+    # M_high M_low is product * factor; the factor is 1 unless their product could overflow.
+    one = tf.ones([], vector.dtype)
+    product, factor = m_high * tf.where(is_far, one, m_low), tf.where(is_far, m_low, one)
+    log_det = tf.math.log(product) + tf.math.log(factor) + exponent_high + exponent_low
     # m + k q and m - k q, as sums without cancellation of terms that are not negative.
-    base = m_low * e_low + k * (b * b / (tf.abs(q) + h))
-    first_diagonal, last_diagonal = base + 2 * k * tf.nn.relu(q), base + 2 * k * tf.nn.relu(-q)
-    off_diagonal = k * b
+    base = m_low * e_low + k * (b * b / (tf.abs(q) + h) * grow)
+    first_diagonal = base + 2 * k * tf.nn.relu(q * grow)
+    last_diagonal = base + 2 * k * tf.nn.relu(-q * grow)
+    off_diagonal = k * (b * grow)
     matrix = interleave([first_diagonal, off_diagonal, off_diagonal, last_diagonal], [2, 2])
 
-    def gradient(d_matrix, d_log_det):
+    def gradient(d_matrix: tf.Tensor, d_log_det: tf.Tensor) -> tf.Tensor:
         g_00, g_01, g_10, g_11 = elements_2x2(d_matrix)
         # S = s_trace I + [[s_q, s_b], [s_b, -s_q]]; the gradient of B has the same three parts.
         s_trace, s_q, s_b = (g_00 + g_11) / 2, (g_00 - g_11) / 2, (g_01 + g_10) / 2
         along = s_q * q + s_b * b
         mean_slope = (e_high + e_low) / 2
-        slope_difference = curved / theta  # (g'_high - g'_low) / (high - low)
+        slope_difference = curved / theta * grow  # (g'_high - g'_low) / (high - low), grown
         # (g'/g)_high +- (g'/g)_low come from g'/g = 1/M, without cancellation.
         d_trace = mean_slope * s_trace + slope_difference * along
-        d_trace += d_log_det * (m_high + m_low) / (2 * product)
+        d_trace += d_log_det * (m_high + m_low) / (2 * product) / factor
         radial = slope_difference * s_trace + (mean_slope - k) * (along / h) / h
-        radial -= d_log_det * share / product
+        radial -= d_log_det * share / product / (factor * shrink)
         d_q, d_b = k * s_q + radial * q, k * s_b + radial * b
         return interleave([d_trace + d_q, math.sqrt(2.0) * d_b, d_trace - d_q], [3])
 
     return (matrix, log_det), gradient
 
 
-def _spd_eigh(vector: tf.Tensor, theta: float):
-    """`spd_matrix` for any d and its vector-Jacobian product, by an eigendecomposition.
+def _scales(*elements: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Tell where elements are too large to be squared; a power of two that shrinks them; its inverse."""
+    dtype = elements[0].dtype
+    largest, power = (2.0**60, 2.0**68) if dtype == tf.float32 else (2.0**500, 2.0**520)
+    is_far = functools.reduce(tf.maximum, map(tf.abs, elements)) > largest
+    one, grow = tf.ones([], dtype), tf.constant(power, dtype)
+    return is_far, tf.where(is_far, 1 / grow, one), tf.where(is_far, grow, one)
+
+
+def _spd_eigh(vector: tf.Tensor, theta: float) -> Any:
+    """Compute `spd_matrix` for any d and its vector-Jacobian product, by an eigendecomposition.
 
     Which eigenvectors are chosen among those of equal eigenvalues makes no difference.
     """
     eigenvalues, v = tf.linalg.eigh(vector_to_symmetric(vector))
     v_t = tf.linalg.matrix_transpose(v)
     matrix = matmul(v * g(eigenvalues, theta)[..., tf.newaxis, :], v_t)
+    matrix = (
+        matrix + tf.linalg.matrix_transpose(matrix)
+    ) / 2  # the sum rounds its halves differently
     log_det = tf.reduce_sum(log_g(eigenvalues, theta), axis=-1)
 
-    def gradient(d_matrix, d_log_det):
+    def gradient(d_matrix: tf.Tensor, d_log_det: tf.Tensor) -> tf.Tensor:
         rows, columns = eigenvalues[..., :, tf.newaxis], eigenvalues[..., tf.newaxis, :]
         high, low = tf.maximum(rows, columns), tf.minimum(rows, columns)
         k = tf.add_n(_divided_difference(high, low, theta))
@@ -196,13 +216,16 @@ def _spd_eigh(vector: tf.Tensor, theta: float):
         inner = matmul(matmul(v_t, symmetric), v) * k
         log_det_slope = d_log_det[..., tf.newaxis] / tf.maximum(eigenvalues, theta)
         inner += tf.linalg.diag(log_det_slope)
-        return _first_order_only(symmetric_to_vector(matmul(matmul(v, inner), v_t)))
+        d_vector = symmetric_to_vector(matmul(matmul(v, inner), v_t))
+        return first_order_only(d_vector, "spd_matrix for d >= 3")
 
     return (matrix, log_det), gradient
 
 
-def _divided_difference(high: tf.Tensor, low: tf.Tensor, theta: float):
-    """`(g(high) - g(low)) / (high - low)`, for high >= low, as the sum of two shares in [0, 1].
+def _divided_difference(
+    high: tf.Tensor, low: tf.Tensor, theta: float
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Compute `(g(high) - g(low)) / (high - low)`, for high >= low, as the sum of two shares in [0, 1].
 
     The first is the part of the interval that lies above theta, where g rises by 1; the second is the
     rest times the mean slope of g there. Both stay accurate as the interval shrinks to a point, or to
@@ -219,17 +242,9 @@ def _divided_difference(high: tf.Tensor, low: tf.Tensor, theta: float):
     return share, rest * tf.exp(clipped / theta - 1) * (-tf.math.expm1(-z) / z)
 
 
-@tf.custom_gradient
-def _first_order_only(x: tf.Tensor):
-    def gradient(_):
-        raise NotImplementedError("second derivatives of spd_matrix are available for d <= 2 only.")
-
-    return tf.identity(x), gradient
-
-
 @keras.saving.register_keras_serializable(package="tfhuber")
 class SPDMatrix(keras.layers.Layer):
-    """Layer around `spd_matrix`: [..., d (d + 1) / 2] to (matrix [..., d, d], log_det [...]).
+    """A layer around `spd_matrix`: [..., d (d + 1) / 2] to (matrix [..., d, d], log_det [...]).
 
     It computes in float32 under a mixed-precision policy too; pass `dtype="float64"` for more.
 
@@ -263,7 +278,7 @@ def _checked_theta(theta: float) -> float:
 
 
 def _matrix_size(length: int | None) -> int:
-    """d such that d (d + 1) / 2 = `length`."""
+    """Return d such that d (d + 1) / 2 = `length`."""
     d = 0 if length is None else (math.isqrt(8 * length + 1) - 1) // 2
     if d < 1 or d * (d + 1) // 2 != length:
         raise ValueError(
