@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import keras
 import keras_hub
@@ -96,8 +97,9 @@ class DistributionHead(keras.layers.Layer):
         covariance: str = "full",
         theta: float = 1.0,
         parameterization: str = "nu",
-        **kwargs,
+        **kwargs: Any,
     ):
+        kwargs.setdefault("dtype", "float32")  # under a global mixed policy too
         super().__init__(**kwargs)
         self.landmark_count = landmark_count
         self.covariance = covariance
