@@ -47,14 +47,14 @@ if TYPE_CHECKING:
     import tensorflow_probability as tfp
     import torch
 
-    from tfhuber.distributions import elliptical, radial
+    from tfhuber.distributions import likelihood, radial
     from tfhuber.linalg import spd
     from tfhuber.model import network
 else:  # PyTorch may not be installed, and its process loads no TensorFlow
     tf = lazy_module("tensorflow")
     tfp = lazy_module("tensorflow_probability")
     torch = lazy_module("torch")
-    elliptical = lazy_module("tfhuber.distributions.elliptical")
+    likelihood = lazy_module("tfhuber.distributions.likelihood")
     radial = lazy_module("tfhuber.distributions.radial")
     spd = lazy_module("tfhuber.linalg.spd")
     network = lazy_module("tfhuber.model.network")
@@ -139,7 +139,7 @@ def tensorflow_steps(y: np.ndarray, nu: np.ndarray, vector: np.ndarray) -> dict[
 
     def closed_form(nu: "tf.Tensor", vector: "tf.Tensor") -> "tf.Tensor":
         matrix, log_det = spd.spd_matrix(vector)
-        return elliptical.negative_log_likelihood(y, nu, matrix, log_det, energy)
+        return likelihood.negative_log_likelihood(y, nu, matrix, log_det, energy)
 
     def by_eigh(nu: "tf.Tensor", vector: "tf.Tensor") -> "tf.Tensor":
         eigenvalues, v = tf.linalg.eigh(spd.vector_to_symmetric(vector))
@@ -268,7 +268,7 @@ def training_steps(batch: int) -> dict[str, Step]:
     y = generator.normal([batch, LANDMARKS, 2])
 
     def loss_of(outputs: dict[str, "tf.Tensor"]) -> "tf.Tensor":
-        loss = elliptical.negative_log_likelihood(y, **outputs, energy=energy)
+        loss = likelihood.negative_log_likelihood(y, **outputs, energy=energy)
         return tf.reduce_mean(tf.reduce_sum(loss, axis=-1))
 
     @tf.function

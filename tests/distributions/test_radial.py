@@ -257,7 +257,7 @@ def test_delta_must_be_positive(delta):
 
 
 def test_bad_arguments_name_themselves():
-    with pytest.raises(ValueError, match="delta must be floating point, got int32"):
+    with pytest.raises(ValueError, match="delta must be float32 or float64, got int32"):
         Huber(tf.constant(1))
     with pytest.raises(ValueError, match="d must be a positive integer, got 0"):
         Huber(1.0).log_normalizer(0)

@@ -10,7 +10,8 @@ import pytest
 import scipy.special
 import tensorflow as tf
 
-from tfhuber.distributions.elliptical import Elliptical, negative_log_likelihood
+from tfhuber.distributions.elliptical import Elliptical
+from tfhuber.distributions.likelihood import negative_log_likelihood
 from tfhuber.distributions.radial import FAMILIES, Gauss, Huber, Laplace, radial_energy
 from tfhuber.linalg.spd import spd_matrix, symmetric_to_vector, vector_to_symmetric
 

@@ -6,7 +6,7 @@ import pytest
 import scipy.stats
 import tensorflow as tf
 
-from tfhuber.distributions.elliptical import negative_log_likelihood
+from tfhuber.distributions.likelihood import negative_log_likelihood
 from tfhuber.distributions.radial import FAMILIES, radial_energy
 from tfhuber.linalg.spd import spd_matrix, symmetric_to_vector, vector_to_symmetric
 

@@ -7,12 +7,13 @@ factor in one frame. Their product is no longer of the family, but its maximum i
 import functools
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
 
-from tfhuber.distributions.radial import RadialEnergy
+from tfhuber.distributions.arguments import as_float
+from tfhuber.distributions.energy import RadialEnergy
 from tfhuber.linalg import small_matrix
 
 __all__ = ["fuse", "mean_fusion"]
@@ -21,6 +22,7 @@ __all__ = ["fuse", "mean_fusion"]
 # short axis outermost, arithmetic on many points runs several times faster than on [..., d, d].
 Vector = Sequence[tf.Tensor]
 Matrix = Sequence[Sequence[tf.Tensor]]
+Located = tuple[Vector, tf.Tensor]  # points, with the energy at each
 
 # How much of the majoriser's curvature is added to the Hessian: next to nothing for Newton's step, which
 # is enough for most points; with all of it, no step can rise.
@@ -39,7 +41,7 @@ def fuse(
     max_iterations: int = 100,
     tolerance: float = 1e-6,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """The maximum-likelihood point of several views and its precision factor, in the views' frame.
+    """Find the maximum-likelihood point of several views and its precision factor, in their frame.
 
     The point minimises `sum_i rho(|A_i (y - mu_i)|)` (eq. 130). Each step minimises a quadratic with the
     slope of this sum at the current point, and a curvature between two: that of the majoriser of eq.
@@ -66,14 +68,21 @@ def fuse(
 
     The computation is in float64; results have the dtype of `loc`. It can be exported.
 
+    Gradients are those of the exact minimum, not of the steps that lead to it: at the point the forces
+    `F = sum_i w(r_i) A_i A_i (y - mu_i)` balance, and with the Hessian H of the sum, dy = -inv(H) dF.
+    Those of the fused precision factor are its formula's, which include the move of the point. A view
+    on which Laplace's point lies takes it along. A_i counts as varying among symmetric matrices. Where
+    the minimum is not unique the point has no slope, and what is returned is large; where a view's
+    weight begins to count fully the slope is that of one side. There are no second derivatives.
+
     >>> loc, factor = tf.constant([[0.0, 0.0], [2.0, 0.0]]), tf.eye(2, batch_shape=[2])
     >>> point, _ = fuse(loc, factor, tfhuber.distributions.radial.Huber(10.0))
     >>> print(point.numpy())
     [1. 0.]
 
     Args:
-      loc: [V, ..., d], the views' locations.
-      precision_factor: [V, ..., d, d], symmetric positive definite.
+      loc: [V, ..., d], the views' locations, float32 or float64.
+      precision_factor: [V, ..., d, d], symmetric positive definite, of the same dtype.
       energy: rho, which all views and points share, for example `Huber(1.0)`. It must be convex, with
         `rho'(r) / r` not increasing, as those of `radial` are.
       max_iterations: a bound; 4 are usual and 30 rare.
@@ -81,34 +90,45 @@ def fuse(
         radius.
 
     Returns:
-      The fused locations [..., d] and precision factors [..., d, d]. NaN in any view of a point gives
-      NaN for that point.
+      The fused locations [..., d] and precision factors [..., d, d]. NaN or infinity in any of several
+      views of a point gives NaN for that point, with gradients of 0, and changes no other.
 
     Raises:
-      ValueError: the number of views or of dimensions is not known statically, or the shapes do not
-        fit each other.
+      ValueError: the number of views or of dimensions is not known statically, the shapes do not fit
+        each other, or `loc` is neither float32 nor float64.
     """
     loc, precision_factor = _checked(loc, precision_factor)
     if loc.shape[0] == 1:
         return loc[0], precision_factor[0]
 
-    views = _Views.of(loc, precision_factor, energy)
-    y = _minimise(views, max_iterations, tolerance**2)
-    precision = views.fused_precision(y)
-    d, batch_shape = len(y), tf.shape(loc)[1:-1]
-    point = small_matrix.interleave([tf.reshape(x, batch_shape) for x in y], [d])
-    elements = [tf.reshape(x, batch_shape) for row in precision for x in row]
-    factor = small_matrix.square_root(small_matrix.interleave(elements, [d, d]))
+    is_usable = tf.reduce_all(tf.math.is_finite(loc), axis=[0, -1], keepdims=True)
+    is_usable &= tf.reduce_all(tf.math.is_finite(precision_factor), axis=[0, -2, -1])[
+        ..., tf.newaxis
+    ]
+    d = loc.shape[-1]
+    identity = tf.eye(d, dtype=loc.dtype)
+    views = _Views.of(
+        tf.where(is_usable, loc, 0),
+        tf.where(is_usable[..., tf.newaxis], precision_factor, identity),
+        energy,
+    )
+    y = _optimum(views, max_iterations, tolerance**2)
+    precision = [x for row in views.fused_precision(y) for x in row]
+    shape, nan = tf.shape(loc)[1:-1], tf.constant(math.nan, tf.float64)
+    point = small_matrix.interleave([tf.reshape(x, shape) for x in y], [d])
+    square = small_matrix.interleave([tf.reshape(x, shape) for x in precision], [d, d])
+    point = tf.where(is_usable[0], point, nan)
+    factor = tf.where(is_usable[0, ..., tf.newaxis], small_matrix.square_root(square), nan)
     point.set_shape(loc.shape[1:])
     factor.set_shape(precision_factor.shape[1:])
     return tf.cast(point, loc.dtype), tf.cast(factor, loc.dtype)
 
 
 def mean_fusion(loc: Any, precision_factor: Any) -> tuple[tf.Tensor, tf.Tensor]:
-    """The mean of several views' locations and the root of the mean of their `A A`, in their frame.
+    """Compute the mean of several views' locations and the root of the mean of their `A A`.
 
-    As sure as one view is on average: nothing is gained from their number, as is right for views that
-    err alike.
+    Both are in the views' frame, and as sure as one view is on average: nothing is gained from their
+    number, as is right for views that err alike.
 
     Args:
       loc: [V, ..., d], the views' locations.
@@ -135,7 +155,7 @@ class _Views:
 
     @classmethod
     def of(cls, loc: tf.Tensor, precision_factor: tf.Tensor, radial: RadialEnergy) -> "_Views":
-        """From [V, ..., d] and [V, ..., d, d]."""
+        """Make the views of [V, ..., d] and [V, ..., d, d]."""
         views, d = loc.shape[0], loc.shape[-1]
         rows = tf.reshape(tf.cast(loc, tf.float64), [views, -1, d])
         mu = tf.unstack(tf.transpose(rows, [2, 0, 1]))
@@ -143,43 +163,54 @@ class _Views:
         elements = tf.unstack(tf.transpose(rows, [2, 0, 1]))
         return cls(mu, [elements[i : i + d] for i in range(0, d * d, d)], radial)
 
+    def map(self, function: Callable[[tf.Tensor], tf.Tensor]) -> "_Views":
+        """Return the views with the function of each of their elements [V, N] in its place."""
+        factor = [[function(x) for x in row] for row in self.factor]
+        return _Views([function(x) for x in self.mu], factor, self.radial)
+
+    def fixed(self) -> "_Views":
+        """Return the same views, through which no gradient flows."""
+        return self.map(tf.stop_gradient)
+
     def take(self, points: tf.Tensor) -> "_Views":
-        """The views of some of the points, given by their indices [M]."""
-
-        def gather(x):
-            return tf.gather(x, points, axis=1)
-
-        factor = [[gather(x) for x in row] for row in self.factor]
-        return _Views([gather(x) for x in self.mu], factor, self.radial)
+        """Return the views of some of the points, given by their indices [M]."""
+        return self.map(lambda x: tf.gather(x, points, axis=1))
 
     def residuals(self, y: Vector) -> tuple[Vector, tf.Tensor]:
-        """`A (y - mu)` of each view [..., V, N] and its squared length, for y [..., N]."""
+        """Compute `A (y - mu)` of each view [..., V, N] and its squared length, for y [..., N]."""
         offset = [tf.expand_dims(a, -2) - b for a, b in zip(y, self.mu, strict=True)]
         residual = [_dot(row, offset) for row in self.factor]
         return residual, _dot(residual, residual)
 
     def energy(self, y: Vector) -> tf.Tensor:
-        """The objective at y [..., N]: the views' energies, summed."""
+        """Compute the objective at y [..., N]: the views' energies, summed."""
         return tf.reduce_sum(self.radial.energy(self.residuals(y)[1]), axis=-2)
 
     def weight(self, squared_radius: tf.Tensor) -> tf.Tensor:
-        """`rho'(r) / r`, finite for every energy."""
+        """Compute `rho'(r) / r`, finite for every energy."""
         return self.radial.weight(tf.maximum(squared_radius, SMALLEST_RADIUS**2))
 
     def best_start(self) -> tuple[Vector, tf.Tensor]:
-        """The lower of the optimum for Gaussians and a step from the lowest view, and its energy."""
+        """Find the lower of the optimum for Gaussians and a step from the lowest view, and its energy."""
         pull = [tf.reduce_sum(_dot(row, self.mu), axis=0) for row in self.precision]
         y = _solve([[tf.reduce_sum(x, axis=0) for x in row] for row in self.precision], pull)
         locations = zip(*map(tf.unstack, self.mu), strict=True)
-        lowest = functools.reduce(_lower, [(x, self.energy(x)) for x in locations])
+        starts: list[Located] = [(x, self.energy(x)) for x in locations]
+        lowest = functools.reduce(_lower, starts)
         # Of far views that are almost equally sure, the surer one is close to the optimum, but its own
         # location lies higher than the Gaussians' optimum, from where the way is long and almost flat.
         stepped = self.step(*lowest, NEWTON)[:2]
         # Where all between two views is equally low, rounding must not choose a view.
         return _lower((y, self.energy(y)), stepped, margin=1e-12)
 
+    def force(self, y: Vector) -> Vector:
+        """Compute the gradient of the objective at y."""
+        residual, squared = self.residuals(y)
+        weight = self.weight(squared)
+        return [tf.reduce_sum(weight * _dot(row, residual), axis=0) for row in self.factor]
+
     def quadratic(self, y: Vector) -> tuple[Vector, Matrix, Matrix]:
-        """The gradient, the majoriser's curvature and what it must be added to make the Hessian."""
+        """Compute the gradient, the majoriser's curvature, and what must be added to it for the Hessian."""
         residual, squared = self.residuals(y)
         with tf.GradientTape() as tape:
             tape.watch(squared)
@@ -197,7 +228,7 @@ class _Views:
     def step(
         self, y: Vector, energy: tf.Tensor, dampings: Sequence[float]
     ) -> tuple[Vector, tf.Tensor, tf.Tensor, tf.Tensor]:
-        """The lowest point of y and one step with each damping, its energy, and two facts [N].
+        """Find the lowest point of y and one step with each damping, its energy, and two facts [N].
 
         These are whether it is lower than y, and the gain that Newton's step promises, twice over.
         """
@@ -213,18 +244,38 @@ class _Views:
         return *best, best[1] < energy, promised
 
     def fused_precision(self, y: Vector) -> Matrix:
-        """F F, as `fuse` explains."""
+        """Compute F F, as `fuse` explains."""
         _, squared = self.residuals(y)
         typical = tf.cast(self.radial.second_moment(len(y)), tf.float64)
         count = tf.minimum(self.weight(squared) / self.weight(typical), 1)
         return _symmetric(lambda i, j: tf.reduce_sum(count * self.precision[i][j], 0), len(y))
 
 
+def _optimum(views: _Views, max_iterations: int, least_gain: float) -> Vector:
+    """Find the minimum for each point, with the gradients of the implicit function theorem."""
+    y = _minimise(views.fixed(), max_iterations, least_gain)
+    y = [tf.stop_gradient(x) for x in y]
+
+    @tf.custom_gradient
+    def at_balance(*force: tf.Tensor) -> Any:
+        def gradient(*d_y: tf.Tensor) -> list[tf.Tensor]:
+            _, curvature, bend = views.fixed().quadratic(y)
+            hessian = _symmetric(lambda i, j: (1 + 1e-12) * curvature[i][j] + bend[i][j], len(y))
+            d_force = _solve(hessian, [-x for x in d_y])
+            return [small_matrix.first_order_only(x, "fuse") for x in d_force]
+
+        return [tf.identity(x) for x in y], gradient
+
+    return at_balance(*views.force(y))
+
+
 def _minimise(views: _Views, max_iterations: int, least_gain: float) -> Vector:
-    """The minimum for each point: a few steps for all, then more for those that need them."""
+    """Find the minimum for each point: a few steps for all, then more for those that need them."""
     y, energy = views.best_start()
 
-    def newton_step(y, energy, _promised):
+    def newton_step(
+        y: Vector, energy: tf.Tensor, _: tf.Tensor
+    ) -> tuple[Vector, tf.Tensor, tf.Tensor]:
         y, energy, _, promised = views.step(y, energy, NEWTON)
         return y, energy, promised
 
@@ -235,11 +286,13 @@ def _minimise(views: _Views, max_iterations: int, least_gain: float) -> Vector:
         maximum_iterations=min(NEWTON_STEPS, max_iterations),
     )
 
-    def step(iteration, points, y, energy):
+    def step(
+        iteration: tf.Tensor, points: tf.Tensor, y: Vector, energy: tf.Tensor
+    ) -> tuple[Any, ...]:
         part_y, part_energy = [tf.gather(x, points) for x in y], tf.gather(energy, points)
         *best, is_lower, promised = views.take(points).step(part_y, part_energy, DAMPINGS)
 
-        def put(whole, part):
+        def put(whole: tf.Tensor, part: tf.Tensor) -> tf.Tensor:
             return tf.tensor_scatter_nd_update(whole, points[:, tf.newaxis], part)
 
         y, energy = tf.nest.map_structure(put, [y, energy], best)
@@ -261,8 +314,8 @@ def _minimise(views: _Views, max_iterations: int, least_gain: float) -> Vector:
     return y
 
 
-def _symmetric(element, d: int) -> Matrix:
-    """The matrix whose elements are `element(i, j)` for i <= j."""
+def _symmetric(element: Callable[[int, int], tf.Tensor], d: int) -> Matrix:
+    """Make the matrix whose elements are `element(i, j)` for i <= j."""
     upper = {(i, j): element(i, j) for i in range(d) for j in range(i, d)}
     return [[upper[min(i, j), max(i, j)] for j in range(d)] for i in range(d)]
 
@@ -272,7 +325,7 @@ def _dot(x: Vector, y: Vector) -> tf.Tensor:
 
 
 def _solve(matrix: Matrix, vector: Vector) -> Vector:
-    """`inv(matrix) @ vector` for positive definite matrices, by elimination."""
+    """Compute `inv(matrix) @ vector` for positive definite matrices, by elimination."""
     rows, x = [list(row) for row in matrix], list(vector)
     d = len(x)
     for k in range(d):
@@ -287,16 +340,16 @@ def _solve(matrix: Matrix, vector: Vector) -> Vector:
     return x
 
 
-def _lower(current, candidate, margin: float = 0.0):
-    """Of two points with their energies, for each element the lower one, by a relative margin."""
+def _lower(current: Located, candidate: Located, margin: float = 0.0) -> Located:
+    """Choose of two points with their energies, for each element, the one lower by a relative margin."""
     is_lower = candidate[1] < (1 - margin) * current[1]
     y = [tf.where(is_lower, a, b) for a, b in zip(candidate[0], current[0], strict=True)]
     return y, tf.where(is_lower, candidate[1], current[1])
 
 
 def _checked(loc: Any, precision_factor: Any) -> tuple[tf.Tensor, tf.Tensor]:
-    """Both as tensors of one dtype, whose shapes fit each other."""
-    loc = tf.convert_to_tensor(loc)
+    """Return both as tensors of one dtype, whose shapes fit each other."""
+    loc = as_float(loc, "loc")
     precision_factor = tf.convert_to_tensor(precision_factor, dtype=loc.dtype)
     shape, matrix_shape = loc.shape, precision_factor.shape
     if (

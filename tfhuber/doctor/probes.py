@@ -218,7 +218,7 @@ def _normal(shape: list[int], seed: int):
 def _loss_gradients(y, nu, vector):
     import tensorflow as tf
 
-    from tfhuber.distributions.elliptical import negative_log_likelihood
+    from tfhuber.distributions.likelihood import negative_log_likelihood
     from tfhuber.distributions.radial import Huber
     from tfhuber.linalg.spd import spd_matrix
 

@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 
 from tfhuber.config.schema import Config
-from tfhuber.distributions.elliptical import negative_log_likelihood
+from tfhuber.distributions.likelihood import negative_log_likelihood
 from tfhuber.distributions.radial import radial_energy
 from tfhuber.model import network
 from tfhuber.model.whitening import Whitening
