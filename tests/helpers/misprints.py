@@ -11,10 +11,6 @@ def judge(truth, printed, right, tolerance=1e-6):
     assert np.abs(np.asarray(printed) - truth).max() > 0.01 * scale
 
 
-def rho(r, delta=1.0):
-    return np.where(r <= delta, r**2 / 2, delta * (r - delta / 2))
-
-
 def gradient(function, z, step=1e-6):
     e = np.eye(z.size) * step
     return np.array([(function(z + v) - function(z - v)) / (2 * step) for v in e])
