@@ -144,11 +144,12 @@ def _spd_closed_form(vector: tf.Tensor, theta: float) -> Any:
     is_far, shrink, grow = _scales(first, b, last)
     b *= math.sqrt(0.5)
     p, q = (first + last) / 2, (first - last) / 2
-    # From here on q, b and h stand for their products with `shrink`, so that no square overflows.
-    q, b = q * shrink, b * shrink
+    # Of q, b and h what is squared or divided by h is their product with `shrink`, which cannot overflow.
+    scaled_q, scaled_b = q * shrink, b * shrink
     # The floor keeps 1/h and its derivatives finite at equal eigenvalues, far below their rounding.
-    h = tf.sqrt(tf.maximum(q * q + b * b, 1e-30))
-    high, low = p + h * grow, p - h * grow
+    scaled_h = tf.sqrt(tf.maximum(scaled_q * scaled_q + scaled_b * scaled_b, 1e-30))
+    h = scaled_h * grow
+    high, low = p + h, p - h
 
     # g = M e and g' = e, with M = max(lambda, theta) and e = exp(min(lambda, theta) / theta - 1).
     share, curved = _divided_difference(high, low, theta)
@@ -162,25 +163,24 @@ def _spd_closed_form(vector: tf.Tensor, theta: float) -> Any:
     product, factor = m_high * tf.where(is_far, one, m_low), tf.where(is_far, m_low, one)
     log_det = tf.math.log(product) + tf.math.log(factor) + exponent_high + exponent_low
     # m + k q and m - k q, as sums without cancellation of terms that are not negative.
-    base = m_low * e_low + k * (b * b / (tf.abs(q) + h) * grow)
-    first_diagonal = base + 2 * k * tf.nn.relu(q * grow)
-    last_diagonal = base + 2 * k * tf.nn.relu(-q * grow)
-    off_diagonal = k * (b * grow)
+    base = m_low * e_low + k * (scaled_b * scaled_b / (tf.abs(scaled_q) + scaled_h) * grow)
+    first_diagonal, last_diagonal = base + 2 * k * tf.nn.relu(q), base + 2 * k * tf.nn.relu(-q)
+    off_diagonal = k * b
     matrix = interleave([first_diagonal, off_diagonal, off_diagonal, last_diagonal], [2, 2])
 
     def gradient(d_matrix: tf.Tensor, d_log_det: tf.Tensor) -> tf.Tensor:
         g_00, g_01, g_10, g_11 = elements_2x2(d_matrix)
         # S = s_trace I + [[s_q, s_b], [s_b, -s_q]]; the gradient of B has the same three parts.
         s_trace, s_q, s_b = (g_00 + g_11) / 2, (g_00 - g_11) / 2, (g_01 + g_10) / 2
-        along = s_q * q + s_b * b
+        along = s_q * scaled_q + s_b * scaled_b
         mean_slope = (e_high + e_low) / 2
         slope_difference = curved / theta * grow  # (g'_high - g'_low) / (high - low), grown
         # (g'/g)_high +- (g'/g)_low come from g'/g = 1/M, without cancellation.
         d_trace = mean_slope * s_trace + slope_difference * along
         d_trace += d_log_det * (m_high + m_low) / (2 * product) / factor
-        radial = slope_difference * s_trace + (mean_slope - k) * (along / h) / h
+        radial = slope_difference * s_trace + (mean_slope - k) * (along / scaled_h) / scaled_h
         radial -= d_log_det * share / product / (factor * shrink)
-        d_q, d_b = k * s_q + radial * q, k * s_b + radial * b
+        d_q, d_b = k * s_q + radial * scaled_q, k * s_b + radial * scaled_b
         return interleave([d_trace + d_q, math.sqrt(2.0) * d_b, d_trace - d_q], [3])
 
     return (matrix, log_det), gradient
