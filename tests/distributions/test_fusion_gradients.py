@@ -36,7 +36,7 @@ def exact_fusion(loc, factor, energy):
     precision = factor @ factor
     for _ in range(6):
         force = np.einsum("vnij,vnj->vni", precision, point - loc)
-        squared = np.einsum("vni,vni->vn", force, point - loc) + 1e-300
+        squared = np.maximum(np.einsum("vni,vni->vn", force, point - loc), 1e-100)
         weight, slope = weight_and_slope(energy, squared)
         hessian = np.einsum("vn,vnij->nij", weight, precision)
         hessian += np.einsum("vn,vni,vnj->nij", 2 * slope, force, force)
