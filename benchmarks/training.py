@@ -1,4 +1,4 @@
-"""Rate of the training step, and of what feeds it: `python -m benchmarks.training`.
+"""The rate of the training step, and of what feeds it: `python -m benchmarks.training`.
 
 For each backbone, images a second of
 
@@ -25,6 +25,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from benchmarks.make_tfrecords import make_sources
 from benchmarks.paired_timing import (
@@ -34,9 +37,31 @@ from benchmarks.paired_timing import (
     time_in_turns,
     time_repeats,
 )
+from pipelines import make_tfrecords
 from tfhuber.config import schema
 from tfhuber.console.cli import import_tensorflow, run_main
 from tfhuber.console.cpus import available_cpus
+from tfhuber.console.lazy import lazy_module
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from tfhuber.data import augmentation, dataset, records
+    from tfhuber.distributions import radial
+    from tfhuber.geometry import projective
+    from tfhuber.model import whitening
+    from tfhuber.training import optimizer, state, step
+else:
+    tf = lazy_module("tensorflow")
+    augmentation = lazy_module("tfhuber.data.augmentation")
+    dataset = lazy_module("tfhuber.data.dataset")
+    records = lazy_module("tfhuber.data.records")
+    radial = lazy_module("tfhuber.distributions.radial")
+    projective = lazy_module("tfhuber.geometry.projective")
+    whitening = lazy_module("tfhuber.model.whitening")
+    optimizer = lazy_module("tfhuber.training.optimizer")
+    state = lazy_module("tfhuber.training.state")
+    step = lazy_module("tfhuber.training.step")
 
 __all__ = ["main"]
 
@@ -47,7 +72,7 @@ PICTURES = 400
 
 
 def main() -> int:
-    """Measures everything, prints the tables and says whether the bounds hold."""
+    """Measure everything, print the tables and say whether the bounds hold."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, help="a converted data set (default: drawn faces)")
     parser.add_argument("--backbones", nargs="+", default=["resnet18", "resnet50"], metavar="NAME")
@@ -66,8 +91,6 @@ def main() -> int:
         data = args.data or stack.enter_context(drawn_faces(args.image_size))
         configs = {name: make_config(name, data, args) for name in args.backbones}
         import_tensorflow()
-        import tensorflow as tf
-
         tf.config.experimental.enable_op_determinism()  # as `tfhuber.train` does
         device = (
             "GPU" if tf.config.list_physical_devices("GPU") else f"{available_cpus()} CPU cores"
@@ -89,9 +112,7 @@ def main() -> int:
 
 @contextlib.contextmanager
 def drawn_faces(size: int) -> Iterator[Path]:
-    """A converted data set, gone in the end, whose stored crops suit networks of that size."""
-    from pipelines import make_tfrecords
-
+    """Yield a temporary converted data set whose stored crops suit networks of that size."""
     with tempfile.TemporaryDirectory() as directory:
         directory = Path(directory)
         make_sources(directory, {"faces": PICTURES})
@@ -103,7 +124,7 @@ def drawn_faces(size: int) -> Iterator[Path]:
 
 
 def make_config(backbone: str, data: Path, args: argparse.Namespace) -> schema.Config:
-    """The recipe's configuration with that backbone, for more steps than anybody will time."""
+    """Return the recipe's configuration with that backbone, for more steps than anybody will time."""
     return schema.parse(
         {
             "data": {"directory": str(data)},
@@ -120,7 +141,7 @@ def make_config(backbone: str, data: Path, args: argparse.Namespace) -> schema.C
 
 
 def report_input(config: schema.Config, turns: int) -> bool:
-    """Times the input alone, and prints its rates and whether they are as required."""
+    """Time the input alone, print its rates, and return whether they are as required."""
     kept = config.data.model_copy(update={"cache_gigabytes": 64.0})
     read = config.data.model_copy(update={"cache_gigabytes": 0.0})
     datas = {"input, crops kept decoded": kept, "input, crops decoded each time": read}
@@ -138,13 +159,7 @@ def report_input(config: schema.Config, turns: int) -> bool:
 
 
 def warp_rates(config: schema.Config, turns: int) -> list[float]:
-    """Images a second of the augmenting warp as one operation for a batch of padded uint8 crops."""
-    import numpy as np
-    import tensorflow as tf
-
-    from tfhuber.data import augmentation, dataset, records
-    from tfhuber.geometry import projective
-
+    """Return images a second of the augmenting warp, one operation for a batch of padded uint8 crops."""
     split = dataset.open_split(config.data.directory, config.data.train_split)
     count, size = config.train.batch_size, config.model.image_size
     crops, maps = [], []
@@ -164,7 +179,7 @@ def warp_rates(config: schema.Config, turns: int) -> list[float]:
     maps = tf.stack(maps)
 
     @tf.function
-    def warp():
+    def warp() -> "tf.Tensor":
         return tf.raw_ops.ImageProjectiveTransformV3(
             images=tf.cast(images, tf.float32),
             transforms=maps,
@@ -179,7 +194,7 @@ def warp_rates(config: schema.Config, turns: int) -> list[float]:
 
 
 def input_rates(config: schema.Config, turns: int, images: int = 1600) -> list[float]:
-    """Images a second of the input alone, after a start that is not timed."""
+    """Return images a second of the input alone, after a start that is not timed."""
     batches = iter(training_batches(config))
     size = config.train.batch_size
     count = -(-images // size)
@@ -194,55 +209,50 @@ def input_rates(config: schema.Config, turns: int, images: int = 1600) -> list[f
     return rates
 
 
-def training_batches(config: schema.Config):
-    """The batches that `tfhuber.train` would take."""
-    from tfhuber.data import dataset
-
+def training_batches(config: schema.Config) -> "tf.data.Dataset":
+    """Return the batches that `tfhuber.train` would take."""
     split = dataset.open_split(config.data.directory, config.data.train_split)
     return dataset.training_batches(split, config)
 
 
 def make_steps(config: schema.Config) -> dict[str, Callable[[], object]]:
-    """The kinds of step, each until its result is there."""
-    import tensorflow as tf
-
-    from tfhuber.data import dataset
-    from tfhuber.model import whitening
-    from tfhuber.training import step as loop
-    from tfhuber.training.optimizer import Adam
-    from tfhuber.training.state import State
-
+    """Return the kinds of step, each of which waits for its result."""
     split = dataset.open_split(config.data.directory, config.data.train_split)
     landmarks, size = split.landmark_set.count, config.model.image_size
-    state = State.create(config, landmarks, dataset.steps_per_epoch(split, config))
+    trained = state.State.create(
+        config.model, config.train, landmarks, dataset.steps_per_epoch(split, config)
+    )
     whitener = whitening.fit(dataset.augmented_labels(split, config, 1000), landmarks, size)
-    train = loop.training_step(state, whitener, config, tf.distribute.get_strategy())
+    energy = radial.radial_energy(config.model.family, config.model.delta)
+    train = step.training_step(
+        trained, whitener, energy, config.train, tf.distribute.get_strategy()
+    )
     batches = iter(dataset.training_batches(split, config))
     first = next(batches)
     images = tf.random.stateless_uniform(first["image"].shape, [0, 0], maxval=255.0)
-    backbone = state.model.get_layer("backbone")
+    backbone = trained.model.get_layer("backbone")
     variables = backbone.trainable_variables
-    optimizer = Adam(1e-3)
-    optimizer.build(variables)
+    adam = optimizer.Adam(1e-3)
+    adam.build(variables)
 
-    def gradients(images):
+    def gradients(images: "tf.Tensor") -> tuple[list, "tf.Tensor"]:
         with tf.GradientTape() as tape:
             features = backbone(images, training=True)
             mean = tf.reduce_mean(tf.cast(features, tf.float32))
         return tape.gradient(mean, variables), mean
 
     @tf.function
-    def gradients_alone():
+    def gradients_alone() -> tuple["tf.Tensor", list]:
         found, mean = gradients(images)
         return mean, found
 
     @tf.function
-    def backbone_step():
+    def backbone_step() -> "tf.Tensor":
         found, mean = gradients(images)
-        optimizer.apply(found, variables)
+        adam.apply(found, variables)
         return mean
 
-    def full_step(batch):
+    def full_step(batch: dict) -> float:
         return float(train(batch)["loss"])
 
     return {
@@ -254,11 +264,11 @@ def make_steps(config: schema.Config) -> dict[str, Callable[[], object]]:
 
 
 def report_steps(name: str, times: Times, batch: int) -> bool:
-    """Prints the rates of a backbone's steps and their ratio, and whether that is as required."""
+    """Print the rates of a backbone's steps and their ratio; return whether that is as required."""
     print(name)
-    for step, rounds in times.items():
+    for kind, rounds in times.items():
         median, fastest = (1000 * batch / milliseconds for milliseconds in median_and_least(rounds))
-        print(f"  {step:24}{median:9.2f} images/s (fastest {fastest:.2f})")
+        print(f"  {kind:24}{median:9.2f} images/s (fastest {fastest:.2f})")
     share = ratio(times, BACKBONE, RECORDS)
     print(f"  {RECORDS} over {BACKBONE}: {share:.3f} (>= {LEAST_OF_BACKBONE} is required)")
     print(f"  {RECORDS} over {GRADIENTS}: {ratio(times, GRADIENTS, RECORDS):.3f}")

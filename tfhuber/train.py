@@ -1,4 +1,4 @@
-"""Trains a model: `python -m tfhuber.train --config configs/wflw.json --data DIR --run DIR`.
+"""Train a model: `python -m tfhuber.train --config configs/wflw.json --data DIR --run DIR`.
 
 The same command started again continues where the last checkpoint stands, and ends with the same
 weights as an undisturbed run. SIGTERM and an interrupt (Ctrl-C) save the step that is under way first.
@@ -6,17 +6,25 @@ weights as an undisturbed run. SIGTERM and an interrupt (Ctrl-C) save the step t
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tfhuber.config import schema
 from tfhuber.console.cli import import_tensorflow, run_main
-from tfhuber.console.signals import Watch
-from tfhuber.training.trainer import train
+from tfhuber.console.lazy import lazy_module
+from tfhuber.console.signals import SignalWatch
+
+if TYPE_CHECKING:
+    from tfhuber.evaluation import summary
+    from tfhuber.training import trainer
+else:
+    summary = lazy_module("tfhuber.evaluation.summary")
+    trainer = lazy_module("tfhuber.training.trainer")
 
 __all__ = ["main"]
 
 
 def main() -> int:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m tfhuber.train", description=__doc__)
     parser.add_argument("--config", required=True, help="a JSON file such as configs/wflw.json")
     parser.add_argument("--data", help="the converted data set; replaces data.directory")
@@ -31,15 +39,13 @@ def main() -> int:
     arguments = parser.parse_args()
     config = schema.load(arguments.config, arguments.set, data=arguments.data)
     run = Path(arguments.run or Path("runs") / Path(arguments.config).stem)
-    with Watch() as watch:
-        watch.defer()  # libraries that are interrupted while they are imported fail in their own ways
+    with SignalWatch() as signals:
+        signals.defer()  # libraries that are interrupted while they are imported fail in their own ways
         import_tensorflow()
-    if watch.received is not None:
-        raise watch.interrupted()
+        train = trainer.train
+    if signals.received is not None:
+        raise signals.interrupted()
     metrics = train(config, run)
-
-    from tfhuber.evaluation import summary
-
     if metrics:
         print(f"run {run}: {summary.headline(metrics)}")
     return 0

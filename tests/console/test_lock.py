@@ -55,7 +55,7 @@ def test_a_lock_on_a_file_that_is_gone_is_none(tmp_path, monkeypatch, leave):
         flock(*arguments)
 
     monkeypatch.setattr(fcntl, "flock", late)
-    with pytest.raises(OSError, match="in use: .* just left it"), locked(path, "in use"):
+    with pytest.raises(OSError, match=r"in use: .* just left it"), locked(path, "in use"):
         pytest.fail("it was let in")
 
 

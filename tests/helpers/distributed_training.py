@@ -1,4 +1,4 @@
-"""Trains a small network under one strategy: `python tests/helpers/distributed_training.py MODE OUTPUT`.
+"""The training of a small network under one strategy: `distributed_training.py MODE OUTPUT`.
 
 MODE is one_device, mirrored (two virtual devices) or multi_worker (by TF_CONFIG). Everything is float64,
 so that numbers which differ by more than rounding cannot hide. OUTPUT gets, as .npz, the ids that each
@@ -12,19 +12,20 @@ import numpy as np
 import tensorflow as tf
 
 from tfhuber.config import schema
+from tfhuber.distributions.radial import radial_energy
 from tfhuber.model import network as model
 from tfhuber.model import whitening
-from tfhuber.training import step as loop
 from tfhuber.training import strategy as distribution
 from tfhuber.training.optimizer import Adam, PiecewiseLinear
 from tfhuber.training.state import State
+from tfhuber.training.step import training_step
 
 # 7 does not divide by 2; the clip is about the median norm, so that some steps are clipped.
 BATCH, STEPS, CLIP, K = 7, 6, 1.0, 5
 
 
 def network() -> keras.Model:
-    """Convolution, batch normalisation (nested, too), pooling and head: what the real one has."""
+    """Return what the real one has: convolution, batch normalisation (nested, too), pooling, head."""
     nested = keras.Sequential(
         [keras.layers.Conv2D(6, 3, use_bias=False), keras.layers.BatchNormalization()]
     )
@@ -38,7 +39,7 @@ def network() -> keras.Model:
 
 
 def batches(part: slice) -> tf.data.Dataset:
-    """Weights are 0, 1 and fractions; the first replica has nearly all of them."""
+    """Return batches with weights of 0, 1 and fractions, nearly all of them in the first replica."""
     rng = np.random.default_rng(0)
     n = BATCH * STEPS
     weights = rng.choice([0.0, 1.0, 0.25, 0.7], (n, K))
@@ -57,6 +58,7 @@ def batches(part: slice) -> tf.data.Dataset:
 
 
 def main(mode: str, output: str) -> None:
+    """Train, and write what was seen to OUTPUT."""
     keras.config.set_floatx("float64")
     if mode == "mirrored":
         cpu = tf.config.list_physical_devices("CPU")[0]
@@ -81,7 +83,7 @@ def main(mode: str, output: str) -> None:
         optimizer.build(trained.trainable_variables)
     whitener = whitening.Whitening(np.full((K, 2), 8.0), np.tile(np.eye(2) / 4, (K, 1, 1)))
     state = State(trained, optimizer, average)
-    step = loop.training_step(state, whitener, options, strategy)
+    step = training_step(state, whitener, radial_energy("huber", 1.0), options.train, strategy)
     ids, loss, norm = [], [], []
     for batch in distribution.distribute(batches, BATCH, strategy):
         seen = [v.numpy() for v in strategy.experimental_local_results(batch["id"])]
@@ -94,7 +96,7 @@ def main(mode: str, output: str) -> None:
     for kind, variables in kinds.items():
         values |= {f"{kind} {i} {v.path}": v.numpy() for i, v in enumerate(variables)}
     np.savez(output, **{name.replace("/", "|"): value for name, value in values.items()})
-    distribution.agree(0, strategy)
+    distribution.barrier(strategy)
 
 
 if __name__ == "__main__":

@@ -8,13 +8,14 @@ import pytest
 
 from tfhuber.data import dataset
 from tfhuber.landmarks import known_sets
-from tfhuber.runs.directory import claim, fit_whitening
+from tfhuber.runs.directory import create_or_check, fit_whitening, locked_run
 
 
 @pytest.fixture
 def run(tiny_config, tmp_path):
-    """A run that has just begun."""
-    claim(tmp_path / "run", tiny_config, known_sets.WFLW)
+    """Return a run that has just begun."""
+    with locked_run(tmp_path / "run"):
+        create_or_check(tmp_path / "run", tiny_config, known_sets.WFLW)
     return tmp_path / "run"
 
 
@@ -24,22 +25,31 @@ def run(tiny_config, tmp_path):
 def test_a_damaged_run_json_is_named(run, tiny_config, content):
     (run / "run.json").write_text(content)
     with pytest.raises(ValueError, match=r"run.json is damaged \(.*; put a copy of it back"):
-        claim(run, tiny_config, known_sets.WFLW)
+        create_or_check(run, tiny_config, known_sets.WFLW)
 
 
 def test_a_start_that_was_cut_off_is_no_other_run(run, tiny_config):
     (run / "run.json").rename(run / "run.json.tmp")
-    claim(run, tiny_config, known_sets.WFLW)
+    (run / ".lock").touch()
+    with locked_run(run):
+        create_or_check(run, tiny_config, known_sets.WFLW)
     assert [path.name for path in run.iterdir()] == ["run.json"]
 
 
+def test_a_directory_of_other_things_is_left_alone(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match="is no training run"), locked_run(tmp_path):
+        pytest.fail("it was let in")
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
 def test_another_data_set_in_the_same_place_is_warned_of(run, tiny_config, caplog):
-    claim(run, tiny_config, known_sets.WFLW)
+    create_or_check(run, tiny_config, known_sets.WFLW)
     assert not caplog.records
     values = json.loads((run / "run.json").read_text())
     values["provenance"]["data"]["sha256"] = "0" * 64
     (run / "run.json").write_text(json.dumps(values))
-    claim(run, tiny_config, known_sets.WFLW)
+    create_or_check(run, tiny_config, known_sets.WFLW)
     assert "has changed since" in caplog.text
 
 
@@ -60,6 +70,7 @@ def test_a_damaged_whitening_is_computed_again(run, tiny_config, caplog, monkeyp
 
 
 def test_a_full_disk_names_the_file(tiny_config, tmp_path, full_disk):
-    with full_disk(64), pytest.raises(OSError, match=r"run/run.json'"):
-        claim(tmp_path / "run", tiny_config, known_sets.WFLW)
-    assert not any((tmp_path / "run").iterdir())
+    run = tmp_path / "run"
+    with full_disk(64), pytest.raises(OSError, match=r"run/run.json'"), locked_run(run):
+        create_or_check(run, tiny_config, known_sets.WFLW)
+    assert not any(run.iterdir())

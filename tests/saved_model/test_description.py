@@ -40,6 +40,17 @@ def test_the_metadata_is_beside_the_model_and_in_its_signature(tiny_run, exporte
     assert described["metrics"]["nme"] == run["results"]["latest"]["nme"]
 
 
+def test_the_step_is_that_of_the_checkpoint_that_was_read(tiny_run, tmp_path):
+    """A damaged newest one is skipped: the model is the one before, and its metadata says so."""
+    copy = shutil.copytree(tiny_run, tmp_path / "run")
+    (newest,) = (copy / "latest").glob("ckpt-10.index")
+    newest.write_bytes(b"junk")
+    predictor = load_run(copy)
+    described = description.describe(predictor, copy, "latest", np.ones((2, 98)))
+    assert predictor.step == described["training"]["step"] == 5
+    assert described["metrics"] is None and load_run(tiny_run).step == 10
+
+
 def test_metrics_of_another_step_and_numbers_that_json_lacks_are_left_out(tiny_run, tmp_path):
     copy = shutil.copytree(tiny_run, tmp_path / "run")
     values = json.loads((copy / "run.json").read_text())

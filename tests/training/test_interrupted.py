@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfhuber import evaluate
-from tfhuber.console.signals import Interrupted, Watch
+from tfhuber.console.signals import Interrupted, SignalWatch
 from tfhuber.model import whitening
 from tfhuber.runs.load import load_run
 from tfhuber.training import finite_guard, trainer
@@ -26,17 +25,17 @@ SIGNALS = [signal.SIGTERM, signal.SIGINT]
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_raises_at_once_or_waits_until_somebody_looks(number):
     before = [signal.getsignal(n) for n in SIGNALS]
-    with pytest.raises(Interrupted, match="same command") as caught, Watch() as watch:
+    with pytest.raises(Interrupted, match="same command") as caught, SignalWatch() as watch:
         signal.raise_signal(number)
     assert caught.value.status == 128 + number and watch.received == number
-    with Watch() as watch:
+    with SignalWatch() as watch:
         watch.defer()
         assert watch.received is None
         signal.raise_signal(number)
         signal.raise_signal(signal.SIGTERM)
         assert watch.received == number
         assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL  # the next one kills
-        with pytest.raises(Interrupted), watch.at_once():
+        with pytest.raises(Interrupted), watch.not_deferred():
             raise AssertionError("one that came before counts")
         assert watch.interrupted("saved").__notes__ == ["saved"]
     assert [signal.getsignal(n) for n in SIGNALS] == before
@@ -45,7 +44,7 @@ def test_a_signal_raises_at_once_or_waits_until_somebody_looks(number):
 def test_a_process_that_ignores_interrupts_goes_on_ignoring_them():
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        with Watch() as watch:
+        with SignalWatch() as watch:
             signal.raise_signal(signal.SIGINT)
             assert watch.received is None
         assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
@@ -54,7 +53,7 @@ def test_a_process_that_ignores_interrupts_goes_on_ignoring_them():
 
 
 def _after(function, condition, number):
-    """The function, with a signal to this process after the first call that meets the condition."""
+    """Return the function, with a signal to this process after the first call that meets the condition."""
     pending = [number]
 
     def called(*arguments, **options):
@@ -73,14 +72,14 @@ def test_signals_in_every_part_of_a_training(tiny_run, tiny_config, tmp_path, mo
     places = [
         (whitening, "fit", lambda *_: True, signal.SIGINT, "the same command goes on$", []),
         (
-            finite_guard.Guard,
-            "hold",
+            finite_guard.FiniteGuard,
+            "record",
             lambda _, step, __: step == 3,
             signal.SIGTERM,
             "step 3 is",
             [3],
         ),
-        (evaluate, "collect", lambda *_: True, signal.SIGINT, f"step 5 is saved in {run};", [3, 5]),
+        (trainer, "collect", lambda *_: True, signal.SIGINT, f"step 5 is saved in {run};", [3, 5]),
     ]
     for module, name, condition, number, message, steps in places:
         with monkeypatch.context() as patch:
@@ -118,7 +117,7 @@ def _write_config(path: Path, tiny_config, **changes) -> Path:
 
 @pytest.fixture
 def start():
-    """Starts the training of a configuration in a run, in a process that the test cannot leave behind."""
+    """Start the training of a configuration in a run, in a process that the test cannot leave behind."""
     processes = []
 
     def start_one(config_path: Path, run: Path) -> subprocess.Popen:

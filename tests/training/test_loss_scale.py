@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from training_steps import make_state, make_step
 
 from tfhuber.config import schema
 from tfhuber.data import dataset
@@ -11,7 +12,6 @@ from tfhuber.evaluation import summary
 from tfhuber.model.whitening import Whitening
 from tfhuber.runs.load import load_run
 from tfhuber.training import loss_scale, trainer
-from tfhuber.training import step as loop
 from tfhuber.training.finite_guard import is_fault
 from tfhuber.training.state import State
 
@@ -41,10 +41,10 @@ def _batch(step: int) -> dict:
 def _trained(steps: int, **options) -> tuple[State, list[dict]]:
     keras.utils.set_random_seed(0)
     parsed = _config(**options)
-    state = State.create(parsed, K, 100)
+    state = make_state(parsed, K, 100)
     if state.loss_scale is not None:
         state.loss_scale.value.assign(2.0**8)  # At the first one, these labels overflow.
-    step = loop.training_step(state, WHITENER, parsed, tf.distribute.get_strategy())
+    step = make_step(state, WHITENER, parsed)
     return state, [step(_batch(i)) for i in range(steps)]
 
 
@@ -86,8 +86,8 @@ def test_mixed_precision_is_the_same_training_but_for_rounding(plain, name):
 def test_a_step_that_overflows_leaves_the_weights_and_halves_the_scale():
     keras.utils.set_random_seed(0)
     parsed = _config(precision="float16", gradient_clip=5.0)
-    state = State.create(parsed, K, 100)
-    step = loop.training_step(state, WHITENER, parsed, tf.distribute.get_strategy())
+    state = make_state(parsed, K, 100)
+    step = make_step(state, WHITENER, parsed)
     step(_batch(0))
     before = [v.numpy() for v in state.model.trainable_variables]
     state.loss_scale.value.assign(1e30)

@@ -7,13 +7,13 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from training_steps import make_state, make_step
 
 from tfhuber.config import schema
 from tfhuber.evaluation import summary
 from tfhuber.model import network
 from tfhuber.model.whitening import Whitening
 from tfhuber.runs.load import load_run
-from tfhuber.training import step as loop
 from tfhuber.training import trainer
 from tfhuber.training.optimizer import Adam, PiecewiseCosine, PiecewiseLinear
 from tfhuber.training.state import State
@@ -40,13 +40,13 @@ def _batch(step: int) -> dict:
 
 
 def _training(**options):
-    """A state without steps, its average included, and the step that trains it."""
+    """Return a state without steps, its average included, and the step that trains it."""
     parsed = schema.parse({"data": {"directory": "unused"}, "train": {"batch_size": 6, **options}})
     trained = _network()
     optimizer = Adam(PiecewiseLinear([(0, 1e-2)], 1))
     optimizer.build(trained.trainable_variables)
     state = State(trained, optimizer, _network() if parsed.train.ema else None)
-    return state, loop.training_step(state, WHITENER, parsed, tf.distribute.get_strategy())
+    return state, make_step(state, WHITENER, parsed)
 
 
 def test_the_cosine_is_level_at_its_points():
@@ -97,7 +97,7 @@ def test_what_is_held_does_not_decay():
 def test_adamw_decays_kernels_and_nothing_else(tiny_config):
     options = {"optimizer": "adamw", "weight_decay": 0.1}
     values = tiny_config.model_dump()
-    state = State.create(schema.parse({**values, "train": {**values["train"], **options}}), 98, 5)
+    state = make_state(schema.parse({**values, "train": {**values["train"], **options}}), 98, 5)
     variables = state.model.trainable_variables
     state.optimizer.apply([tf.zeros_like(v) for v in variables], variables)
     fresh = [v.numpy() for v in variables]

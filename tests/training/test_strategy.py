@@ -30,7 +30,7 @@ def _free_ports(count: int) -> list[int]:
 
 
 def _workers(count: int) -> list[dict]:
-    """The environments of that many workers on this machine."""
+    """Return the environments of that many workers on this machine."""
     cluster = {"worker": [f"127.0.0.1:{port}" for port in _free_ports(count)]}
     return [
         {"TF_CONFIG": json.dumps({"cluster": cluster, "task": {"type": "worker", "index": i}})}
@@ -39,7 +39,7 @@ def _workers(count: int) -> list[dict]:
 
 
 def _run_together(commands: list[list[str]], environments: list[dict]) -> list[str]:
-    """Runs processes at the same time; what each printed."""
+    """Run processes at the same time, and return what each printed."""
     started = [
         subprocess.Popen(
             [sys.executable, *command],
@@ -62,11 +62,11 @@ def _run_together(commands: list[list[str]], environments: list[dict]) -> list[s
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """What `distributed_training.py` left, by strategy; a list of one for each process."""
+    """Return what `distributed_training.py` left, by strategy; a list of one for each process."""
     folder = tmp_path_factory.mktemp("distributed")
     modes = ["one_device", "mirrored", "multi_worker", "multi_worker"]
     outputs = [folder / f"{i}.npz" for i in range(4)]
-    script = str(ROOT / "tests" / "distributed_training.py")
+    script = str(ROOT / "tests" / "helpers" / "distributed_training.py")
     commands = [[script, mode, str(path)] for mode, path in zip(modes, outputs, strict=True)]
     _run_together(commands, [{}, {}, *_workers(2)])
     one, two, *workers = [dict(np.load(path)) for path in outputs]

@@ -1,18 +1,21 @@
 """Training under `tf.distribute`: exact whatever the number of devices."""
 
 import json
+import socket
+import subprocess
+import sys
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from training_steps import make_state, make_step
 
 from tfhuber.config import schema as config
 from tfhuber.data import dataset
 from tfhuber.model import network as model
 from tfhuber.model.whitening import Whitening, fit
 from tfhuber.runs.load import load_run
-from tfhuber.training import step as loop
 from tfhuber.training import trainer
 from tfhuber.training.optimizer import Adam, PiecewiseLinear
 from tfhuber.training.state import State, carry_over
@@ -32,9 +35,9 @@ def test_training_learns(tiny_config):
     split = dataset.open_split(tiny_config.data.directory, "train")
     batch = next(iter(dataset.training_batches(split, tiny_config)))
     keras.utils.set_random_seed(0)
-    state = State.create(tiny_config, 98, 5)
+    state = make_state(tiny_config, 98, 5)
     whitener = fit(dataset.augmented_labels(split, tiny_config), 98, 32)
-    step = loop.training_step(state, whitener, tiny_config, tf.distribute.get_strategy())
+    step = make_step(state, whitener, tiny_config)
     losses = [float(step(batch)["loss"]) for _ in range(30)]
     # At the start each whitened landmark costs about E[h(|y|)], y of unit covariance: about 0.85.
     assert 0.5 < losses[0] / (0.85 * 98) < 1.5
@@ -49,6 +52,29 @@ def test_a_finished_run_is_not_trained_again(tiny_run, tiny_config):
     metrics = trainer.train(tiny_config, tiny_run, quiet=True)
     assert checkpoints() == before and len(before) == 4
     assert metrics == json.loads((tiny_run / "metrics.json").read_text())
+
+
+def test_a_second_training_of_a_run_is_turned_away(tiny_run, tiny_config):
+    """By a line that says whose it is; once that process has ended, a training goes on."""
+    before = {path: path.stat().st_mtime_ns for path in tiny_run.rglob("*")}
+    program = (
+        "import sys\nfrom pathlib import Path\nfrom tfhuber.runs.directory import locked_run\n"
+        "with locked_run(Path(sys.argv[1])):\n    print(flush=True)\n    sys.stdin.read()\n"
+    )
+    command, pipe = [sys.executable, "-c", program, str(tiny_run)], subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe) as holder:
+        holder.stdout.readline()
+        expected = (
+            rf"{tiny_run} is in use by another training: process {holder.pid} on "
+            rf"{socket.gethostname()} is writing there"
+        )
+        with pytest.raises(OSError, match=expected):
+            trainer.train(tiny_config, tiny_run, quiet=True)
+        holder.kill()
+    (tiny_run / ".lock").unlink()
+    assert {path: path.stat().st_mtime_ns for path in tiny_run.rglob("*")} == before | {
+        tiny_run: tiny_run.stat().st_mtime_ns
+    }
 
 
 def test_another_configuration_is_refused(tiny_run, tiny_config):
@@ -81,9 +107,9 @@ def test_frozen_epochs_train_the_new_layers_only(tiny_config):
     )
     split = dataset.open_split(frozen.data.directory, "train")
     steps = dataset.steps_per_epoch(split, frozen)
-    state = State.create(frozen, 98, steps)
+    state = make_state(frozen, 98, steps)
     whitening = fit(dataset.augmented_labels(split, frozen, 1), 98, 32)
-    step = loop.training_step(state, whitening, frozen, tf.distribute.get_strategy())
+    step = make_step(state, whitening, frozen)
     backbone = state.model.get_layer("backbone")
     before = [w.numpy() for w in backbone.trainable_weights]
     head = state.model.get_layer("head").get_weights()[0]
@@ -107,9 +133,7 @@ def test_the_step_descends_eq_6_and_a_penalty_as_pytorchs_weight_decay():
     optimizer.build(network.trainable_variables)
     options = config.parse({"data": {"directory": "unused"}, "train": {"batch_size": 6}})
     whitener = Whitening(np.full((4, 2), 3.0), np.tile([[0.5, 0.2], [0.2, 0.4]], (4, 1, 1)))
-    step = loop.training_step(
-        State(network, optimizer), whitener, options, tf.distribute.get_strategy()
-    )
+    step = make_step(State(network, optimizer), whitener, options)
     rng = np.random.default_rng(0)
     batch = {
         "image": rng.uniform(0, 255, (6, 8, 8, 3)).astype("f4"),
@@ -143,10 +167,10 @@ def test_every_family_descends_its_own_loss(changes, tiny_config):
     options = tiny_config.model.model_copy(update=changes)
     config = tiny_config.model_copy(update={"model": options})
     split = dataset.open_split(config.data.directory, "train")
-    state = State.create(config, 98, 5)
+    state = make_state(config, 98, 5)
     labels = dataset.augmented_labels(split, config, minimum=1)
     whitening = fit(labels, 98, config.model.image_size)
-    step = loop.training_step(state, whitening, config, tf.distribute.get_strategy())
+    step = make_step(state, whitening, config)
     batch = next(iter(dataset.training_batches(split, config)))
     losses = [float(step(batch)["loss"]) for _ in range(2)]
     r = np.linalg.norm(whitening.normalise(batch["landmarks"]).numpy(), axis=-1)

@@ -18,10 +18,10 @@ _UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 @contextlib.contextmanager
 def locked(path: str | Path, message: str) -> Iterator[None]:
-    """Hold the lock that is the file `path`; the system releases it when the process ends, even by SIGKILL.
+    """Hold the lock on the file `path`, which the system releases when the process ends, even by SIGKILL.
 
-    The file holds the process id and the host of whoever has the lock, and is removed afterwards; one that a
-    killed process has left is no lock. A file system that has no locks is warned of, and all go on.
+    The file says which process on which host holds it, and is removed afterwards; a file that a killed
+    process has left is no lock. Where the file system has no locks, a warning says so, and none is held.
 
     Args:
       path: the lock file, in a directory that exists.

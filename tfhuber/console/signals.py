@@ -1,11 +1,13 @@
-"""SIGTERM and SIGINT while a run trains: what is under way is finished and saved before it ends."""
+"""SIGTERM and SIGINT: what is under way is finished and saved before a process or its child ends."""
 
 import contextlib
 import signal
+import subprocess
 import threading
 from collections.abc import Iterator
+from typing import Any
 
-__all__ = ["Interrupted", "Watch"]
+__all__ = ["Interrupted", "SignalWatch", "run_child"]
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -23,30 +25,30 @@ class Interrupted(KeyboardInterrupt):
         self.add_note(state)
 
 
-class Watch:
-    """Takes note of SIGTERM and SIGINT inside a `with` block, whose end puts back what was there.
+class SignalWatch:
+    """A watch for SIGTERM and SIGINT inside a `with` block, whose end puts back the handlers before.
 
-    The first one raises `Interrupted` at once, until `defer` is called; from then on it only sets
-    `received`, for whoever looks there. A SIGINT after it kills the process. Signals that the process
+    The first signal raises `Interrupted` at once, until `defer` is called; from then on it only sets
+    `received`, for whoever looks there. A SIGINT after that one kills the process. Signals that the process
     ignores stay ignored, and outside of the main thread, where Python hears none, nothing happens.
 
     Attributes:
       received: the number of the first signal, or None.
 
     Example:
-      >>> with Watch() as watch:
+      >>> with SignalWatch() as watch:
       ...     watch.defer()
       ...     signal.raise_signal(signal.SIGTERM)
       ...     print(watch.received == signal.SIGTERM)
       True
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.received: int | None = None
-        self._at_once = True
-        self._before = {}
+        self._deferred = False
+        self._before: dict[signal.Signals, Any] = {}
 
-    def __enter__(self) -> "Watch":
+    def __enter__(self) -> "SignalWatch":
         if threading.current_thread() is threading.main_thread():
             handlers = {number: signal.getsignal(number) for number in _SIGNALS}
             ignored = (signal.SIG_IGN, None)
@@ -54,42 +56,68 @@ class Watch:
         self.listen()
         return self
 
-    def __exit__(self, *failure) -> None:
+    def __exit__(self, *failure: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
     def listen(self) -> None:
-        """Takes the signals back from a library that has taken them meanwhile."""
+        """Take the signals back from a library that has taken them meanwhile."""
         for number in self._before:
             signal.signal(number, self._note)
 
     def defer(self) -> None:
-        """From now on, signals wait until somebody looks."""
-        self._at_once = False
+        """Let signals wait from now on, until somebody looks at `received`."""
+        self._deferred = True
 
     @contextlib.contextmanager
-    def at_once(self) -> Iterator[None]:
-        """Inside of this block a signal raises `Interrupted` again, one that has come before too."""
-        self._at_once = True
+    def not_deferred(self) -> Iterator[None]:
+        """Let signals raise `Interrupted` inside of this block, one that came before it too."""
+        self._deferred = False
         try:
             if self.received is not None:
                 raise self.interrupted()
             yield
         finally:
-            self._at_once = False
+            self._deferred = True
 
     def interrupted(self, state: str = "the same command goes on") -> Interrupted:
-        """What to raise once all is saved; for a process that stops for another's signal too.
+        """Return what to raise once all is saved; a process that stops for another's signal needs it too.
 
         Args:
-          state: what the command says; in one line, what is saved where.
+          state: one line that says what is saved and where.
         """
         return Interrupted(self.received or signal.SIGTERM, state)
 
-    def _note(self, number: int, _) -> None:
+    def _note(self, number: int, _: object) -> None:
         if self.received is None:
             self.received = number
             if signal.SIGINT in self._before:
                 signal.signal(signal.SIGINT, signal.SIG_DFL)
-            if self._at_once:
+            if not self._deferred:
                 raise self.interrupted()
+
+
+def run_child(command: list[str]) -> int:
+    """Run a command, pass SIGTERM on to it, and return its exit status.
+
+    Raises:
+      KeyboardInterrupt: once the command has ended, if it or this process was asked to end.
+    """
+    received = []
+
+    def note(number: int, _: object) -> None:
+        received.append(number)
+        # A terminal's interrupt goes to both processes, and a second one kills.
+        if number == signal.SIGTERM:
+            process.terminate()
+
+    process = subprocess.Popen(command)
+    before = {number: signal.signal(number, note) for number in _SIGNALS}
+    try:
+        status = process.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if received:
+        raise KeyboardInterrupt
+    return status

@@ -6,14 +6,11 @@ import math
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import keras
 import tensorflow as tf
 
 from tfhuber.console.files import read_json, reason, write_json
-
-if TYPE_CHECKING:
-    from tfhuber.training.state import State
 
 __all__ = ["Checkpoints", "restore_newest", "tidy", "writing"]
 
@@ -23,26 +20,36 @@ _LOGGER = logging.getLogger(__name__)
 class Checkpoints:
     """The latest and the best checkpoint of a run.
 
-    `latest/` holds model and optimiser; `best/` the model of the best evaluation so far, with its
-    step and score beside it in `best.json`.
+    `latest/` holds model and optimiser; `best/` holds the model of the best evaluation so far, whose
+    step and score are in `best.json`.
 
     Attributes:
-      best_step: after which the best evaluation was made, or None.
+      best_step: the step of the best evaluation, or None before the first.
+
+    Args:
+      run: the run's directory.
+      model: the model to evaluate.
+      optimizer: whatever else training needs to go on.
 
     Raises:
-      ValueError: if our record of the best is damaged.
+      ValueError: if `best.json` is damaged.
       OSError: if the directories cannot be made.
     """
 
-    def __init__(self, run: Path, state: "State"):
-        everything = tf.train.Checkpoint(model=state.model, optimizer=state.optimizer)
+    def __init__(
+        self,
+        run: Path,
+        model: keras.Model,
+        optimizer: keras.optimizers.Optimizer | tf.train.Checkpoint,
+    ):
+        everything = tf.train.Checkpoint(model=model, optimizer=optimizer)
         self._latest = _manager(everything, run / "latest", max_to_keep=2)
-        self._best = _manager(tf.train.Checkpoint(model=state.model), run / "best", max_to_keep=1)
+        self._best = _manager(tf.train.Checkpoint(model=model), run / "best", max_to_keep=1)
         self._record = run / "best.json"
         self.best_step, self._best_score = _read_record(self._record)
 
-    def restore(self) -> bool:
-        """Puts the latest checkpoint's values into the state; false if there is none.
+    def restore(self) -> int | None:
+        """Restore the latest checkpoint and return its step; None if there is no checkpoint.
 
         Raises:
           ValueError: if there are some, and none can be read.
@@ -50,11 +57,11 @@ class Checkpoints:
         return restore_newest(self._latest.checkpoint, self._latest.directory)
 
     def save(self, step: int) -> None:
-        """Writes the latest checkpoint; OSError if that fails, and then the one before it stays."""
+        """Write the latest checkpoint; OSError if that fails, and then the one before it stays."""
         _save(self._latest, step)
 
     def keep_best(self, step: int, score: float) -> None:
-        """Writes the best checkpoint if it is the first, or its score higher than the one on record.
+        """Write the best checkpoint if it is the first, or its score is higher than the recorded one.
 
         Raises:
           OSError: if that fails.
@@ -68,9 +75,9 @@ class Checkpoints:
 
 
 def tidy(run: Path) -> None:
-    """Clears away what a killed process left of checkpoints, and lists anew those that are whole.
+    """Remove what a killed process left of checkpoints, and list those that are whole anew.
 
-    Only one process may do so, before any makes `Checkpoints`.
+    Only one process may do so, before any process makes `Checkpoints`.
 
     Raises:
       OSError: if a file cannot be removed or written.
@@ -95,10 +102,10 @@ def tidy(run: Path) -> None:
             (directory / "checkpoint").unlink(missing_ok=True)
 
 
-def restore_newest(checkpoint: tf.train.Checkpoint, directory: str | Path) -> bool:
-    """Reads the newest checkpoint in a directory that can be read into a model; false if there is none.
+def restore_newest(checkpoint: tf.train.Checkpoint, directory: str | Path) -> int | None:
+    """Restore the newest checkpoint in a directory and return its step; None if there is no checkpoint.
 
-    One that is damaged is named in a warning, and the one before it is read instead.
+    One that is damaged is named in a warning, and the one before it is restored instead.
 
     Raises:
       ValueError: if none can be read: all are damaged, or of another model.
@@ -115,15 +122,15 @@ def restore_newest(checkpoint: tf.train.Checkpoint, directory: str | Path) -> bo
         status.expect_partial()
         for fault in faults:
             _LOGGER.warning("%s; going on from %s", fault, prefix)
-        return True
+        return _step(index)
     if faults:
         raise ValueError(f"{faults[0]}, and so is every one before it; delete {directory}")
-    return False
+    return None
 
 
 @contextlib.contextmanager
 def writing(what: str) -> Iterator[None]:
-    """Raises OSError, in one line, where TensorFlow cannot write a file."""
+    """Raise OSError, in one line, where TensorFlow cannot write a file."""
     try:
         yield
     except tf.errors.OpError as error:
@@ -134,13 +141,20 @@ def writing(what: str) -> Iterator[None]:
 
 
 def _indices(directory: Path) -> list[Path]:
-    """The index files of the checkpoints in a directory, in the order of their steps."""
+    """Return the index files of the checkpoints in a directory, in the order of their steps."""
     # TensorFlow writes the index last and deletes it first, so one that is there is whole.
-    indices = [p for p in directory.glob("ckpt-*.index") if p.stem[5:].isdecimal()]
-    return sorted(indices, key=lambda p: int(p.stem[5:]))
+    indices = [path for path in directory.glob("ckpt-*.index") if path.stem[5:].isdecimal()]
+    return sorted(indices, key=_step)
 
 
-def _manager(checkpoint, directory: Path, max_to_keep: int) -> tf.train.CheckpointManager:
+def _step(index: Path) -> int:
+    """Return the step of a checkpoint, which its name `ckpt-STEP.index` says."""
+    return int(index.stem[5:])
+
+
+def _manager(
+    checkpoint: tf.train.Checkpoint, directory: Path, max_to_keep: int
+) -> tf.train.CheckpointManager:
     directory.mkdir(parents=True, exist_ok=True)
     with writing(f"checkpoints to {directory}"):
         return tf.train.CheckpointManager(checkpoint, str(directory), max_to_keep)
@@ -155,7 +169,7 @@ def _save(manager: tf.train.CheckpointManager, step: int) -> None:
 
 
 def _read_record(path: Path) -> tuple[int | None, float]:
-    """Step and score in `best.json`; no step and minus infinity if there is no such file."""
+    """Return step and score in `best.json`; None and minus infinity if there is no such file."""
     if not path.is_file():
         return None, -math.inf
     try:

@@ -1,4 +1,4 @@
-"""The directory of a run before its first step: whose it is, and what must be there to begin."""
+"""The directory of a run before its first step, and its `run.json` from then on."""
 
 import contextlib
 import logging
@@ -9,70 +9,84 @@ from pathlib import Path
 from tfhuber.config import schema
 from tfhuber.config.schema import Config
 from tfhuber.console.files import read_json, write_json
+from tfhuber.console.lock import locked
+from tfhuber.data import dataset, records
 from tfhuber.landmarks.known_sets import LandmarkSet, describe
+from tfhuber.model import whitening
 from tfhuber.runs import provenance
 
-__all__ = ["RunFile", "claim", "fit_whitening"]
+__all__ = ["RunFile", "create_or_check", "fit_whitening", "locked_run"]
 
 _LOGGER = logging.getLogger(__name__)
+_LOCK = ".lock"
 
 
-def claim(run: Path, config: Config, landmark_set: LandmarkSet) -> None:
-    """Writes `run.json`, or checks that the run that is there has this configuration.
+@contextlib.contextmanager
+def locked_run(run: Path) -> Iterator[None]:
+    """Make a run's directory if it isn't there, and keep other trainings out of it meanwhile.
+
+    Raises:
+      ValueError: if the directory holds something else than a run.
+      OSError: if another process is training there, or the directory cannot be made.
+    """
+    if not (run / "run.json").is_file():
+        # The start may have been cut off while the first file was written.
+        known = ("run.json.tmp", _LOCK)
+        others = [p for p in run.iterdir() if p.name not in known] if run.is_dir() else []
+        if others or (run.exists() and not run.is_dir()):
+            raise ValueError(f"{run} exists and is no training run; choose another --run")
+        run.mkdir(parents=True, exist_ok=True)
+    with locked(run / _LOCK, f"{run} is in use by another training"):
+        yield
+
+
+def create_or_check(run: Path, config: Config, landmark_set: LandmarkSet) -> None:
+    """Write `run.json`, or check that the run that is there has this configuration.
 
     That the data set has been converted again since is only warned of.
 
     Raises:
-      ValueError: if the directory holds something else; the message says what to do.
+      ValueError: if `run.json` is damaged or of another configuration; the message says what to do.
       OSError: if it cannot be written.
     """
     path = run / "run.json"
-    come_from = provenance.describe(config.data.directory)
-    if path.is_file():
-        try:
-            values = read_json(path)
-            there = schema.parse(values["config"], str(path))
-            data = values.get("provenance", {}).get("data", come_from["data"])
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(
-                f"{path} is damaged ({error}); put a copy of it back or choose another --run"
-            ) from error
-        changed = schema.differences(there, config)
-        if changed:
-            raise ValueError(
-                f"{run} holds a run of another configuration (there, here): {'; '.join(changed)}; "
-                "choose another --run or delete it"
-            )
-        if data != come_from["data"]:
-            _LOGGER.warning(
-                "%s has changed since %s began: it goes on, but not as it would have ended",
-                config.data.directory,
-                run,
-            )
+    origin = provenance.describe(config.data.directory)
+    if not path.is_file():
+        values = {
+            "config": config.model_dump(mode="json"),
+            "landmark_set": describe(landmark_set),
+            "provenance": origin,
+        }
+        write_json(path, values)
         return
-    # The start may have been cut off while the first file was written.
-    others = [p for p in run.iterdir() if p.name != "run.json.tmp"] if run.is_dir() else []
-    if others or (run.exists() and not run.is_dir()):
-        raise ValueError(f"{run} exists and is no training run; choose another --run")
-    run.mkdir(parents=True, exist_ok=True)
-    values = {
-        "config": config.model_dump(mode="json"),
-        "landmark_set": describe(landmark_set),
-        "provenance": come_from,
-    }
-    write_json(path, values)
+    try:
+        values = read_json(path)
+        there = schema.parse(values["config"], str(path))
+        data = values.get("provenance", {}).get("data", origin["data"])
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path} is damaged ({error}); put a copy of it back or choose another --run"
+        ) from error
+    if changed := schema.differences(there, config):
+        raise ValueError(
+            f"{run} holds a run of another configuration (there, here): {'; '.join(changed)}; "
+            "choose another --run or delete it"
+        )
+    if data != origin["data"]:
+        _LOGGER.warning(
+            "%s has changed since %s began: it goes on, but not as it would have ended",
+            config.data.directory,
+            run,
+        )
 
 
-def fit_whitening(run: Path, config: Config, split) -> None:
-    """Computes `whitening.json` from the training split's labels, unless it is there and can be read.
+def fit_whitening(run: Path, config: Config, split: dataset.Split) -> None:
+    """Compute `whitening.json` from the training split's labels, unless it is there and can be read.
 
     Raises:
       ValueError: if the labels cannot be read.
       OSError: if the file cannot be written.
     """
-    from tfhuber.data import dataset
-    from tfhuber.model import whitening
-
     path, count = run / "whitening.json", split.landmark_set.count
     try:
         whitening.Whitening.load(path, count)
@@ -87,7 +101,7 @@ def fit_whitening(run: Path, config: Config, split) -> None:
 
 
 class RunFile:
-    """Keeps `training` and `results` in a run's `run.json`, through kills and restarts.
+    """What changes in a run's `run.json` while it trains, kept through kills and restarts.
 
     `training`: `steps`; `seconds` of wall time that these took, evaluations and the first step's
     compilation included; `evaluation_seconds`, the evaluations' part of them; `images_per_second`
@@ -95,6 +109,9 @@ class RunFile:
 
     `results`: the metrics that a run is known by at the `latest` and at the `best` evaluation, with
     their `step`.
+
+    `finished`, once training has ended: its last `step`, and the checksum `data_sha256` of the data set
+    that `metrics.json` was measured on.
 
     Args:
       run: the run's directory, with a `run.json`.
@@ -118,7 +135,7 @@ class RunFile:
 
     @contextlib.contextmanager
     def evaluating(self, step: int) -> Iterator[None]:
-        """Around the evaluation after a step, whose time is kept apart, and counts once."""
+        """Count the time of the block as that of the evaluation after a step, once for each step."""
         start = time.monotonic()
         yield
         elapsed = time.monotonic() - start
@@ -128,12 +145,12 @@ class RunFile:
             self._evaluation_seconds += elapsed
 
     def save(self, step: int, metrics: dict | None = None, best: bool = False) -> None:
-        """Writes the file, after every checkpoint and every evaluation.
+        """Write the file, after every checkpoint and every evaluation.
 
         Args:
           step: steps done.
           metrics: of an evaluation after that step.
-          best: whether it is the best one so far.
+          best: whether that evaluation is the best one so far.
 
         Raises:
           OSError: if that fails.
@@ -150,12 +167,19 @@ class RunFile:
             self._results["latest"] = {"step": step, **_known_by(metrics)}
             if best:
                 self._results["best"] = self._results["latest"]
-        values = read_json(self._path)
-        write_json(self._path, {**values, "training": training, "results": self._results})
+        self._write(training=training, results=self._results)
+
+    def finish(self, step: int, data: str | Path) -> None:
+        """Note that training has ended after `step`, measured on the data set in the directory `data`."""
+        checksum = records.read_manifest(data).get("sha256")
+        self._write(finished={"step": step, "data_sha256": checksum})
+
+    def _write(self, **changes: dict) -> None:
+        write_json(self._path, {**read_json(self._path), **changes})
 
 
 def _known_by(metrics: dict) -> dict:
-    """The metrics that a run is known by, named and nested as in `metrics.json`."""
+    """Return the metrics that a run is known by, named and nested as in `metrics.json`."""
     calibration = {name: metrics["calibration"][name] for name in ("slope", "rank_correlation")}
     deviation = metrics["sharpness"]["percent"]["median_deviation"]
     return {

@@ -1,4 +1,4 @@
-"""A training run, read back as a predictor."""
+"""Trained models, read from their runs."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import tensorflow as tf
 from tfhuber.config import schema
 from tfhuber.console.files import read_json
 from tfhuber.landmarks import known_sets
-from tfhuber.model import network as model
+from tfhuber.model import network
 from tfhuber.model.predictor import Predictor
 from tfhuber.model.whitening import Whitening
 from tfhuber.runs.checkpoints import restore_newest
@@ -30,7 +30,7 @@ def read_config(directory: str | Path) -> schema.Config:
 
 
 def load_run(directory: str | Path, checkpoint: str = "latest") -> Predictor:
-    """The predictor of a training run.
+    """Return the predictor of a training run; its `step` is that of the checkpoint that was read.
 
     Args:
       directory: what `python -m tfhuber.train --run` wrote.
@@ -50,10 +50,11 @@ def load_run(directory: str | Path, checkpoint: str = "latest") -> Predictor:
             f"{directory} is no training run that can be read ({error}); "
             "make one with `python -m tfhuber.train --config configs/NAME.json --run DIR`"
         ) from error
-    # The checkpoint holds the weights themselves, so a preset need not be at hand to read them.
+    # The checkpoint holds all weights, so neither a preset nor the transferred run is needed.
     options = config.model.model_copy(update={"pretrained": None, "transfer": None})
-    network = model.build(options, landmark_set.count)
-    if not restore_newest(tf.train.Checkpoint(model=network), directory / checkpoint):
+    model = network.build(options, landmark_set.count)
+    step = restore_newest(tf.train.Checkpoint(model=model), directory / checkpoint)
+    if step is None:
         raise ValueError(f"{directory / checkpoint} holds no checkpoint yet; train longer")
-    batch_size = config.train.batch_size
-    return Predictor(network, whitening, config.model, landmark_set, batch_size)
+    size = config.train.batch_size
+    return Predictor(model, whitening, config.model, landmark_set, size, step)

@@ -46,7 +46,7 @@ def describe(
       ValueError: `run.json` cannot be understood.
     """
     landmark_set, model, energy = predictor.landmark_set, predictor.options, predictor.energy
-    training, metrics = _origin(Path(run), checkpoint)
+    training, metrics = _origin(Path(run), checkpoint, predictor.step)
     described = {
         "format": FORMAT,
         "landmark_set": {
@@ -93,10 +93,11 @@ def text(metadata: Mapping[str, Any]) -> str:
     return json.dumps(metadata, allow_nan=False)
 
 
-def _origin(run: Path, checkpoint: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
+def _origin(
+    run: Path, checkpoint: str, step: int | None
+) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """Return what the model was trained from and with, and its metrics, if they are of the checkpoint."""
     values = read_json(run / "run.json")
-    step = _step(run / checkpoint)
     try:
         provenance = values.get("provenance") or {}
         commit, data = (provenance.get(name) or {} for name in ("commit", "data"))
@@ -112,12 +113,6 @@ def _origin(run: Path, checkpoint: str) -> tuple[dict[str, Any], dict[str, Any] 
         return training, results if results.get("step") == step else None
     except AttributeError as error:
         raise ValueError(f"{run / 'run.json'} is damaged ({error})") from error
-
-
-def _step(directory: Path) -> int | None:
-    """Return the step after which the newest checkpoint in a directory was made."""
-    numbers = (path.stem.removeprefix("ckpt-") for path in directory.glob("ckpt-*.index"))
-    return max((int(number) for number in numbers if number.isdecimal()), default=None)
 
 
 def _finite(value: Any) -> Any:

@@ -9,7 +9,7 @@ _FIRST, _LARGEST, _GROWTH_STEPS = 2.0**15, 2.0**24, 2000
 
 
 def policy(precision: str) -> keras.DTypePolicy | None:
-    """Keras's policy for a configuration's `train.precision`; None, its default one, for float32."""
+    """Return Keras's policy for a configuration's `train.precision`; None, the default, for float32."""
     return None if precision == "float32" else keras.DTypePolicy(f"mixed_{precision}")
 
 
@@ -18,9 +18,12 @@ class LossScale(tf.Module):
 
     It is halved whenever the gradients overflow, and doubled after 2,000 steps in which they did not.
     Make it in the strategy's scope.
+
+    It is not Keras's `LossScaleOptimizer`, which skips the whole step, so that schedule, held variables and
+    average fall behind the count of batches, and which has other names in the checkpoints of old runs.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         options = {
             "trainable": False,
@@ -30,15 +33,15 @@ class LossScale(tf.Module):
         self.good_steps = tf.Variable(0, dtype=tf.int64, name="good_steps", **options)
 
     def marked(self, gradient: tf.Tensor, norm: tf.Tensor) -> tf.Tensor:
-        """The gradient, or, where the norm of all gradients is not finite, one for `is_marked`."""
+        """Return the gradient, made one that `is_marked` finds where the norm of all is not finite."""
         return tf.where(tf.math.is_finite(norm), gradient, float("nan"))
 
     def update(self, norm: tf.Tensor) -> tf.Tensor:
-        """Goes on after a step with gradients of that norm.
+        """Choose the next step's scale, after gradients of that norm.
 
         Returns:
-          Whether they overflowed, and the next step will be better; false as well where a scale of 1
-          has brought no finite gradients, so that the fault is elsewhere.
+          Whether they overflowed and a smaller scale may help; false as well where they are not finite
+          at a scale of 1, so that the fault is elsewhere.
         """
         finite = tf.math.is_finite(norm)
         value, steps = tf.convert_to_tensor(self.value), tf.convert_to_tensor(self.good_steps) + 1
@@ -50,5 +53,5 @@ class LossScale(tf.Module):
 
 
 def is_marked(gradient: tf.Tensor) -> tf.Tensor:
-    """Whether `LossScale.marked` has marked that gradient as of no use."""
+    """Return whether `LossScale.marked` has marked that gradient as of no use."""
     return tf.math.is_nan(tf.reshape(gradient, [-1])[0])

@@ -1,7 +1,8 @@
 """Adam with variables held still, decay and marked gradients; piecewise learning rates."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -15,11 +16,11 @@ __all__ = ["Adam", "PiecewiseCosine", "PiecewiseLinear"]
 class PiecewiseLinear(keras.optimizers.schedules.LearningRateSchedule):
     """A learning rate that is linear between (epoch, rate) points and constant beyond them."""
 
-    def __init__(self, points: list[tuple[float, float]], steps_per_epoch: int):
+    def __init__(self, points: Sequence[tuple[float, float]], steps_per_epoch: int):
         self.points = [tuple(point) for point in points]
         self.steps_per_epoch = steps_per_epoch
 
-    def __call__(self, step):
+    def __call__(self, step: tf.Tensor | int) -> tf.Tensor:
         epoch = tf.cast(step, tf.float32) / self.steps_per_epoch
         rate = tf.constant(self.points[0][1], tf.float32)
         for (e0, r0), (e1, r1) in zip(self.points, self.points[1:], strict=False):
@@ -28,34 +29,38 @@ class PiecewiseLinear(keras.optimizers.schedules.LearningRateSchedule):
         return rate
 
     def curve(self, fraction: tf.Tensor) -> tf.Tensor:
-        """How far from one rate to the next, at a fraction of the way from point to point."""
+        """Return how far the rate has gone to the next, at a fraction of the way between two points."""
         return fraction
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {"points": self.points, "steps_per_epoch": self.steps_per_epoch}
 
 
 @keras.saving.register_keras_serializable(package="tfhuber")
 class PiecewiseCosine(PiecewiseLinear):
-    """The same with half a cosine between the points, level at each."""
+    """A learning rate that follows half a cosine between (epoch, rate) points, level at each."""
 
     def curve(self, fraction: tf.Tensor) -> tf.Tensor:
+        """Return half a cosine from 0 to 1."""
         return (1 - tf.cos(math.pi * fraction)) / 2
 
 
 class Adam(keras.optimizers.Adam):
-    """Adam that holds some variables still for the first steps, while their moments fill, and AdamW.
+    """Adam or AdamW that holds some variables still for the first steps, while their moments fill.
 
     It takes gradients that are summed over the replicas already. Where `LossScale.marked` has marked
     them as of no use, no weight moves, and the moments fade by one step.
 
-    Gradients of 0 would hold them too, but leave the moments empty while their bias correction goes on:
-    once let go, such variables would move at more than four times the learning rate.
+    Gradients of 0 would hold variables too, but leave their moments empty while the bias correction goes
+    on: once let go, such variables would move at more than four times the learning rate.
+
+    The decay is not Keras's own with `exclude_from_weight_decay`: that rounds otherwise, so that old runs
+    would not go on bit for bit, and decays held variables and those of marked gradients as well.
 
     Args:
-      learning_rate: a schedule.
-      held: which variables, by their places in the list that `build` gets.
-      held_steps: how long.
+      learning_rate: a rate, or a schedule.
+      held: which variables are held, by their places in the list that `build` gets.
+      held_steps: for how many steps.
       decayed: which variables decay, by their places.
       decay: what, times the learning rate, each step takes off them before it follows the gradient.
       may_be_marked: whether to look for marked gradients.
@@ -63,7 +68,7 @@ class Adam(keras.optimizers.Adam):
 
     def __init__(
         self,
-        learning_rate,
+        learning_rate: float | keras.optimizers.schedules.LearningRateSchedule,
         held: Iterable[int] = (),
         held_steps: int = 0,
         decayed: Iterable[int] = (),
@@ -75,7 +80,10 @@ class Adam(keras.optimizers.Adam):
         self._decayed, self._decay = frozenset(decayed), decay
         self._may_be_marked = may_be_marked
 
-    def update_step(self, gradient, variable, learning_rate):
+    def update_step(
+        self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor
+    ) -> None:
+        """Update one variable, as Keras asks each optimizer to."""
         index = self._get_variable_index(variable)
         if self._may_be_marked:
             marked = is_marked(gradient)
@@ -89,8 +97,10 @@ class Adam(keras.optimizers.Adam):
             )
         self._move(gradient, variable, learning_rate, index)
 
-    def _move(self, gradient, variable, learning_rate, index):
-        """Keras's own update, formula by formula, in TensorFlow's one operation for it: half the time."""
+    def _move(
+        self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor, index: int
+    ) -> None:
+        """Do what Keras's own update does, in TensorFlow's single operation for it, in half the time."""
         dtype = variable.dtype
         beta_1, beta_2 = tf.cast(self.beta_1, dtype), tf.cast(self.beta_2, dtype)
         step = tf.cast(self.iterations + 1, dtype)
@@ -107,5 +117,5 @@ class Adam(keras.optimizers.Adam):
             grad=tf.cast(gradient, dtype),
         )
 
-    def _all_reduce_sum_gradients(self, grads_and_vars):
-        return grads_and_vars  # Keras would sum them once more.
+    def _all_reduce_sum_gradients(self, grads_and_vars: list) -> list:
+        return grads_and_vars  # Keras would sum them over the replicas once more.

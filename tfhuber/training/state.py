@@ -1,4 +1,4 @@
-"""What training changes: weights, optimiser, moving average."""
+"""What training changes: weights, optimiser, moving average, loss scale."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import keras
 import tensorflow as tf
 
-from tfhuber.config.schema import Config
-from tfhuber.model import network
+from tfhuber.config.schema import Model, Train
+from tfhuber.model.network import build, new_layers
 from tfhuber.training.loss_scale import LossScale, policy
 from tfhuber.training.optimizer import Adam, PiecewiseCosine, PiecewiseLinear
 from tfhuber.training.strategy import synchronise
 
-__all__ = ["State", "carry_over"]
+__all__ = ["State", "carry_over", "variable_ids"]
 
 
 @dataclass(frozen=True)
@@ -20,10 +20,11 @@ class State:
     """What training changes: the weights, the optimiser and its step, and what else is asked for.
 
     Attributes:
-      model: is trained.
+      model: what is trained.
       optimizer: of its weights.
-      average: of the weights, in float32; of mixed precision without averaging, the weights themselves.
-      loss_scale: of float16.
+      average: the moving average of the weights, in float32, or None; in mixed precision without
+        averaging, a float32 copy of the weights.
+      loss_scale: in float16, else None.
     """
 
     model: keras.Model
@@ -32,29 +33,31 @@ class State:
     loss_scale: LossScale | None = None
 
     @classmethod
-    def create(cls, config: Config, landmark_count: int, steps_per_epoch: int) -> "State":
-        """The state before the first step; call it in the strategy's scope."""
-        precision = config.train.precision
-        model = network.build(config.model, landmark_count, policy(precision))
-        synchronise(model, tf.distribute.get_strategy())
-        curve = {"linear": PiecewiseLinear, "cosine": PiecewiseCosine}[config.train.schedule]
-        schedule = curve(config.train.learning_rate, steps_per_epoch)
+    def create(
+        cls, model: Model, train: Train, landmark_count: int, steps_per_epoch: int
+    ) -> "State":
+        """Return the state before the first step; call it in the strategy's scope."""
+        network = build(model, landmark_count, policy(train.precision))
+        synchronise(network, tf.distribute.get_strategy())
+        curve = {"linear": PiecewiseLinear, "cosine": PiecewiseCosine}[train.schedule]
+        schedule = curve(train.learning_rate, steps_per_epoch)
         # Of a transferred model, the head alone is new.
-        new = _variables_of(
-            [model.get_layer("head")] if config.model.transfer else network.new_layers(model)
+        new = variable_ids([network.get_layer("head")] if model.transfer else new_layers(network))
+        variables = network.trainable_variables
+        loss_scale = LossScale() if train.precision == "float16" else None
+        optimizer = Adam(
+            schedule,
+            held=[i for i, v in enumerate(variables) if id(v) not in new],
+            held_steps=train.frozen_epochs * steps_per_epoch,
+            decayed=[i for i, v in enumerate(variables) if "kernel" in v.name],
+            decay=train.weight_decay,
+            may_be_marked=loss_scale is not None,
         )
-        variables = model.trainable_variables
-        old = [i for i, v in enumerate(variables) if id(v) not in new]
-        kernels = [i for i, v in enumerate(variables) if "kernel" in v.name]
-        frozen_steps = config.train.frozen_epochs * steps_per_epoch
-        loss_scale = LossScale() if precision == "float16" else None
-        decay = config.train.weight_decay
-        optimizer = Adam(schedule, old, frozen_steps, kernels, decay, loss_scale is not None)
         optimizer.build(variables)
-        if not config.train.ema and precision == "float32":
-            return cls(model, optimizer)
-        options = config.model.model_copy(update={"pretrained": None, "transfer": None})
-        return cls(model, optimizer, network.build(options, landmark_count), loss_scale)
+        if not train.ema and train.precision == "float32":
+            return cls(network, optimizer)
+        plain = model.model_copy(update={"pretrained": None, "transfer": None})
+        return cls(network, optimizer, build(plain, landmark_count), loss_scale)
 
     @property
     def evaluated(self) -> keras.Model:
@@ -62,14 +65,14 @@ class State:
         return self.model if self.average is None else self.average
 
     @property
-    def kept(self) -> "State":
-        """What a checkpoint holds: the model to evaluate, and as its optimiser all else to go on with."""
+    def kept(self) -> tuple[keras.Model, keras.optimizers.Optimizer | tf.train.Checkpoint]:
+        """What a checkpoint holds: the model to evaluate, and all else that training needs to go on."""
         if self.average is None:
-            return self
+            return self.model, self.optimizer
         rest = {"trained": self.model, "optimizer": self.optimizer}
         if self.loss_scale is not None:
             rest["loss_scale"] = self.loss_scale
-        return State(self.average, tf.train.Checkpoint(**rest))
+        return self.average, tf.train.Checkpoint(**rest)
 
     @property
     def step(self) -> int:
@@ -78,7 +81,7 @@ class State:
 
 
 def carry_over(source: keras.Model, target: keras.Model) -> None:
-    """Copies all weights but the head's from one model of `model.build` to another.
+    """Copy all weights but the head's from one model of `network.build` to another.
 
     Raises:
       ValueError: if the two have other backbones, another pooling or another size of the image.
@@ -99,6 +102,6 @@ def carry_over(source: keras.Model, target: keras.Model) -> None:
         layer.set_weights(old[name].get_weights())
 
 
-def _variables_of(layers: Iterable[keras.layers.Layer]) -> set[int]:
-    """The ids of the layers' trainable variables."""
+def variable_ids(layers: Iterable[keras.layers.Layer]) -> set[int]:
+    """Return the `id` of each of the layers' trainable variables."""
     return {id(v) for layer in layers for v in layer.trainable_variables}

@@ -1,37 +1,54 @@
-"""The training step under `tf.distribute`, and the state that it changes."""
+"""The training step under `tf.distribute`."""
+
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import tensorflow as tf
 
-from tfhuber.config.schema import Config
+from tfhuber.config.schema import Train
 from tfhuber.distributions.likelihood import negative_log_likelihood
-from tfhuber.distributions.radial import radial_energy
+from tfhuber.distributions.radial import RadialEnergy
 from tfhuber.model import network
 from tfhuber.model.whitening import Whitening
-from tfhuber.training.state import State, _variables_of
+from tfhuber.training.state import State, variable_ids
 
 __all__ = ["training_step"]
 
 
+# What a step returns, by name.
+Outcome = dict[str, Any]
+
+
 def training_step(
-    state: State, whitening: Whitening, config: Config, strategy: tf.distribute.Strategy
-):
-    """One step of gradient descent on eq. 6, summed over landmarks, averaged over the global batch.
+    state: State,
+    whitening: Whitening,
+    energy: RadialEnergy,
+    train: Train,
+    strategy: tf.distribute.Strategy,
+) -> Callable[[dict], Outcome]:
+    """Return a step of gradient descent on eq. 6, summed over landmarks, averaged over the global batch.
 
     Every replica divides its sum by the GLOBAL batch size and gradients are summed over replicas,
     which gives the same numbers whatever the number of devices.
 
+    Args:
+      state: what the step changes.
+      whitening: from network-crop pixels to the coordinates of the loss.
+      energy: of the predicted distributions.
+      train: the `train` section of the configuration.
+      strategy: whose replicas share each batch.
+
     Returns:
-      A function from a (distributed) batch to `loss` (eq. 6 alone) and `gradient_norm` (before
-      clipping), scalars; `skipped`, whether float16 overflowed and the weights were left alone; and of
-      each replica `example_loss` [B] and the model's `outputs`.
+      A function from a (distributed) batch to `loss` (eq. 6 alone) and `gradient_norm` (before clipping);
+      `skipped`, whether float16 overflowed; and of each replica `example_loss` [B] and the `outputs`.
     """
     replicas = strategy.num_replicas_in_sync
-    gradients_of = _gradients_of(state, whitening, config, replicas)
+    gradients_of = _gradients_of(state, whitening, energy, train, replicas)
     variables = state.model.trainable_variables
     scale = state.loss_scale
 
-    def replica_step(batch):
+    def replica_step(batch: dict) -> tuple[tf.Tensor, tf.Tensor, dict]:
         factor = 1.0 if scale is None else tf.convert_to_tensor(scale.value)
         gradients, loss, seen = gradients_of(batch, factor)
         replica = tf.distribute.get_replica_context()
@@ -39,19 +56,21 @@ def training_step(
         if scale is not None:
             gradients = [gradient / factor for gradient in gradients]
         norm = tf.linalg.global_norm(gradients)
-        if config.train.gradient_clip is not None:
-            gradients, _ = tf.clip_by_global_norm(gradients, config.train.gradient_clip, norm)
+        if train.gradient_clip is not None:
+            gradients, _ = tf.clip_by_global_norm(gradients, train.gradient_clip, norm)
         if scale is not None:
             gradients = [scale.marked(gradient, norm) for gradient in gradients]
         before = tf.cast(state.optimizer.iterations, tf.float32)
         state.optimizer.apply(gradients, variables)
         if state.average is not None:
             # Little at first, so that the start, far from everything, is soon forgotten.
-            _average(state, tf.minimum(config.train.ema, before / (before + 10)))
+            _update_average(
+                state.average, state.model, tf.minimum(train.ema, before / (before + 10))
+            )
         return loss, norm / replicas, seen
 
     @tf.function
-    def step(batch):
+    def step(batch: dict) -> Outcome:
         loss, norm, seen = strategy.run(replica_step, args=(batch,))
         total = tf.distribute.ReduceOp.SUM
         norm = strategy.reduce(total, norm, axis=None)
@@ -62,8 +81,10 @@ def training_step(
     return step
 
 
-def _gradients_of(state: State, whitening: Whitening, config: Config, replicas: int):
-    """A function from one replica's batch and a factor to gradients, loss, and what else is seen.
+def _gradients_of(
+    state: State, whitening: Whitening, energy: RadialEnergy, train: Train, replicas: int
+) -> Callable[[dict, float | tf.Tensor], tuple[list[tf.Tensor], tf.Tensor, dict]]:
+    """Return a function from one replica's batch and a factor to gradients, loss, and what else is seen.
 
     The factor multiplies the gradients. XLA may compile the loss with the SPD map: a function without
     variables, which every strategy can have compiled. (Of all else, the gradient of max-pooling has no
@@ -71,13 +92,14 @@ def _gradients_of(state: State, whitening: Whitening, config: Config, replicas: 
     """
     model, head = state.model, state.model.get_layer("head")
     features = keras.Model(model.input, head.input)
-    energy = radial_energy(config.model.family, config.model.delta)
     variables = model.trainable_variables
-    new = _variables_of(network.new_layers(model))
+    new = variable_ids(network.new_layers(model))
     kernels = [v for v in variables if id(v) in new and "kernel" in v.name]
 
-    @tf.function(jit_compile=config.train.xla == "loss")
-    def loss_of(parameters, landmarks, weights):
+    @tf.function(jit_compile=train.xla == "loss")
+    def loss_of(
+        parameters: tf.Tensor, landmarks: tf.Tensor, weights: tf.Tensor
+    ) -> tuple[tf.Tensor, dict]:
         outputs = head.distributions(parameters)
         loss = negative_log_likelihood(
             whitening.normalise(landmarks),
@@ -88,12 +110,14 @@ def _gradients_of(state: State, whitening: Whitening, config: Config, replicas: 
         )
         return tf.reduce_sum(loss * weights, axis=1), outputs
 
-    def gradients_of(batch, factor):
+    def gradients_of(
+        batch: dict, factor: float | tf.Tensor
+    ) -> tuple[list[tf.Tensor], tf.Tensor, dict]:
         with tf.GradientTape() as tape:
             parameters = head.linear(features(batch["image"], training=True))
             example_loss, outputs = loss_of(parameters, batch["landmarks"], batch["weights"])
-            loss = tf.reduce_sum(example_loss) / config.train.batch_size
-            penalty = config.train.head_l2 * tf.add_n([tf.nn.l2_loss(k) for k in kernels])
+            loss = tf.reduce_sum(example_loss) / train.batch_size
+            penalty = train.head_l2 * tf.add_n([tf.nn.l2_loss(k) for k in kernels])
             total = (loss + penalty / replicas) * tf.cast(factor, loss.dtype)
         gradients = tape.gradient(total, variables)
         return gradients, loss, {"example_loss": example_loss, "outputs": outputs}
@@ -101,7 +125,6 @@ def _gradients_of(state: State, whitening: Whitening, config: Config, replicas: 
     return gradients_of
 
 
-def _average(state: State, decay: tf.Tensor) -> None:
-    for average, weight in zip(state.average.weights, state.model.weights, strict=True):
-        change = tf.cast(1 - decay, average.dtype) * (weight - average)
-        average.assign(average + change)
+def _update_average(average: keras.Model, model: keras.Model, decay: tf.Tensor) -> None:
+    for mean, weight in zip(average.weights, model.weights, strict=True):
+        mean.assign(mean + tf.cast(1 - decay, mean.dtype) * (weight - mean))

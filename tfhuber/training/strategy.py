@@ -15,22 +15,23 @@ import keras
 import tensorflow as tf
 
 __all__ = [
-    "Votes",
-    "agree",
-    "any_of",
+    "SharedFlags",
+    "any_process",
+    "barrier",
     "distribute",
+    "from_chief",
     "is_chief",
     "lost_workers_named",
     "strategy_for",
     "synchronise",
 ]
 
-# A preempted machine has 30 seconds as a rule; a vote costs about a millisecond.
-_VOTE_SECONDS = 1.0
+# A preempted machine has 30 seconds as a rule; an exchange costs about a millisecond.
+_EXCHANGE_SECONDS = 1.0
 
 
 def strategy_for(distribution: str) -> tf.distribute.Strategy:
-    """The `tf.distribute` strategy of a configuration's `train.distribution`.
+    """Return the `tf.distribute` strategy of a configuration's `train.distribution`.
 
     That of several workers must be made before TensorFlow has run anything.
 
@@ -46,7 +47,7 @@ def strategy_for(distribution: str) -> tf.distribute.Strategy:
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
-    """Whether this process is the one, of those that train together, that writes files."""
+    """Return whether this process is the one, of those that train together, that writes files."""
     resolver = strategy.cluster_resolver
     if resolver is None or not resolver.task_type:
         return True
@@ -55,25 +56,33 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
 
 
 def synchronise(model: keras.Model, strategy: tf.distribute.Strategy) -> None:
-    """Has batch normalisation take its statistics over the global batch, not over each replica's part."""
+    """Make batch normalisation take its statistics over the global batch, not each replica's part."""
     if strategy.num_replicas_in_sync > 1:
-        for layer in model._flatten_layers():
+        for layer in _layers(model):
             if isinstance(layer, keras.layers.BatchNormalization):
                 layer.synchronized = True
+
+
+def _layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
+    """Yield the layers of a model and of the models in it."""
+    for layer in model.layers:
+        yield layer
+        if isinstance(layer, keras.Model):
+            yield from _layers(layer)
 
 
 def distribute(
     make_batches: Callable[[slice], tf.data.Dataset],
     batch_size: int,
     strategy: tf.distribute.Strategy,
-):
-    """The dataset of which each replica gets its own part of every batch, none twice and none never.
+) -> tf.distribute.DistributedDataset:
+    """Return the dataset that gives each replica its own part of every batch, and each example to one.
 
-    Parts follow each other in the order of replicas; where the batch does not divide, the first are
-    one example larger.
+    Parts follow each other in the order of replicas; where the batch does not divide, the first parts
+    are one example larger.
 
     Args:
-      make_batches: makes the dataset of a part of every global batch; of the whole of slice(None).
+      make_batches: makes the dataset of a part of every global batch; slice(None) is the whole.
       batch_size: of the global batch.
       strategy: whose replicas share it.
 
@@ -88,7 +97,7 @@ def distribute(
     smallest, larger = divmod(batch_size, replicas)
     sizes = [smallest + (replica < larger) for replica in range(replicas)]
 
-    def parts_here(context):
+    def parts_here(context: tf.distribute.InputContext) -> tf.data.Dataset:
         if replicas == 1:
             return make_batches(slice(None))
         here = replicas // context.num_input_pipelines
@@ -101,50 +110,54 @@ def distribute(
     return strategy.distribute_datasets_from_function(parts_here)
 
 
-def agree(value: int, strategy: tf.distribute.Strategy) -> int:
-    """The chief's value, in every process; returns once all processes have come here."""
+def from_chief(value: int, strategy: tf.distribute.Strategy) -> int:
+    """Return the chief's value in every process, once all processes have come here."""
     if _processes(strategy) == 1:
         return value
     return _totals([value], strategy, of_first=True)[0]
 
 
-def any_of(flags: list[bool], strategy: tf.distribute.Strategy) -> list[bool]:
-    """For each flag, whether some process has it set; returns once all processes have come here."""
+def barrier(strategy: tf.distribute.Strategy) -> None:
+    """Wait until all processes have come here."""
+    from_chief(0, strategy)
+
+
+def any_process(flags: list[bool], strategy: tf.distribute.Strategy) -> list[bool]:
+    """Return for each flag whether a process has it set, once all processes have come here."""
     if _processes(strategy) == 1:
         return flags
-    return [total > 0 for total in _totals(flags, strategy, of_first=False)]
+    return [total > 0 for total in _totals(list(map(int, flags)), strategy, of_first=False)]
 
 
-class Votes:
-    """What some process wants after a step, made known to all of them after the same one.
+class SharedFlags:
+    """Flags that any process may set, known to all of them after the same step.
 
-    That takes a collective, so they exchange it about once a second, after a number of steps that the
-    chief finds by its clock; a single process knows at once.
+    That takes a collective, so processes exchange them about once a second, after a number of steps
+    that the chief finds by its clock; a single process knows its own at once.
     """
 
     def __init__(self, strategy: tf.distribute.Strategy, step: int):
         self._strategy = strategy
         self._last, self._next, self._time = step, step + 1, time.monotonic()
 
-    def __call__(self, step: int, flags: list[bool]) -> list[bool]:
-        """For each flag, whether some process sets it now; all False where it is no time to ask."""
+    def any_set(self, step: int, flags: list[bool]) -> list[bool]:
+        """Return for each flag whether a process sets it; all False after steps without an exchange."""
         if _processes(self._strategy) == 1:
             return flags
         if step < self._next:
             return [False] * len(flags)
         now = time.monotonic()
-        steps = int(_VOTE_SECONDS * (step - self._last) / (now - self._time))
+        steps = int(_EXCHANGE_SECONDS * (step - self._last) / (now - self._time))
         self._last, self._time = step, now
-        self._next = step + agree(max(1, steps), self._strategy)
-        return any_of(flags, self._strategy)
+        self._next = step + from_chief(max(1, steps), self._strategy)
+        return any_process(flags, self._strategy)
 
 
 @contextlib.contextmanager
 def lost_workers_named() -> Iterator[None]:
-    """Says in one line that another worker is gone, where TensorFlow has a page for it.
+    """Raise ConnectionError, in one line, where TensorFlow fails because another worker is gone.
 
-    Raises:
-      ConnectionError: then; what remains can only end, and all start again.
+    The workers that remain can only end, and all start again.
     """
     try:
         yield
@@ -156,6 +169,7 @@ def lost_workers_named() -> Iterator[None]:
 
 
 def _processes(strategy: tf.distribute.Strategy) -> int:
+    """Return how many processes train together."""
     resolver = strategy.cluster_resolver
     if resolver is None or not resolver.task_type:
         return 1
@@ -163,15 +177,17 @@ def _processes(strategy: tf.distribute.Strategy) -> int:
 
 
 def _totals(values: list[int], strategy: tf.distribute.Strategy, of_first: bool) -> list[int]:
-    """The sums of values over all replicas, or those of the first replica."""
+    """Return the sums of the values over all replicas, or the values of the first replica."""
     with lost_workers_named():
         result = _summing(strategy, of_first)(tf.constant(values, tf.int64))
     return strategy.experimental_local_results(result)[0].numpy().tolist()
 
 
 @functools.lru_cache(maxsize=2)  # tracing takes longer than the sum itself
-def _summing(strategy: tf.distribute.Strategy, of_first: bool):
-    def of_replica(values):
+def _summing(
+    strategy: tf.distribute.Strategy, of_first: bool
+) -> Callable[[tf.Tensor], tf.distribute.DistributedValues]:
+    def of_replica(values: tf.Tensor) -> tf.Tensor:
         context = tf.distribute.get_replica_context()
         counts = context.replica_id_in_sync_group == 0 if of_first else True
         return context.all_reduce(tf.distribute.ReduceOp.SUM, values * tf.cast(counts, tf.int64))
@@ -180,6 +196,7 @@ def _summing(strategy: tf.distribute.Strategy, of_first: bool):
 
 
 def _check_tf_config(text: str | None) -> None:
+    """Raise ValueError, with an example, if the text is no TF_CONFIG of a cluster of workers."""
     wanted = (
         'train.distribution = "multi_worker" needs the environment variable TF_CONFIG, such as '
         '{"cluster": {"worker": ["host0:2222", "host1:2222"]}, "task": {"type": "worker", "index": 0}}'
@@ -204,6 +221,6 @@ def _check_tf_config(text: str | None) -> None:
         raise ValueError(f"{wanted}: task.index counts from 0; {got}")
 
 
-def _is_address(text) -> bool:
+def _is_address(text: object) -> bool:
     host, _, port = text.rpartition(":") if isinstance(text, str) else ("", "", "")
     return bool(host) and port.isdecimal()

@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from tfhuber.data.dataset import Split
 from tfhuber.evaluation import examples, plots, reliability, summary
 from tfhuber.evaluation.predictions import Predictions
+from tfhuber.model.predictor import Predictor
 
 __all__ = ["Summaries", "network_deviations"]
 
@@ -23,13 +25,13 @@ class Summaries:
 
     Args:
       directory: of the files; of several workers, the chief alone may write there.
-      first_step: the first that will be told of. TensorBoard drops what it has of this step and later
+      first_step: the first that will be written. TensorBoard drops what it has of this step and later
         ones: a process that was killed took them after its last checkpoint, and they are taken again.
-      predictor: `inference.Predictor` of the model that is evaluated.
-      split: `inputs.Split` that it is evaluated on.
+      predictor: of the model that is evaluated.
+      split: that it is evaluated on.
     """
 
-    def __init__(self, directory: str | Path, first_step: int, predictor, split):
+    def __init__(self, directory: str | Path, first_step: int, predictor: Predictor, split: Split):
         self._predictor, self._split = predictor, split
         self._views: dict[int, examples.View] = {}
         self._last: tuple[int, float] | None = None
@@ -37,12 +39,12 @@ class Summaries:
         self._writer = tf.summary.create_file_writer(str(directory))
 
     def training(
-        self, step: int, values: Mapping[str, float], precision_factor: np.ndarray
+        self, step: int, values: Mapping[str, float], precision_factor: np.ndarray | tf.Tensor
     ) -> None:
-        """Tells of a step: `training/...`.
+        """Write `training/...` of a step.
 
         Args:
-          step: the number of it.
+          step: the number of steps done.
           values: scalars by name.
           precision_factor: [B, K, 2, 2] predicted for (a part of) its batch, in normalised
             coordinates.
@@ -60,11 +62,11 @@ class Summaries:
         self._writer.flush()
 
     def evaluation(self, step: int, metrics: dict, predictions: Predictions) -> None:
-        """Tells of an evaluation: `evaluation/...` and pictures.
+        """Write `evaluation/...` and pictures.
 
         Args:
           step: after which it was made.
-          metrics: as `evaluate.evaluate` returns them.
+          metrics: as `summary.evaluate` returns them.
           predictions: what they are of.
         """
         predictor, unit = self._predictor, summary.error_unit(self._predictor)
@@ -86,7 +88,7 @@ class Summaries:
         self._last = step, time.monotonic()  # evaluations don't count as slow steps
 
     def _speed(self, step: int) -> dict[str, float]:
-        """Images a second since the last report; nothing at the first, which has waited for the graph."""
+        """Return images a second since the last report; none at the first, which waited for the graph."""
         now, last = time.monotonic(), self._last
         self._last = step, now
         if last is None:
@@ -95,7 +97,7 @@ class Summaries:
         return {"images_per_second": images / (now - last[1])}
 
     def _pictures(self, predictions: Predictions) -> np.ndarray:
-        """The same examples every time, evenly spaced by their ids: [P, S, S, 3]."""
+        """Return [P, S, S, 3] of the same examples every time, evenly spaced by their ids."""
         if not self._views:
             order = np.argsort(predictions.id)
             places = np.linspace(0, len(order) - 1, min(PICTURES, len(order)))
@@ -110,11 +112,13 @@ class Summaries:
         return np.stack([np.asarray(examples.draw(self._predictor, crop)) for crop in crops])
 
 
-def network_deviations(predictor, precision_factor) -> np.ndarray:
-    """Standard deviations sqrt(trace / 2) in network-crop pixels, [B, K].
+def network_deviations(
+    predictor: Predictor, precision_factor: np.ndarray | tf.Tensor
+) -> np.ndarray:
+    """Return standard deviations sqrt(trace / 2) in network-crop pixels, [B, K].
 
     Args:
-      predictor: `inference.Predictor`.
+      predictor: of the model.
       precision_factor: [B, K, 2, 2] in normalised coordinates, as the network predicts it.
     """
     inverse = np.asarray(precision_factor, np.float64) @ predictor.whitening.factor
@@ -126,7 +130,7 @@ def network_deviations(predictor, precision_factor) -> np.ndarray:
 
 
 def _mark_start(directory: str, step: int) -> None:
-    """Has TensorBoard forget what it has of this and later steps; every start of a run needs its mark.
+    """Make TensorBoard forget what it has of this and later steps; every start of a run needs its mark.
 
     TensorBoard takes the first mark in a directory for the run's beginning, and acts on those after it.
     """
@@ -136,7 +140,7 @@ def _mark_start(directory: str, step: int) -> None:
 
 
 def _scalars(metrics: dict, path: str) -> Iterator[tuple[str, float]]:
-    """Tags and values of the metrics that are measured, counts left out; nested ones by their paths."""
+    """Yield tags and values of the metrics that are measured, without counts; nested ones by paths."""
     for name, value in metrics.items():
         if isinstance(value, dict):
             yield from _scalars(value, f"{path}/{name}")
