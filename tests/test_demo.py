@@ -48,7 +48,9 @@ lines = {[PLAIN_FACE, HIDDEN_FACE]!r}
     "pipelines/make_tfrecords": "",
     "tfhuber/train": 'pathlib.Path(arguments["--run"]).mkdir()',
     "tfhuber/evaluate": """
-pathlib.Path(arguments["--run"], "metrics.json").write_text('{"nme": 5.123, "subsets": {}}')
+folder = pathlib.Path(arguments["--run"], "evaluations")
+folder.mkdir()
+(folder / "test-none-latest.json").write_text('{"nme": 5.123, "subsets": {}}')
 """,
     "tfhuber/export": "",
     "serving/client": 'open(sys.argv[-1], "w").write("a picture")',

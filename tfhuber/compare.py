@@ -1,8 +1,9 @@
-"""Training runs side by side: `python -m tfhuber.compare RUN RUN ... [--all] [--json]`.
+"""Show training runs side by side: `python -m tfhuber.compare RUN RUN ... [--all] [--json]`.
 
-Shows what differs in the runs' configurations, their results with the best marked by *, their time, and
-which versions, commit and data they come from; - where a run has no such value (yet). A run that goes on
-shows its latest evaluation. Runs that differ in their seeds alone are followed by means and deviations.
+Shows what differs in the runs' configurations, their results with the best marked by *, their time, what
+tfhuber.evaluate measured of them, and which versions, commit and data they come from; - where a run has no
+such value (yet). A run that goes on shows its latest results. Runs that differ in their seeds alone are
+followed by means and deviations.
 """
 
 import argparse
@@ -10,21 +11,13 @@ import json
 import shutil
 
 from tfhuber.console.cli import run_main
-from tfhuber.runs.comparison import (
-    _as_json,
-    _seeds_text,
-    over_seeds,
-    read_run,
-    rows,
-    table,
-    warnings,
-)
+from tfhuber.runs.comparison import as_json, over_seeds, read_run, rows, seeds_text, table, warnings
 
 __all__ = ["main"]
 
 
 def main() -> int:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m tfhuber.compare",
         description=__doc__,
@@ -38,12 +31,12 @@ def main() -> int:
     arguments = parser.parse_args()
     runs = [read_run(directory) for directory in arguments.runs]
     if arguments.json:
-        print(json.dumps(_as_json(runs, arguments.all), indent=2))
+        print(json.dumps(as_json(runs, arguments.all), indent=2))
         return 0
     width = shutil.get_terminal_size().columns
     print(table(runs, rows(runs, arguments.all), width))
     for group, spreads in over_seeds(runs):
-        print(f"\n\n{_seeds_text(group, spreads)}")
+        print(f"\n\n{seeds_text(group, spreads)}")
     for warning in warnings(runs):
         print(f"\nwarning: {warning}")
     return 0

@@ -1,4 +1,4 @@
-"""Reproduces a table of the paper: `python -m tfhuber.reproduce table2 --data DIR --output DIR`.
+"""Reproduce a table of the paper: `python -m tfhuber.reproduce table2 --data DIR --output DIR`.
 
 Trains what is missing and continues what was cut short, then prints the table with mean and standard
 deviation over the seeds beside the published value, and writes it to OUTPUT (table2.md, table2.json,
@@ -11,14 +11,14 @@ from pathlib import Path
 
 from tfhuber.console.cli import run_main
 from tfhuber.paper import report
-from tfhuber.paper.reproduction import _check_data, cost_table, measure, plan, train_all
+from tfhuber.paper.reproduction import check_data, cost_table, measure, plan, train_all
 from tfhuber.paper.tables import TABLES
 
 __all__ = ["main"]
 
 
 def main() -> int:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m tfhuber.reproduce",
         description=__doc__,
@@ -55,7 +55,7 @@ def main() -> int:
         print(f"{arguments.table}: {table.title}")
         print(cost_table(runs))
         return 0
-    _check_data(runs, arguments.data)
+    check_data(runs, arguments.data)
     failures = train_all(runs, arguments.jobs)
     values = measure(runs, table)
     print(report.write(output, arguments.table, table, values, arguments.seeds))

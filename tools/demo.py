@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DEMO = Path("demo")
 SAMPLE, DATA, RUN, MODELS = DEMO / "sample", DEMO / "data", DEMO / "run", DEMO / "model"
 MODEL, OVERLAY, SERVER_LOG = MODELS / "wflw", DEMO / "overlay.png", DEMO / "server.log"
+METRICS = RUN / "evaluations/test-none-latest.json"
 TEST_LIST = "WFLW_annotations/list_98pt_rect_attr_train_test/list_98pt_rect_attr_test.txt"
 
 STEPS = 7
@@ -64,7 +65,7 @@ def main() -> None:
             image, box = test_face()
             run("serving.client", image, f"--box={box}", "--url", url, "--output", OVERLAY)
 
-    metrics = json.loads((RUN / "metrics.json").read_text(encoding="utf-8"))
+    metrics = json.loads(METRICS.read_text(encoding="utf-8"))
     print(f"\nNME {metrics['nme']:.2f} %")
     print(f"Picture: {OVERLAY.resolve()}")
 
@@ -159,7 +160,7 @@ def log_end() -> str:
 
 
 def test_face() -> tuple[Path, str]:
-    """An image of the test list and the box of its face: a large one, partly hidden but sharp.
+    """Return an image of the test list and the box of its face: a large one, partly hidden but sharp.
 
     A line holds 196 coordinates, the box, six attributes (the last are occlusion and blur), and the
     image.

@@ -219,11 +219,21 @@ def test_the_command_writes_metrics_and_a_sheet(tiny_run, tta):
     command = [sys.executable, "-m", "tfhuber.evaluate", "--run", str(tiny_run), "--tta", tta]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    metrics = json.loads((tiny_run / "metrics.json").read_text())
+    trained = json.loads((tiny_run / "metrics.json").read_text())
+    assert trained["tta"] == "none" and "checkpoint" not in trained  # not written over
+    path = tiny_run / f"evaluations/test-{tta}-latest.json"
+    metrics = json.loads(path.read_text())
+    run = json.loads((tiny_run / "run.json").read_text())
     assert metrics["tta"] == tta and metrics["checkpoint"] == "latest"
+    assert metrics["step"] == run["finished"]["step"] == run["training"]["steps"]
+    assert metrics["data"] == {
+        "directory": run["config"]["data"]["directory"],
+        "sha256": run["provenance"]["data"]["sha256"],
+    }
+    assert (metrics["nme"] == trained["nme"]) == (tta == "none")
     assert f"NME {metrics['nme']:.2f} %" in result.stdout.splitlines()[-1]
-    assert (tiny_run / "evaluation.png").stat().st_size > 20_000
-    assert (tiny_run / "calibration.png").stat().st_size > 20_000
+    for picture in ("examples", "calibration"):
+        assert path.with_name(f"{path.stem}-{picture}.png").stat().st_size > 20_000
     assert f"slope {metrics['calibration']['slope']:.2f}" in result.stdout
 
 
@@ -244,11 +254,12 @@ def test_bodies_are_measured_by_pckh(tmp_path):
     command = [sys.executable, "-m", "tfhuber.evaluate", "--run", run]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    metrics = json.loads((tmp_path / "run/metrics.json").read_text())
+    path = tmp_path / "run/evaluations/valid-none-latest.json"
+    metrics = json.loads(path.read_text())
     assert metrics["pckh_0.5"] == pytest.approx(trained["pckh_0.5"])
     assert 0 <= metrics["pckh_0.1"] <= metrics["pckh_0.5"] < 100
     assert set(metrics["joints"]) == {"head", "shoulder", "elbow", "wrist", "hip", "knee", "ankle"}
     assert {"loss", "nll_relative", "nll", "coverage_50", "coverage_90", "coverage_95"} <= set(
         metrics
     )
-    assert (tmp_path / "run/evaluation.png").is_file()
+    assert path.with_name("valid-none-latest-examples.png").is_file()

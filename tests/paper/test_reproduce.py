@@ -2,19 +2,26 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 
+import finished_runs
 import keras
 import numpy as np
 import pytest
 
+from pipelines import make_tfrecords
+from pipelines.sample_data import write_sample_data
 from tfhuber import reproduce
 from tfhuber.config import schema
 from tfhuber.console.files import write_json
+from tfhuber.data import records
+from tfhuber.evaluation import run_evaluation
 from tfhuber.model import network as model
 from tfhuber.paper import report, reproduction
 from tfhuber.paper.tables import TABLES, Cell, Table, Variant
+from tfhuber.runs import results
 
 SMALL = [
     "model.backbone=resnet18",
@@ -32,11 +39,17 @@ def run_main(monkeypatch, *arguments):
     return reproduce.main()
 
 
-def finish(run, **metrics):
+def finish(run, data="a", **metrics):
     """Leaves what a finished training would have left."""
-    run.directory.mkdir(parents=True, exist_ok=True)
-    write_json(run.directory / "run.json", {"config": run.config.model_dump(mode="json")})
-    write_json(run.directory / "metrics.json", {"tta": "none", **metrics})
+    config = run.config.model_dump(mode="json")
+    metrics = {"split": "test", "tta": "none", **metrics}
+    finished_runs.finish(run.directory, metrics, config=config, data=data)
+
+
+@pytest.fixture
+def checksum(face_records):
+    """Return the checksum of the data set's manifest."""
+    return records.read_manifest(face_records)["sha256"]
 
 
 def test_the_papers_tables_are_all_there():
@@ -129,11 +142,11 @@ def test_missing_and_wrong_data_are_one_line(tmp_path, monkeypatch, face_records
     assert not (tmp_path / "o").exists()
 
 
-def test_finished_runs_are_not_trained_again(tmp_path, monkeypatch, face_records, capsys):
+def test_finished_runs_are_not_trained_again(tmp_path, monkeypatch, face_records, checksum, capsys):
     options = [f"--set={text}" for text in SMALL]
     runs = reproduction.plan(TABLES["table3"], face_records, tmp_path, 2, SMALL)
     for number, run in enumerate(runs):
-        finish(run, nll_relative=-100.0 - number, nme=5.0)
+        finish(run, checksum, nll_relative=-100.0 - number, nme=5.0)
     monkeypatch.setattr(reproduction, "_train", lambda *_: pytest.fail("trained again"))
     arguments = ["--data", face_records, "--output", tmp_path, "--seeds", "2", *options]
     assert run_main(monkeypatch, "table3", *arguments) == 0
@@ -147,10 +160,12 @@ def test_finished_runs_are_not_trained_again(tmp_path, monkeypatch, face_records
         run_main(monkeypatch, "table3", *arguments, "--set", "train.epochs=2")
 
 
-def test_a_failed_run_is_named_and_the_others_count(tmp_path, monkeypatch, face_records, capsys):
+def test_a_failed_run_is_named_and_the_others_count(
+    tmp_path, monkeypatch, face_records, checksum, capsys
+):
     runs = reproduction.plan(TABLES["table10"], face_records, tmp_path, 2, SMALL)
     for run in runs[:3]:
-        finish(run, nme=4.0, loss=-300.0)
+        finish(run, checksum, nme=4.0, loss=-300.0)
 
     def fail(command, stdout, stderr, env):
         stdout.write("a traceback\nerror: the loss is nan\n")
@@ -165,21 +180,86 @@ def test_a_failed_run_is_named_and_the_others_count(tmp_path, monkeypatch, face_
     assert "4.00 (1 of 2 runs)" in captured.out
 
 
-def test_damaged_runs_are_one_line(tmp_path, monkeypatch, face_records, capsys):
+def test_damaged_runs_are_one_line(tmp_path, monkeypatch, face_records, checksum, capsys):
     options = [f"--set={text}" for text in SMALL]
     for run in reproduction.plan(TABLES["table10"], face_records, tmp_path, 1, SMALL):
-        finish(run, nme=4.0, loss=-300.0)
+        finish(run, checksum, nme=4.0, loss=-300.0)
     first = tmp_path / "runs/wflw-huber-full-seed0"
     arguments = ["table10", "--data", face_records, "--output", tmp_path, "--seeds", "1", *options]
     (first / "metrics.json").write_text("3")
-    with pytest.raises(ValueError, match=r"metrics.json is damaged; delete it"):
+    with pytest.raises(ValueError, match=r"metrics.json holds no metrics; delete it"):
         run_main(monkeypatch, *arguments)
-    (first / "metrics.json").write_text('{"tta": "none"}')
+    (first / "metrics.json").write_text('{"tta": "none", "split": "test"}')
     (first / "run.json").write_text("{}")
     assert run_main(monkeypatch, *arguments) == 1
     assert re.search(
         r"failed: wflw-huber-full-seed0: error: .*run.json is damaged", capsys.readouterr().err
     )
+
+
+def _plan_of(tiny_config, directory):
+    return reproduction.Run(Variant("v"), 0, directory, tiny_config)
+
+
+def test_evaluating_a_run_that_was_killed_does_not_finish_it(tiny_run, tiny_config, tmp_path):
+    """Neither now nor where an earlier version wrote metrics.json, in which it named the checkpoint."""
+    run = _plan_of(tiny_config, tmp_path / "killed")
+    shutil.copytree(tiny_run, run.directory)
+    assert run.status == "done" and reproduction._is_done(run)
+    values = json.loads((run.directory / "run.json").read_text())
+    assert values.pop("finished")["step"] == 10
+    write_json(run.directory / "run.json", values)
+    assert run.status == "done"  # as a run of an earlier version, by its metrics.json
+    (run.directory / "metrics.json").unlink()
+    metrics, (path, *_) = run_evaluation.evaluate_run(run.directory)
+    assert path.is_file() and run.status == "begun" and not reproduction._is_done(run)
+    write_json(run.directory / "metrics.json", {**metrics, "checkpoint": "latest"})
+    assert run.status == "begun" and not reproduction._is_done(run)
+
+
+def test_a_run_of_another_data_set_is_refused(tmp_path, tiny_config, checksum):
+    run = _plan_of(tiny_config, tmp_path / "run")
+    finish(run, checksum)
+    assert reproduction._is_done(run)
+    finish(run, "b")
+    expected = (
+        rf"run was trained on another data set \(sha256 b+\) than .* holds now \({checksum}\)"
+    )
+    with pytest.raises(ValueError, match=expected):
+        reproduction._is_done(run)
+
+
+@pytest.mark.parametrize("change", ["split", "tta", "data", "step", "nothing"])
+def test_only_what_was_measured_alike_is_not_measured_again(
+    tmp_path, tiny_config, checksum, monkeypatch, change
+):
+    """A table's cell with fusion takes an evaluation of this split, data set and step, and no other."""
+    run = _plan_of(tiny_config, tmp_path / "run")
+    finish(run, checksum, nme=5.0)
+    there = {
+        "split": "test",
+        "tta": "ml",
+        "step": 100,
+        "data": {"sha256": checksum},
+        "nme": 4.0,
+    }
+    others = {"split": "train", "tta": "mean", "step": 50, "data": {"sha256": "b"}}
+    there |= {change: others[change]} if change in others else {}
+    path = results.evaluation_path(run.directory, there["split"], there["tta"], "latest")
+    path.parent.mkdir()
+    write_json(path, there)
+    measured = []
+
+    def evaluate_run(directory, tta):
+        measured.append((directory, tta))
+        return {"nme": 3.0}, []
+
+    monkeypatch.setattr(run_evaluation, "evaluate_run", evaluate_run)
+    assert reproduction._metrics(run, "ml")["nme"] == (4.0 if change == "nothing" else 3.0)
+    assert measured == ([] if change == "nothing" else [(run.directory, "ml")])
+    assert reproduction._metrics(run, "none")["nme"] == 5.0
+    finish(run, checksum, nme=5.0, split="valid")
+    assert reproduction._metrics(run, "none")["nme"] == 3.0
 
 
 def test_an_increase_is_paired_by_seed():
@@ -215,9 +295,6 @@ def test_tables_9_and_10_at_cpu_scale(face_records, tmp_path):
 @pytest.mark.slow
 def test_pretraining_on_300w_lp_and_both_fusions_at_cpu_scale(face_records, tmp_path):
     """Table 6 for real: faces of 68 landmarks first, then those of 98, plain and fused."""
-    from pipelines import make_tfrecords
-    from pipelines.sample_data import write_sample_data
-
     data = tmp_path / "data"
     data.mkdir()
     (data / "wflw").symlink_to(face_records)

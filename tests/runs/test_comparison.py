@@ -20,7 +20,6 @@ def _metrics(nme, **changes):
     values = {
         "split": "test",
         "tta": "none",
-        "checkpoint": "latest",
         "nme": nme,
         "loss": -200.0 - nme,
         "nll_relative": -150.0 - nme,
@@ -36,10 +35,11 @@ def _metrics(nme, **changes):
 
 @pytest.fixture
 def make_run(tmp_path):
-    """Makes a run's directory as training leaves it."""
+    """Make a run's directory as training leaves it."""
 
     def make(name, sections=None, metrics=None, *, sha="a", landmark_set=known_sets.WFLW, **extra):
         values = {"data": {"directory": "data/wflw"}, **(sections or {})}
+        finished = extra.pop("finished", True)
         versions = {"python": "3.11.2", "tensorflow": extra.pop("tensorflow", "2.21.0")}
         run = {
             "config": schema.parse(values).model_dump(mode="json"),
@@ -52,11 +52,18 @@ def make_run(tmp_path):
             },
             **extra,
         }
+        evaluations = run.pop("evaluations", {})
+        if metrics is not None and finished:
+            run["finished"] = {"step": 100, "data_sha256": SHA[sha]}
         directory = tmp_path / name
         directory.mkdir(parents=True)
         files.write_json(directory / "run.json", run)
         if metrics is not None:
             files.write_json(directory / "metrics.json", metrics)
+        if evaluations:
+            (directory / "evaluations").mkdir()
+        for stem, values in evaluations.items():
+            files.write_json(directory / "evaluations" / f"{stem}.json", values)
         return directory
 
     return make
@@ -64,7 +71,7 @@ def make_run(tmp_path):
 
 @pytest.fixture
 def shown(monkeypatch, capsys):
-    """Runs the command and returns its standard output."""
+    """Run the command and return its standard output."""
 
     def run(*arguments, width=100):
         monkeypatch.setenv("COLUMNS", str(width))
@@ -76,7 +83,7 @@ def shown(monkeypatch, capsys):
 
 
 def _cells(text, label):
-    """The values of the row with this label."""
+    """Return the values of the row with this label."""
     (line,) = [line for line in text.splitlines() if line.strip().startswith(label + "  ")]
     return line.strip().removeprefix(label).split()
 
@@ -224,6 +231,63 @@ def test_all_shows_everything(make_run, shown):
     assert _cells(text, "train.epochs") == ["50", "50"]
     assert _cells(text, "python") == ["3.11.2", "3.11.2"]
     assert _cells(text, "NME, %") == ["-", "-"]
+
+
+def _evaluation(nme, step=100, sha="a"):
+    made = {"checkpoint": "latest", "step": step, "data": {"directory": "d", "sha256": SHA[sha]}}
+    return _metrics(nme, tta="ml", **made)
+
+
+def test_evaluations_stand_beside_what_training_measured(make_run, shown):
+    trained = {"training": {"steps": 100}}
+    a, b = (
+        make_run(name, None, _metrics(nme), evaluations={"test-ml-latest": evaluation}, **trained)
+        for name, nme, evaluation in (("a", 5.0, _evaluation(3.0)), ("b", 4.0, _evaluation(3.5)))
+    )
+    text = shown(a, b, make_run("c", None, _metrics(6.0)))
+    results, evaluation = text.split("evaluation test-ml-latest\n")
+    assert _cells(results, "NME, %") == ["5.000", "*4.000", "6.000"]
+    assert _cells(evaluation, "NME, %") == ["*3.000", "3.500", "-"]
+    assert _cells(evaluation, "after step") == ["100", "100", "-"] and "warning" not in text
+    (values, _) = json.loads(shown(a, b, "--json"))["runs"]
+    assert values["evaluations"]["test-ml-latest"]["nme"] == 3.0 and values["results"]["nme"] == 5.0
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "warning"),
+    [
+        (_evaluation(3.0, sha="b"), "the evaluations test-ml-latest are of different data sets"),
+        (_evaluation(3.0, step=60), "b has trained on since its evaluation test-ml-latest"),
+    ],
+    ids=["data", "step"],
+)
+def test_evaluations_that_do_not_compare_are_warned_of(make_run, shown, evaluation, warning):
+    trained = {"training": {"steps": 100}}
+    runs = [
+        make_run(name, None, _metrics(5.0), evaluations={"test-ml-latest": each}, **trained)
+        for name, each in (("a", _evaluation(3.0)), ("b", evaluation))
+    ]
+    (line,) = [line for line in shown(*runs).splitlines() if line.startswith("warning: ")]
+    assert warning in line
+
+
+def test_a_run_measured_on_other_data_than_trained_on_is_warned_of(make_run, shown):
+    run = make_run("a", None, _metrics(5.0))
+    values = files.read_json(run / "run.json")
+    values["finished"]["data_sha256"] = SHA["b"]
+    files.write_json(run / "run.json", values)
+    assert "a was trained on one data set and measured on another" in shown(run)
+
+
+def test_metrics_that_evaluating_once_wrote_over_the_trainings_are_an_evaluation(make_run, shown):
+    """In earlier versions; what training measured last is in run.json still."""
+    overwritten = _metrics(3.0, tta="ml", checkpoint="best")
+    latest = {"training": {"steps": 40}, "results": {"latest": {"step": 40, **_metrics(6.0)}}}
+    old = make_run("old", None, overwritten, finished=False, **latest)
+    results, evaluation = shown(old).split("evaluation test-ml-best\n")
+    assert _cells(results, "NME, %") == ["6.000"] and _cells(evaluation, "NME, %") == ["3.000"]
+    whole = make_run("whole", None, _metrics(5.0), finished=False, **latest)
+    assert _cells(shown(whole), "NME, %") == ["5.000"] and "evaluation" not in shown(whole)
 
 
 def test_json_has_the_numbers_as_they_are(make_run, shown):

@@ -23,7 +23,7 @@ ROOT = os.path.dirname(os.path.dirname(tfhuber.__file__))
 
 @pytest.fixture
 def data(tmp_path):
-    """A converted data set, as far as its manifest tells."""
+    """Return a converted data set, as far as its manifest tells."""
     values = {
         "landmark_set": known_sets.describe(known_sets.WFLW),
         "splits": {"train": {"examples": 0, "shards": []}},
@@ -42,7 +42,7 @@ def _git(folder, *arguments):
 
 @pytest.fixture
 def repository(tmp_path):
-    """A repository with one commit of one file; the file's path."""
+    """Return a repository with one commit of one file; the file's path."""
     if shutil.which("git") is None:
         pytest.skip("there is no git")
     folder = tmp_path / "repository"

@@ -5,7 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from tfhuber.runs import directory
+from tfhuber.data import records
+from tfhuber.landmarks import known_sets
+from tfhuber.runs import directory, results
 from tfhuber.runs.directory import RunFile
 
 
@@ -27,7 +29,7 @@ def run(tmp_path):
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A function that lets so many seconds pass."""
+    """Return a function that lets so many seconds pass."""
     now = [1000.0]
     # This module's clock only: other threads of the process have a right to the real one.
     monkeypatch.setattr(directory, "time", SimpleNamespace(monotonic=lambda: now[0]))
@@ -92,6 +94,25 @@ def test_the_latest_and_the_best_results_are_kept(run, clock):
     assert values["results"]["latest"]["step"] == 150 and values["results"]["latest"]["nme"] == 7.0
     assert values["training"]["steps"] == 160
     assert values["config"] == {"train": {"epochs": 3}}
+
+
+def test_a_run_is_finished_once_that_is_noted(run, clock, tmp_path):
+    file = RunFile(run, batch_size=32)
+    clock(10)
+    file.save(50, _metrics(5.0), True)
+    assert results.read_end(run) is None
+    data = tmp_path / "data"
+    data.mkdir()
+    manifest = {
+        "landmark_set": known_sets.describe(known_sets.WFLW),
+        "splits": {"test": {"examples": 0, "shards": []}},
+    }
+    (data / records.MANIFEST).write_text(records.manifest_text(manifest))
+    file.finish(50, data)
+    checksum = records.read_manifest(data)["sha256"]
+    assert results.read_end(run) == results.End(50, None, checksum) and len(checksum) == 64
+    file.save(50)
+    assert _read(run)["finished"] == {"step": 50, "data_sha256": checksum}
 
 
 @pytest.mark.parametrize(

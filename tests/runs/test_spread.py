@@ -5,10 +5,14 @@ import os
 import signal
 import sys
 import threading
+from pathlib import Path
 
 import pytest
+from finished_runs import finish
 
 from tfhuber import seeds
+from tfhuber.console.signals import run_child
+from tfhuber.runs import seeds as seed_runs
 from tfhuber.runs import spread
 
 
@@ -52,7 +56,7 @@ def test_decimals_follow_the_deviation(values, text):
 
 @pytest.fixture
 def command(monkeypatch, tmp_path):
-    """Runs the command with trainings that only write their results; `trained` lists their options."""
+    """Run the command with trainings that only write their results; `trained` lists their options."""
     config = tmp_path / "tiny.json"
     config.write_text(json.dumps({"data": {"directory": "data/wflw"}}))
 
@@ -63,17 +67,16 @@ def command(monkeypatch, tmp_path):
         if seed == run.failing:
             return run.status
         directory = options[-1][1]
-        os.makedirs(directory, exist_ok=True)
-        with open(os.path.join(directory, "metrics.json"), "w") as file:
-            json.dump({"split": "test", "nme": 4.0 + seed}, file)
+        metrics = {"split": "test", "tta": "none", "nme": 4.0 + seed}
+        finish(Path(directory), metrics, **run.changes.get(seed, {}))
         return 0
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["seeds", "--config", str(config), *arguments])
         return seeds.main()
 
-    run.trained, run.failing, run.status = [], None, 0
-    monkeypatch.setattr(seeds, "_train", train)
+    run.trained, run.failing, run.status, run.changes = [], None, 0, {}
+    monkeypatch.setattr(seed_runs, "run_child", train)
     monkeypatch.chdir(tmp_path)
     return run
 
@@ -106,6 +109,24 @@ def test_a_training_that_fails_ends_it(command, tmp_path, status, expected):
     command.failing, command.status = 1, status
     assert command("--seeds", "0", "1", "2", "--run", "r") == expected
     assert len(command.trained) == 2 and not (tmp_path / "r/seeds.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"finished": None}, "seed-1 is not finished; train it to its end"),
+        ({"data": "b"}, r"seed-1 was trained on the data set b+, but r/seed-0 was .* set a+$"),
+        ({"measured_on": "b"}, "seed-1 was measured on the data set b"),
+        ({"split": "valid"}, "was measured on the split valid, but r/seed-0 was .* split test"),
+        ({"tta": "ml"}, "seed-1 was measured with tta ml"),
+    ],
+    ids=str,
+)
+def test_seeds_that_were_measured_otherwise_are_refused(command, tmp_path, change, message):
+    command.changes = {1: change}
+    with pytest.raises(ValueError, match=message):
+        command("--seeds", "0", "1", "--run", "r")
+    assert not (tmp_path / "r/seeds.json").exists()
 
 
 @pytest.mark.parametrize(
@@ -143,5 +164,5 @@ def test_sigterm_goes_on_to_the_training(tmp_path):
     threading.Thread(target=terminate).start()
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(KeyboardInterrupt):
-        seeds._train([sys.executable, "-c", script, str(saved), str(ready)])
+        run_child([sys.executable, "-c", script, str(saved), str(ready)])
     assert saved.read_text() == "saved" and signal.getsignal(signal.SIGTERM) is before

@@ -1,11 +1,18 @@
 """A reproduced table as Markdown, JSON and a picture, measured values beside the published ones."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tfhuber.console.files import write_json
+from tfhuber.console.lazy import lazy_module
 from tfhuber.paper.tables import Cell, Number, Table
+
+if TYPE_CHECKING:
+    from matplotlib import figure
+else:
+    figure = lazy_module("matplotlib.figure")
 
 __all__ = ["markdown", "write"]
 
@@ -21,7 +28,7 @@ Values = dict[tuple[str, str], list[float]]
 
 
 def write(output: Path, name: str, table: Table, values: Values, seeds: int) -> str:
-    """Writes OUTPUT/NAME.md, .json and .png, and returns the Markdown.
+    """Write OUTPUT/NAME.md, .json and .png, and return the Markdown.
 
     Args:
       output: an existing or new directory.
@@ -51,7 +58,7 @@ def write(output: Path, name: str, table: Table, values: Values, seeds: int) -> 
 
 
 def markdown(name: str, table: Table, values: Values, seeds: int) -> str:
-    """The table as Markdown: mean ± standard deviation over the seeds, and the published value."""
+    """Return the table as Markdown: mean ± standard deviation over the seeds, and the published value."""
     columns = list(dict.fromkeys(cell.column for cell in table.cells))
     rows = list(dict.fromkeys(cell.row for cell in table.cells))
     cells = {(cell.row, cell.column): cell for cell in table.cells}
@@ -80,6 +87,7 @@ def markdown(name: str, table: Table, values: Values, seeds: int) -> str:
 
 
 def _measured(cell: Cell, values: list[float], seeds: int) -> str:
+    """Return mean and deviation as text, and how many runs there are if some are missing."""
     if not values:
         return "no run"
     deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
@@ -100,18 +108,16 @@ def _row(cells: list[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def _picture(table: Table, values: Values):
-    """Every cell as a dot with its standard deviation, and the runs behind it; one panel per metric."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
+def _picture(table: Table, values: Values) -> "figure.Figure":
+    """Return a panel per metric: cells as dots with standard deviations, and the runs behind them."""
     metrics = list(dict.fromkeys(cell.metric for cell in table.cells))
     rows = list(dict.fromkeys(cell.row for cell in table.cells))
-    figure = Figure(figsize=(6 * len(metrics) + 1.5, 1.6 + 0.55 * len(rows)), layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.suptitle(table.title, fontsize=12)
+    picture = figure.Figure(
+        figsize=(6 * len(metrics) + 1.5, 1.6 + 0.55 * len(rows)), layout="constrained"
+    )
+    picture.suptitle(table.title, fontsize=12)
     for panel, metric in enumerate(metrics):
-        axes = figure.add_subplot(1, len(metrics), panel + 1)
+        axes = picture.add_subplot(1, len(metrics), panel + 1)
         shown = [cell for cell in table.cells if cell.metric == metric]
         columns = list(dict.fromkeys(cell.column for cell in shown))
         for c, column in enumerate(columns):
@@ -122,7 +128,7 @@ def _picture(table: Table, values: Values):
             axes.errorbar(
                 [np.mean(v) for v in runs],
                 places,
-                xerr=[np.std(v, ddof=1) if len(v) > 1 else 0 for v in runs],
+                xerr=[float(np.std(v, ddof=1)) if len(v) > 1 else 0.0 for v in runs],
                 fmt="o",
                 capsize=3,
                 color=f"C{c}",
@@ -135,4 +141,4 @@ def _picture(table: Table, values: Values):
         axes.grid(axis="x", alpha=0.3)
         if len(columns) > 1:
             axes.legend(fontsize=9)
-    return figure
+    return picture

@@ -7,6 +7,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tfhuber.config import schema
 from tfhuber.config.schema import Config
@@ -14,10 +15,18 @@ from tfhuber.config.shipped import config_directory
 from tfhuber.console.cli import import_tensorflow, progress
 from tfhuber.console.cpus import available_cpus
 from tfhuber.console.files import read_json, write_json
+from tfhuber.console.lazy import lazy_module
+from tfhuber.console.table import aligned
 from tfhuber.data import records
 from tfhuber.paper.tables import BASES, Table, Variant
+from tfhuber.runs.results import find_metrics, read_end
 
-__all__ = ["Run", "plan"]
+if TYPE_CHECKING:
+    from tfhuber.evaluation import run_evaluation
+else:
+    run_evaluation = lazy_module("tfhuber.evaluation.run_evaluation")
+
+__all__ = ["Run", "check_data", "cost_table", "measure", "plan", "train_all"]
 
 # Billions of multiply-accumulates of one forward pass at 224 pixels.
 GIGAMACS = {"resnet18": 1.81, "resnet50": 4.09, "resnet101": 7.80}
@@ -25,7 +34,7 @@ GIGAMACS = {"resnet18": 1.81, "resnet50": 4.09, "resnet101": 7.80}
 
 @dataclass(frozen=True)
 class Run:
-    """One training: a variant with a seed, where it is written, and which run it starts from."""
+    """One training: a variant with a seed, where it is written, and the run that it starts from."""
 
     variant: Variant
     seed: int
@@ -35,26 +44,28 @@ class Run:
 
     @property
     def name(self) -> str:
+        """The name of the run's directory."""
         return self.directory.name
 
     @property
     def log(self) -> Path:
+        """The file of what its training prints."""
         return self.directory.with_suffix(".log")
 
     @property
     def status(self) -> str:
         """`done`, `begun` or `missing`."""
-        if (self.directory / "metrics.json").is_file():
+        if read_end(self.directory) is not None:
             return "done"
         return "begun" if self.directory.exists() else "missing"
 
     def images(self, examples: int) -> int:
-        """Images that the whole training sees."""
+        """Return how many images the whole training sees."""
         train = self.config.train
         return train.epochs * (examples // train.batch_size) * train.batch_size
 
     def petaflops(self, examples: int) -> float:
-        """Floating-point operations of the training / 1e15: three forward passes a step."""
+        """Return the floating-point operations of the training / 1e15: three forward passes a step."""
         model = self.config.model
         macs = 1e9 * GIGAMACS[model.backbone] * (model.image_size / 224) ** 2
         return 6e-15 * macs * self.images(examples)
@@ -63,7 +74,7 @@ class Run:
 def plan(
     table: Table, data: Path | None, output: Path, seeds: int, overrides: list[str]
 ) -> list[Run]:
-    """The runs of a table, in an order in which each finds the one that it starts from.
+    """Return the runs of a table, each after the run that it starts from.
 
     Args:
       table: one of `TABLES`.
@@ -96,13 +107,14 @@ def plan(
 
 
 def _data_directory(data: Path | None, base: str) -> str | None:
-    """Where the base's data set lies: in DIR itself or in DIR/NAME; None keeps the configuration's."""
+    """Return where the base's data set lies, DIR or DIR/NAME; None keeps the configuration's."""
     if data is None:
         return None
     return str(data if (data / records.MANIFEST).is_file() else data / base)
 
 
 def _check_distinct(runs: list[Run]) -> None:
+    """Raise ValueError if two of the runs are the same training."""
     for i, one in enumerate(runs):
         for other in runs[:i]:
             if not schema.differences(one.config, other.config):
@@ -113,7 +125,7 @@ def _check_distinct(runs: list[Run]) -> None:
 
 
 def _examples(run: Run) -> int:
-    """Training examples: the data set's own if it is there, else the published number."""
+    """Return how many training examples the data set has, or, if it is not there, has as published."""
     data = run.config.data
     if not (Path(data.directory) / records.MANIFEST).is_file():
         return BASES[run.variant.base].train_examples
@@ -122,7 +134,7 @@ def _examples(run: Run) -> int:
 
 
 def cost_table(runs: list[Run]) -> str:
-    """The runs with epochs, images, floating-point operations and status, as aligned text."""
+    """Return the runs with epochs, images, floating-point operations and status, as aligned text."""
     rows = [("run", "epochs", "images", "PFLOP", "status")]
     total_images, total_flops = 0, 0.0
     for run in runs:
@@ -132,19 +144,12 @@ def cost_table(runs: list[Run]) -> str:
         epochs = str(run.config.train.epochs)
         rows.append((run.name, epochs, f"{images:,}", f"{flops:.3g}", run.status))
     rows.append((f"{len(runs)} runs", "", f"{total_images:,}", f"{total_flops:.3g}", ""))
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = [
-        "  ".join(
-            f"{cell:<{w}}" if i in (0, 4) else f"{cell:>{w}}" for i, (cell, w) in cells
-        ).rstrip()
-        for cells in (list(enumerate(zip(row, widths, strict=True))) for row in rows)
-    ]
     hours = total_flops * 1e15 / 20e12 / 3600
-    return "\n".join([*lines, f"about {hours:,.1f} hours at 20 TFLOP/s"])
+    return f"{aligned(rows, right=(1, 2, 3))}\nabout {hours:,.1f} hours at 20 TFLOP/s"
 
 
 def train_all(runs: list[Run], jobs: int) -> list[str]:
-    """Trains what is not done, `jobs` at a time, each in a process of its own with a log beside it.
+    """Train what is not done, `jobs` at a time, each in a process of its own with a log beside it.
 
     Returns:
       What went wrong, a line for each run that failed; the others are done.
@@ -167,25 +172,39 @@ def train_all(runs: list[Run], jobs: int) -> list[str]:
 
 
 def _is_done(run: Run) -> bool:
-    """Whether the run is there, whole; ValueError if it is there with another configuration."""
-    if run.status != "done":
+    """Return whether the run is there and finished.
+
+    Raises:
+      ValueError: if it is of another configuration, which the splits are part of, or of another data set.
+    """
+    end = read_end(run.directory)
+    if end is None:
         return False
     path = run.directory / "run.json"
     try:
         there = schema.parse(read_json(path)["config"], str(path))
     except (OSError, KeyError, TypeError, ValueError):
         return False  # the training says what is damaged
-    changed = schema.differences(there, run.config)
-    if changed:
+    if changed := schema.differences(there, run.config):
         raise ValueError(
             f"{run.directory} was trained with other values (there, here): {'; '.join(changed)}; choose "
             "another --output"
         )
+    if end.trained_on not in (None, _checksum(run)):
+        raise ValueError(
+            f"{run.directory} was trained on another data set (sha256 {end.trained_on}) than "
+            f"{run.config.data.directory} holds now ({_checksum(run)}); choose another --output"
+        )
     return True
 
 
+def _checksum(run: Run) -> str | None:
+    """Return the checksum of the data set that the run needs."""
+    return records.read_manifest(run.config.data.directory).get("sha256")
+
+
 def _train(run: Run, jobs: int) -> str | None:
-    """Trains one run; what went wrong, if anything did."""
+    """Train one run, and return what went wrong, if anything did."""
     run.directory.parent.mkdir(parents=True, exist_ok=True)
     config_file = run.directory.with_suffix(".json")
     write_json(config_file, run.config.model_dump(mode="json"))
@@ -204,7 +223,7 @@ def _train(run: Run, jobs: int) -> str | None:
 
 
 def measure(runs: list[Run], table: Table) -> dict:
-    """Every cell's values over the seeds: `{(row, column): [value, ...]}`; runs not done are left out."""
+    """Return every cell's values over the seeds, `{(row, column): [value, ...]}`, of runs that are done."""
     values = {}
     for cell in table.cells:
         mine = [
@@ -216,31 +235,17 @@ def measure(runs: list[Run], table: Table) -> dict:
 
 
 def _metrics(run: Run, tta: str) -> dict:
-    """The final weights' metrics with that test-time augmentation, measured once and kept in the run."""
-    trained = read_json(run.directory / "metrics.json")
-    if not isinstance(trained, dict):
-        raise ValueError(
-            f"{run.directory / 'metrics.json'} is damaged; delete it, and it is measured again"
-        )
-    # `tfhuber.evaluate` may have written another measurement over what the training wrote.
-    if trained.get("tta") == tta and trained.get("checkpoint", "latest") == "latest":
-        return trained
-    path = run.directory / f"metrics-{tta}.json"
-    if not path.is_file():
+    """Return the final weights' metrics with that test-time augmentation; measure what is not there."""
+    split = run.config.data.evaluation_split
+    metrics = find_metrics(run.directory, split, tta, _checksum(run))
+    if metrics is None:
         import_tensorflow()
-        from tfhuber.data import dataset
-        from tfhuber.evaluation import summary
-        from tfhuber.runs import load
-
-        predictor = load.load_run(run.directory)
-        data = run.config.data
-        split = dataset.open_split(data.directory, data.evaluation_split)
-        write_json(path, summary.evaluate(predictor, split, tta))
-    return read_json(path)
+        metrics, _ = run_evaluation.evaluate_run(run.directory, tta=tta)
+    return metrics
 
 
-def _check_data(runs: list[Run], data: Path | None) -> None:
-    """ValueError if a data set that the runs need is missing or is another one."""
+def check_data(runs: list[Run], data: Path | None) -> None:
+    """Raise ValueError if a data set that the runs need is missing or is of other landmarks."""
     for run in runs:
         base, directory = run.variant.base, run.config.data.directory
         if not (Path(directory) / records.MANIFEST).is_file():

@@ -68,7 +68,7 @@ class Table:
     @property
     def variants(self) -> list[Variant]:
         """The variants in order of appearance, those they are pretrained as before them."""
-        found = {}
+        found: dict[str, Variant] = {}
         for cell in self.cells:
             if cell.variant.pretraining is not None:
                 found.setdefault(cell.variant.pretraining.name, cell.variant.pretraining)

@@ -4,7 +4,7 @@ import itertools
 import json
 import math
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,23 @@ from typing import Any
 from tfhuber.config.reference import flatten
 from tfhuber.config.schema import Config, Data
 from tfhuber.console.files import read_json
+from tfhuber.console.table import aligned
+from tfhuber.runs import results
 from tfhuber.runs.spread import Spread, mean_and_deviation, spread
 
-__all__ = ["Row", "Run", "over_seeds", "read_run", "rows", "table", "warnings"]
+__all__ = [
+    "Row",
+    "Run",
+    "as_json",
+    "over_seeds",
+    "read_run",
+    "rows",
+    "seeds_text",
+    "table",
+    "warnings",
+]
+
+Rank = Callable[[float], float]
 
 
 def _low(value: float) -> float:
@@ -25,12 +39,12 @@ def _high(value: float) -> float:
     return -value
 
 
-def _near(target: float) -> Callable[[float], float]:
+def _near(target: float) -> Rank:
     return lambda value: abs(value - target)
 
 
-# What is shown of metrics.json: a name, the key, and a function that is lowest for the best value.
-_MEASURES = (
+# What is shown of metrics: a name, the key, and a function that is lowest for the best value.
+_MEASURES: tuple[tuple[str, str, Rank], ...] = (
     ("NME, %", "nme", _low),
     ("PCKh@0.5, %", "pckh_0.5", _high),
     ("loss (eq. 6)", "loss", _low),
@@ -55,14 +69,16 @@ class Run:
       directory: as it was given.
       config: its configuration by dotted keys, defaults included.
       facts: the rest of `run.json`, by dotted keys, but for `results`.
-      results: `metrics.json` by dotted keys; before the end of the training what `run.json` has of the
-        latest evaluation, and before the first nothing.
+      results: what training measured, by dotted keys: `metrics.json`; before the end of the training
+        what `run.json` has of the latest evaluation, and before the first nothing.
+      evaluations: what `tfhuber.evaluate` measured, by `SPLIT-TTA-CHECKPOINT`, by dotted keys.
     """
 
     directory: str
     config: dict[str, Any]
     facts: dict[str, Any]
     results: dict[str, Any]
+    evaluations: dict[str, dict[str, Any]]
 
     @property
     def landmarks(self) -> str | None:
@@ -79,12 +95,12 @@ class Row:
     best: frozenset[int] = frozenset()
 
     def cell(self, run: int) -> str:
-        """The value as the table shows it."""
+        """Return the value as the table shows it."""
         return "*" * (run in self.best) + self.values[run]
 
 
 def read_run(directory: str) -> Run:
-    """The run in a directory.
+    """Return the run in a directory.
 
     Raises:
       ValueError: naming the directory or the file if it is no training run.
@@ -98,19 +114,25 @@ def read_run(directory: str) -> Run:
     if not isinstance(config, dict) or not isinstance(config.get("data"), dict):
         raise ValueError(f"{path} is not that of a training run: it holds no configuration")
     so_far = facts.pop("results", {})
-    results = so_far.get("latest", {}) if isinstance(so_far, dict) else None
-    metrics_path = Path(directory) / "metrics.json"
-    if metrics_path.exists():
-        path, results = metrics_path, read_json(metrics_path)
-    if not isinstance(results, dict):
+    metrics = so_far.get("latest", {}) if isinstance(so_far, dict) else None
+    if results.read_end(Path(directory)) is not None:
+        metrics = results.final_metrics(Path(directory))
+    if not isinstance(metrics, dict):
         raise ValueError(f"{path} holds no metrics")
+    evaluated = results.evaluations(Path(directory))
     # An older run lacks the keys that are newer, whose defaults are what it did.
     defaults = Config(data=Data(directory="")).model_dump(mode="json")
-    return Run(directory, flatten(defaults) | flatten(config), flatten(facts), flatten(results))
+    return Run(
+        directory,
+        flatten(defaults) | flatten(config),
+        flatten(facts),
+        flatten(metrics),
+        {name: flatten(values) for name, values in evaluated.items()},
+    )
 
 
 def rows(runs: Sequence[Run], everything: bool = False) -> dict[str, list[Row]]:
-    """The table's rows by the heading above them.
+    """Return the table's rows by the heading above them.
 
     Args:
       runs: at least one.
@@ -125,21 +147,29 @@ def rows(runs: Sequence[Run], everything: bool = False) -> dict[str, list[Row]]:
         configuration = [row for row in configuration if len(set(row.values)) > 1]
         always = ("commit", "data, sha256")
         origin = [row for row in origin if row.name in always or len(set(row.values)) > 1]
-    results = [Row("measured on", [_measured_on(run) for run in runs])]
-    results += [_result_row(runs, *measure) for measure in _MEASURES]
+    found = [Row("measured on", [_measured_on(run) for run in runs])]
+    found += _measure_rows(runs, [run.results for run in runs])
     steps = [run.facts.get("training.steps") for run in runs]
-    results.append(Row("steps", [_text(value) for value in steps]))
-    results.append(_number_row("minutes", [_minutes(run) for run in runs]))
+    found.append(Row("steps", [_text(value) for value in steps]))
+    found.append(_number_row("minutes", [_minutes(run) for run in runs]))
     speeds = [run.facts.get("training.images_per_second") for run in runs]
-    results.append(_number_row("images/s", speeds, _high))
-    results = [row for row in results if everything or set(row.values) != {"-"}]
-    return {"configuration": configuration, "results": results, "origin": origin}
+    found.append(_number_row("images/s", speeds, _high))
+    sections = {"configuration": configuration, "results": found}
+    for name in sorted({name for run in runs for name in run.evaluations}):
+        metrics = [run.evaluations.get(name, {}) for run in runs]
+        after = Row("after step", [_text(values.get("step")) for values in metrics])
+        sections[f"evaluation {name}"] = [after, *_measure_rows(runs, metrics)]
+    shown = {
+        heading: [row for row in section if everything or set(row.values) != {"-"}]
+        for heading, section in sections.items()
+    }
+    return {**shown, "origin": origin}
 
 
 def warnings(runs: Sequence[Run]) -> list[str]:
-    """Why results are not to be compared, one line each."""
+    """Return why results are not to be compared, one line each."""
 
-    def differ(values):
+    def differ(values: Iterable[Any]) -> bool:
         return len(set(values) - {None, "-"}) > 1
 
     found = []
@@ -149,11 +179,26 @@ def warnings(runs: Sequence[Run]) -> list[str]:
         found.append("the runs are of different data sets, so their results don't compare")
     if differ(_measured_on(run) for run in runs):
         found.append("the runs were measured on different splits or in different ways")
+    for name in sorted({name for run in runs for name in run.evaluations}):
+        if differ(run.evaluations.get(name, {}).get("data.sha256") for run in runs):
+            found.append(f"the evaluations {name} are of different data sets")
+    for run in runs:
+        end = run.facts.get("finished.data_sha256")
+        if differ([end, run.facts.get("provenance.data.sha256")]):
+            found.append(f"{run.directory} was trained on one data set and measured on another")
+        for name, values in run.evaluations.items():
+            if differ([_step_now(run, values.get("checkpoint")), values.get("step")]):
+                found.append(f"{run.directory} has trained on since its evaluation {name}")
     return found
 
 
+def _step_now(run: Run, checkpoint: str | None) -> int | None:
+    """Return the step of a run's checkpoint as far as `run.json` says."""
+    return run.facts.get("training.steps") if checkpoint == "latest" else None
+
+
 def over_seeds(runs: Sequence[Run]) -> list[tuple[list[Run], dict[str, Spread]]]:
-    """Runs that differ in `train.seed` alone, two or more at a time, and their results by names."""
+    """Return groups of runs that differ in `train.seed` alone, with the spread of their results by name."""
     groups: dict[str, list[Run]] = {}
     for run in runs:
         others = {key: value for key, value in run.config.items() if key not in ("about", _SEED)}
@@ -177,7 +222,7 @@ def over_seeds(runs: Sequence[Run]) -> list[tuple[list[Run], dict[str, Spread]]]
 
 
 def table(runs: Sequence[Run], sections: dict[str, list[Row]], width: int) -> str:
-    """The rows as aligned text of at most `width` columns, in several tables where one is too wide."""
+    """Return the rows as text of at most `width` columns, in several tables where one is too wide."""
     names = _names(runs)
     every_row = [row for section in sections.values() for row in section]
     label_width = max(len(row.name) for row in every_row) + 2
@@ -201,21 +246,20 @@ def table(runs: Sequence[Run], sections: dict[str, list[Row]], width: int) -> st
     return "\n\n\n".join(blocks)
 
 
-def _seeds_text(group: Sequence[Run], spreads: dict[str, Spread]) -> str:
-    width = max(map(len, spreads)) + 2
-    lines = [f"mean and standard deviation over seeds: {', '.join(_names(group))}"]
-    for name, each in spreads.items():
-        lines.append(f"  {name:<{width}}{mean_and_deviation(each)}")
-    return "\n".join(lines)
+def seeds_text(group: Sequence[Run], spreads: dict[str, Spread]) -> str:
+    """Return mean and deviation of a group of `over_seeds` as text, a line each metric."""
+    lines = aligned([(name, mean_and_deviation(each)) for name, each in spreads.items()])
+    heading = f"mean and standard deviation over seeds: {', '.join(_names(group))}"
+    return f"{heading}\n{textwrap.indent(lines, '  ')}"
 
 
-def _config_keys(runs):
+def _config_keys(runs: Sequence[Run]) -> list[str]:
     keys = dict.fromkeys(key for run in runs for key in run.config)
     return [key for key in keys if key != "about"]
 
 
-def _origins(runs) -> dict[str, str]:
-    """Rows on where the runs come from: names, and keys of `Run.facts`."""
+def _origins(runs: Sequence[Run]) -> dict[str, str]:
+    """Return the rows on where the runs come from: their names, and keys of `Run.facts`."""
     versions = dict.fromkeys(
         key for run in runs for key in run.facts if key.startswith("provenance.versions.")
     )
@@ -228,7 +272,7 @@ def _origins(runs) -> dict[str, str]:
     }
 
 
-def _fact_row(runs, name: str, key: str) -> Row:
+def _fact_row(runs: Sequence[Run], name: str, key: str) -> Row:
     values = [_text(run.facts.get(key)) for run in runs]
     if key.endswith(".sha") or key.endswith(".sha256"):
         values = [value[:12] for value in values]
@@ -246,13 +290,17 @@ def _measured_on(run: Run) -> str:
     return f"{split}, tta {tta}, {checkpoint}"
 
 
-def _result_row(runs, name: str, key: str, score) -> Row:
+def _measure_rows(runs: Sequence[Run], metrics: Sequence[dict[str, Any]]) -> list[Row]:
+    """Return a row for each measure of the runs' metrics."""
     families = {(run.config["model.family"], run.config["model.delta"]) for run in runs}
     others = len({run.landmarks for run in runs}) > 1
-    # The loss leaves out a constant, which is another for each family.
-    if others or (key == "loss" and len(families) > 1):
-        score = None
-    return _number_row(name, [run.results.get(key) for run in runs], score)
+    found = []
+    for name, key, rank in _MEASURES:
+        # The loss leaves out a constant, which is another for each family.
+        comparable = not others and (key != "loss" or len(families) == 1)
+        values = [each.get(key) for each in metrics]
+        found.append(_number_row(name, values, rank if comparable else None))
+    return found
 
 
 def _minutes(run: Run) -> float | None:
@@ -260,17 +308,17 @@ def _minutes(run: Run) -> float | None:
     return seconds / 60 if isinstance(seconds, int | float) else None
 
 
-def _number_row(name: str, values: list, score: Callable[[float], float] | None = None) -> Row:
-    """Numbers with as many decimals each as the largest one needs for four digits."""
+def _number_row(name: str, values: list, rank: Rank | None = None) -> Row:
+    """Return numbers with as many decimals each as the largest one needs for four digits."""
     numbers = {i: v for i, v in enumerate(values) if isinstance(v, int | float)}
     finite = {i: v for i, v in numbers.items() if math.isfinite(v)}
     largest = max(map(abs, finite.values()), default=0)
     decimals = min(max(3 - math.floor(math.log10(largest)), 0), 6) if largest > 0 else 0
     texts = [f"{numbers[i]:.{decimals}f}" if i in numbers else "-" for i in range(len(values))]
-    if score is None or len({texts[i] for i in finite}) < 2:
+    if rank is None or len({texts[i] for i in finite}) < 2:
         return Row(name, texts)
-    best = min(map(score, finite.values()))
-    best_texts = {texts[i] for i, value in finite.items() if score(value) == best}
+    best = min(map(rank, finite.values()))
+    best_texts = {texts[i] for i, value in finite.items() if rank(value) == best}
     return Row(name, texts, frozenset(i for i in finite if texts[i] in best_texts))
 
 
@@ -280,21 +328,21 @@ def _text(value: Any) -> str:
     return json.dumps(value)
 
 
-def _names(runs) -> list[str]:
-    """The directories' own names where these tell the runs apart, or else their whole paths."""
+def _names(runs: Sequence[Run]) -> list[str]:
+    """Return the directories' own names where these tell the runs apart, or else their whole paths."""
     names = [Path(run.directory).resolve().name for run in runs]
     return names if len(set(names)) == len(names) else [run.directory for run in runs]
 
 
 def _fits(needed: list[int], room: int) -> bool:
-    """Whether columns fit beside each other without making long values many lines high."""
+    """Return whether columns fit beside each other without making long values many lines high."""
     return room // len(needed) - 2 >= min(max(needed), 2 * _NARROWEST)
 
 
 def _lines(
     label: str, cells: dict[int, str], label_width: int, widths: dict[int, int]
 ) -> list[str]:
-    """One row as text: what is wider than its column goes on in the next line."""
+    """Return one row as lines; what is wider than its column goes on in the next line."""
     parts = [textwrap.wrap(cells[i], width) or [""] for i, width in widths.items()]
     return [
         "  ".join([f"{left:<{label_width}}", *map(str.rjust, texts, widths.values())]).rstrip()
@@ -302,8 +350,8 @@ def _lines(
     ]
 
 
-def _as_json(runs: Sequence[Run], everything: bool) -> dict:
-    """What the table shows, with numbers as they are."""
+def as_json(runs: Sequence[Run], everything: bool) -> dict:
+    """Return what the table shows, with numbers as they are."""
     keys = [
         key
         for key in _config_keys(runs)
@@ -315,6 +363,10 @@ def _as_json(runs: Sequence[Run], everything: bool) -> dict:
             "landmarks": run.landmarks,
             "config": {key: run.config.get(key) for key in keys},
             "results": {key: _finite(value) for key, value in run.results.items()},
+            "evaluations": {
+                name: {key: _finite(value) for key, value in values.items()}
+                for name, values in run.evaluations.items()
+            },
             "facts": {
                 key: _finite(value)
                 for key, value in run.facts.items()
@@ -331,5 +383,5 @@ def _as_json(runs: Sequence[Run], everything: bool) -> dict:
 
 
 def _finite(value: Any) -> Any:
-    """JSON has no NaN and no infinity."""
+    """Return the value, or None for NaN and infinity, which JSON lacks."""
     return None if isinstance(value, float) and not math.isfinite(value) else value

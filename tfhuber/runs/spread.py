@@ -2,20 +2,26 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import TypedDict
 
 import numpy as np
 
 from tfhuber.config.reference import flatten
+from tfhuber.console.table import aligned
 
 __all__ = ["Spread", "mean_and_deviation", "spread", "summarise", "table"]
 
 
-# A metric over the seeds: its `mean`, its standard deviation `std`, and its `values` in their order.
-Spread = dict[str, float | list[float] | None]
+class Spread(TypedDict):
+    """A metric over the seeds: mean, standard deviation (None of a single value), values in their order."""
+
+    mean: float
+    std: float | None
+    values: list[float]
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Mean and standard deviation (of the sample, n - 1) of a metric; no deviation of a single value.
+    """Return mean and standard deviation (of the sample, n - 1) of a metric.
 
     Example:
       >>> spread([4.0, 5.0, 6.0])
@@ -26,8 +32,8 @@ def spread(values: Sequence[float]) -> Spread:
     return {"mean": float(np.mean(values)), "std": std, "values": list(values)}
 
 
-def summarise(results: Sequence[Mapping]) -> dict[str, Spread]:
-    """Each measured metric over several runs, by dotted keys; counts and texts are left out.
+def summarise(results: Sequence[dict]) -> dict[str, Spread]:
+    """Return each measured metric over several runs, by dotted keys, without counts and texts.
 
     Args:
       results: what `metrics.json` holds, a run each. A metric that one of them lacks is left out.
@@ -41,18 +47,21 @@ def summarise(results: Sequence[Mapping]) -> dict[str, Spread]:
 
 
 def table(summary: Mapping[str, Spread]) -> str:
-    """A summary as aligned text, a line each metric: mean, deviation, and the values in parentheses."""
-    texts = {name: mean_and_deviation(each) for name, each in summary.items()}
-    name_width, width = (max(map(len, column)) for column in (texts, texts.values()))
-    return "\n".join(
-        f"{name:<{name_width}}  {texts[name]:<{width}}  "
-        f"({', '.join(f'{value:.5g}' for value in each['values'])})"
-        for name, each in summary.items()
+    """Return a summary as text, a line each metric: mean, deviation, and the values in parentheses."""
+    return aligned(
+        [
+            (
+                name,
+                mean_and_deviation(each),
+                f"({', '.join(f'{value:.5g}' for value in each['values'])})",
+            )
+            for name, each in summary.items()
+        ]
     )
 
 
 def mean_and_deviation(each: Spread) -> str:
-    """Both as text, with as many decimals as two digits of the deviation need.
+    """Return both as text, with as many decimals as two digits of the deviation need.
 
     Example:
       >>> mean_and_deviation(spread([4.512, 4.498, 4.551]))
