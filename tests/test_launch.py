@@ -25,14 +25,72 @@ def _index() -> str:
     return "json.loads(os.environ['TF_CONFIG'])['task']['index']"
 
 
-def test_every_worker_has_its_own_place_in_one_cluster(monkeypatch):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6")
+def test_every_worker_has_its_own_place_in_one_cluster():
     environments = launch.worker_environments(2)
     configs = [json.loads(e["TF_CONFIG"]) for e in environments]
     assert [c["task"] for c in configs] == [{"type": "worker", "index": i} for i in range(2)]
     assert configs[0]["cluster"] == configs[1]["cluster"]
     assert len(set(configs[0]["cluster"]["worker"])) == 2
-    assert [e["CUDA_VISIBLE_DEVICES"] for e in environments] == ["4,6", "5"]
+    assert all("CUDA_VISIBLE_DEVICES" not in e for e in environments)
+
+
+@pytest.fixture
+def gpus(tmp_path, monkeypatch):
+    """Make this a machine with so many GPUs, of which CUDA_VISIBLE_DEVICES names some."""
+
+    def make(count, visible=None, in_proc=0):
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        if visible is not None:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        lines = "".join(f"GPU {i}: H200 (UUID: GPU-{i}a)\\n  MIG 1g\\n" for i in range(count))
+        script = f"#!/bin/sh\nprintf '{lines}'\n" if count else "#!/bin/sh\nexit 9\n"
+        smi = tmp_path / "bin" / "nvidia-smi"
+        smi.parent.mkdir(exist_ok=True)
+        smi.write_text(script)
+        smi.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{smi.parent}{os.pathsep}{os.environ['PATH']}")
+        for i in range(in_proc):
+            (tmp_path / f"driver/nvidia/gpus/0000:0{i}").mkdir(parents=True)
+        return launch.visible_gpus(tmp_path)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("machine", "found"),
+    [
+        ({"count": 0}, []),
+        ({"count": 3}, ["0", "1", "2"]),
+        ({"count": 0, "in_proc": 2}, ["0", "1"]),
+        ({"count": 8, "visible": "4, 5,6"}, ["4", "5", "6"]),
+        ({"count": 8, "visible": "GPU-1a,GPU-7a"}, ["GPU-1a", "GPU-7a"]),
+        ({"count": 8, "visible": "3,-1,4"}, ["3"]),
+        ({"count": 8, "visible": ""}, []),
+    ],
+    ids=str,
+)
+def test_gpus_are_counted_without_tensorflow(gpus, machine, found):
+    assert gpus(**machine) == found
+
+
+def test_every_worker_sees_its_own_gpus(gpus, capfd):
+    gpus(5)
+    script = f"print({_index()}, os.environ['CUDA_VISIBLE_DEVICES'])"
+    assert launch.launch(_command(script), 2, 0) == 0
+    lines = sorted(capfd.readouterr().out.splitlines())
+    assert lines[:2] == ["[0] 0 0,2", "[1] 1 1,3"]
+    assert lines[2].startswith("[launch] GPUs that are left idle") and lines[2].endswith(": 4")
+
+
+def test_fewer_gpus_than_workers_are_one_line(gpus):
+    gpus(8, visible="4,5")
+    with pytest.raises(
+        ValueError, match=r"--workers 3 needs 3 GPUs, one each, but there are 2 \(4, 5\)"
+    ):
+        launch.launch(_command("open('never', 'w')"), 3, 0)
+    gpus(8, visible="-1")
+    script = "assert os.environ['CUDA_VISIBLE_DEVICES'] == '-1'"
+    assert launch.launch(_command(script), 3, 0) == 0
 
 
 def test_output_is_prefixed_and_success_is_0(capfd):
