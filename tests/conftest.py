@@ -15,6 +15,8 @@ import hypothesis
 import numpy as np
 import pytest
 
+# What takes seconds to import is imported in the fixtures that need it. (A lazy module would not do:
+# pytest looks at every name here, which would load them all for every test.)
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -45,7 +47,7 @@ def root_logger():
 
 @pytest.fixture
 def full_disk():
-    """A context in which no file gets larger than so many bytes, which stands in for a full disk."""
+    """Return a context in which no file gets larger than so many bytes, which stands in for a full disk."""
 
     @contextlib.contextmanager
     def limited(size: int):
@@ -61,7 +63,7 @@ def full_disk():
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of real photographs; skips where it is absent."""
+    """Return the folder of real photographs; skips where it is absent."""
     folder = Path(os.environ.get("TFHUBER_SHARED_DATA", ROOT / "../shared/data")).resolve()
     if not folder.is_dir():
         pytest.skip(f"no real photographs at {folder} (set TFHUBER_SHARED_DATA to their folder)")
@@ -97,7 +99,7 @@ def faces(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def face_records(faces, tmp_path_factory) -> Path:
-    """The drawn faces, converted, in shards of 16 examples."""
+    """Return the drawn faces, converted, in shards of 16 examples."""
     from pipelines import make_tfrecords
 
     output = tmp_path_factory.mktemp("records") / "wflw"
@@ -108,7 +110,7 @@ def face_records(faces, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_config(face_records):
-    """A configuration that trains in seconds."""
+    """Return a configuration that trains in seconds."""
     from tfhuber.config import schema
 
     return schema.parse(
@@ -127,7 +129,7 @@ def tiny_config(face_records):
 
 @pytest.fixture(scope="session")
 def tiny_run(tiny_config, tmp_path_factory) -> Path:
-    """A finished training run of `tiny_config`."""
+    """Return a finished training run of `tiny_config`."""
     from tfhuber.training.trainer import train
 
     run = tmp_path_factory.mktemp("runs") / "tiny"
@@ -137,7 +139,7 @@ def tiny_run(tiny_config, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def exported(tiny_run, tmp_path_factory) -> Path:
-    """The base path of the model of `tiny_run`, exported as version 1; not to be changed."""
+    """Return the base path of the model of `tiny_run`, exported as version 1; not to be changed."""
     from tfhuber.saved_model.export import export
 
     base = tmp_path_factory.mktemp("models") / "wflw"
@@ -147,7 +149,7 @@ def exported(tiny_run, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def picture(faces) -> bytes:
-    """A JPEG file of one of the drawn faces."""
+    """Return a JPEG file of one of the drawn faces."""
     return next(iter(sorted((faces / "WFLW_images").rglob("*.jpg")))).read_bytes()
 
 

@@ -23,7 +23,7 @@ KEYS = {
 
 @pytest.fixture
 def command(monkeypatch, capsys):
-    """Runs the command and returns its lines."""
+    """Run the command and return its lines."""
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["config", *map(str, arguments)])

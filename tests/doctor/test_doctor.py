@@ -72,7 +72,7 @@ def test_the_slow_checksums_are_noticed(monkeypatch):
 
 @pytest.fixture
 def stand_in(tmp_path, monkeypatch):
-    """Makes the probes' process a shell script, which gets the names that are to be skipped."""
+    """Make the probes' process a shell script, which gets the names that are to be skipped."""
 
     def make(script: str):
         path = tmp_path / "python"
@@ -141,7 +141,7 @@ def test_a_probe_that_hangs_is_given_up(stand_in, monkeypatch):
 
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
-    """A checkout of another version than what is installed."""
+    """Return a checkout of another version than what is installed."""
     dependencies = '["tensorflow>=2.0", "keras>=99", "numpy>=1", "no-such-package>=1"]'
     project = f'[project]\nrequires-python = ">=3.99"\ndependencies = {dependencies}\n'
     (tmp_path / "pyproject.toml").write_text(project)
@@ -199,7 +199,7 @@ def test_a_failing_check_is_a_row(monkeypatch, tmp_path):
 
 @pytest.fixture
 def machine(tmp_path, monkeypatch):
-    """Makes /dev, /proc and /sys of a machine, and what nvidia-smi says there."""
+    """Make /dev, /proc and /sys of a machine, and what nvidia-smi says there."""
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
     for name in ("_DEV", "_PROC", "_SYS"):

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tfhuber.config.schema import Config, load
+from tfhuber.console.table import aligned
 
 __all__ = ["flatten", "main", "reference"]
 
@@ -20,7 +21,7 @@ _ENDLESS = 2**31
 
 
 def reference(width: int = 100) -> str:
-    """Every key of the configuration, section by section, as text of at most about `width` columns."""
+    """Return every key of the configuration, by sections, as text of at most about `width` columns."""
     keys = list(_keys(Config.model_json_schema()))
     key_width = max(len(name) for name, _, _ in keys)
     lines, section = [], ""
@@ -35,12 +36,12 @@ def reference(width: int = 100) -> str:
 
 
 def flatten(values: dict, prefix: str = "") -> dict[str, Any]:
-    """Nested dicts as one, by dotted keys.
+    """Return nested dicts as one, by dotted keys.
 
     >>> flatten({"train": {"epochs": 3}, "about": ""})
     {'train.epochs': 3, 'about': ''}
     """
-    flat = {}
+    flat: dict[str, Any] = {}
     for key, value in values.items():
         inside = flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {}
         flat |= inside or {prefix + key: value}
@@ -58,7 +59,7 @@ def _wrapped(text: str, width: int, indent: int) -> list[str]:
 
 
 def _keys(schema: dict) -> Iterator[tuple[str, dict, str]]:
-    """The dotted name, the schema and the section's description of each key."""
+    """Yield the dotted name, the schema and the section's description of each key."""
     sections = {}
     for name, field in schema["properties"].items():
         if "$ref" in field:
@@ -71,7 +72,7 @@ def _keys(schema: dict) -> Iterator[tuple[str, dict, str]]:
 
 
 def _allowed(schema: dict) -> str:
-    """In words, what values a JSON schema lets pass."""
+    """Return in words what values a JSON schema lets pass."""
     if "anyOf" in schema:
         return " or ".join(map(_allowed, schema["anyOf"]))
     if "enum" in schema:
@@ -102,7 +103,7 @@ def _default(schema: dict) -> str:
 
 
 def _changes(config: Config) -> str:
-    """The values that differ from the defaults, as aligned text."""
+    """Return the values that differ from the defaults, as aligned text."""
     values = flatten(config.model_dump(mode="json", exclude={"about"}))
     fields = {name: field for name, field, _ in _keys(Config.model_json_schema())}
     rows = [
@@ -110,14 +111,11 @@ def _changes(config: Config) -> str:
         for name, value in values.items()
         if "default" not in fields[name] or value != fields[name]["default"]
     ]
-    widths = [max(len(row[i]) for row in rows) for i in range(2)]
-    return "\n".join(
-        f"{name:<{widths[0]}}  {value:<{widths[1]}}  {was}" for name, value, was in rows
-    )
+    return aligned(rows)
 
 
 def main() -> int:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m tfhuber.config", description=__doc__)
     parser.add_argument(
         "file", nargs="?", help="a configuration to check, such as configs/wflw.json"

@@ -2,8 +2,9 @@
 
 import difflib
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -119,7 +120,7 @@ class Model(_Section):
     )
 
     @model_validator(mode="after")
-    def _one_origin(self):
+    def _one_origin(self) -> Self:
         if self.pretrained is not None and self.transfer is not None:
             raise ValueError("pretrained and transfer exclude each other; set one of them to null")
         return self
@@ -203,14 +204,14 @@ class Train(_Section):
     )
 
     @model_validator(mode="after")
-    def _schedule_ascends(self):
+    def _schedule_ascends(self) -> Self:
         epochs = [epoch for epoch, _ in self.learning_rate]
         if epochs != sorted(set(epochs)):
             raise ValueError("learning_rate: the epochs of its points must ascend")
         return self
 
     @model_validator(mode="after")
-    def _decay_is_adamws(self):
+    def _decay_is_adamws(self) -> Self:
         if (self.optimizer == "adamw") != (self.weight_decay > 0):
             raise ValueError("optimizer adamw needs a weight_decay above 0, and adam has none")
         return self
@@ -228,8 +229,8 @@ class Config(_Section):
     train: Train = Train()
 
 
-def load(path: str | Path, overrides: list[str] = (), *, data: str | None = None) -> Config:
-    """The configuration in a JSON file, with `key.path=value` overrides applied.
+def load(path: str | Path, overrides: Sequence[str] = (), *, data: str | None = None) -> Config:
+    """Return the configuration in a JSON file, with `key.path=value` overrides applied.
 
     Args:
       path: a JSON file; `configs/NAME.json` is also found where only the package has it.
@@ -258,7 +259,7 @@ def load(path: str | Path, overrides: list[str] = (), *, data: str | None = None
 
 
 def parse(values: dict[str, Any], source: str = "configuration") -> Config:
-    """The validated configuration; ValueError names the faults in one line."""
+    """Return the validated configuration; ValueError names the faults in one line."""
     try:
         return Config.model_validate(values)
     except ValidationError as error:
@@ -269,9 +270,9 @@ def parse(values: dict[str, Any], source: str = "configuration") -> Config:
 
 
 def differences(a: Config, b: Config) -> list[str]:
-    """What differs between two runs, as `key.path: value in a, value in b` lines; `about` is ignored."""
+    """Return what differs between two runs but for `about`, as lines `key.path: value in a, value in b`."""
 
-    def flat(config):
+    def flat(config: Config) -> dict[str, Any]:
         dump = config.model_dump(mode="json", exclude={"about"})
         return {f"{s}.{k}": v for s, section in dump.items() for k, v in section.items()}
 
@@ -280,6 +281,7 @@ def differences(a: Config, b: Config) -> list[str]:
 
 
 def _apply(values: dict, override: str) -> None:
+    """Put the value of `key.path=value` in its place."""
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise ValueError(f"--set needs key.path=value, got {override!r}")
@@ -295,7 +297,8 @@ def _apply(values: dict, override: str) -> None:
     values[last] = value
 
 
-def _explain(fault: dict) -> str:
+def _explain(fault: Mapping[str, Any]) -> str:
+    """Return one of pydantic's faults in words, with the nearest known key for one that is unknown."""
     where = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "extra_forbidden":
         known = _keys_of(fault["loc"][:-1])
@@ -310,7 +313,8 @@ def _explain(fault: dict) -> str:
 
 
 def _keys_of(location: tuple) -> list[str]:
-    section = Config
+    """Return the keys of the section at a location such as ("train",)."""
+    section: Any = Config
     for part in location:
         section = section.model_fields[part].annotation
     return list(section.model_fields)

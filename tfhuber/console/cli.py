@@ -1,5 +1,6 @@
 """What every command shares: one-line errors for bad input, and progress bars."""
 
+import importlib
 import os
 import sys
 import tempfile
@@ -15,7 +16,7 @@ __all__ = ["import_tensorflow", "progress", "result_path", "run_main", "summary_
 
 
 def run_main(main: Callable[[], int | None]) -> NoReturn:
-    """Runs a command's `main` and exits; what the user can mend becomes one line, not a traceback.
+    """Run a command's `main` and exit; what the user can mend becomes one line, not a traceback.
 
     `ValueError` and `OSError` are how the library reports bad input (a wrong path, a malformed file,
     an unknown configuration key): they print as `error: ...` on stderr with exit code 2. Anything else
@@ -35,29 +36,29 @@ def run_main(main: Callable[[], int | None]) -> NoReturn:
 
 
 def _last_word(line: str) -> None:
-    """In one piece, as threads that still run may write to stderr too."""
+    """Write a line in one piece, as threads that still run may write to stderr too."""
     sys.stderr.write(line + "\n")
 
 
 def _one_line(error: Exception) -> str:
-    """What an error says, and the notes that were added on its way."""
+    """Return what an error says, and the notes that were added on its way."""
     return "; ".join(
         " ".join(text.split()) for text in (str(error), *getattr(error, "__notes__", []))
     )
 
 
 def result_path(text: str) -> Path:
-    """For `argparse`: where a result goes; `-` is the standard output."""
+    """Return where a result goes, for `argparse`; `-` is the standard output."""
     return Path("/dev/stdout" if text == "-" else text)
 
 
 def summary_stream(results: Iterable[Path]) -> TextIO:
-    """Where a command sums up what it has done: stdout, unless one of the results may go there."""
+    """Return where a command sums up what it has done: stdout, unless a result may go there."""
     return sys.stderr if any(map(is_stream, results)) else sys.stdout
 
 
 def import_tensorflow() -> None:
-    """Imports TensorFlow without its start-up chatter; call it first in a command that needs it.
+    """Import TensorFlow without its start-up chatter; call it first in a command that needs it.
 
     The libraries underneath write to file descriptor 2 before any log level counts, looking for a GPU
     included. What they write is shown after all if the import fails, or if there is an NVIDIA GPU.
@@ -69,9 +70,8 @@ def import_tensorflow() -> None:
     with tempfile.TemporaryFile() as chatter:
         os.dup2(chatter.fileno(), 2)
         try:
-            import keras  # noqa: F401
-            import tensorflow as tf
-
+            importlib.import_module("keras")
+            tf = importlib.import_module("tensorflow")
             tf.config.list_physical_devices()
             tf.compat.v1.logging.set_verbosity(tf.compat.v1.logging.ERROR)
             failed = False
@@ -91,7 +91,7 @@ def progress(
     desc: str = "",
     unit: str = "it",
 ) -> tqdm:
-    """A progress bar on stderr with rate and time left; iterate over it or call its `update`.
+    """Return a progress bar on stderr with rate and time left; iterate over it or call its `update`.
 
     Where stderr is not a terminal, it prints a line about every ten seconds instead of redrawing.
     """
@@ -114,9 +114,11 @@ class _Lines:
     """A stderr for files and pipes: what would be redrawn in place becomes a line of its own."""
 
     def write(self, text: str) -> None:
+        """Write what a bar draws, if anything, as a line."""
         text = text.replace("\r", "").rstrip("\n")
         if text.strip():
             sys.stderr.write(text + "\n")
 
     def flush(self) -> None:
+        """Flush the real stderr."""
         sys.stderr.flush()

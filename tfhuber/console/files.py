@@ -18,7 +18,7 @@ _STREAMS = ("/dev/std", "/dev/fd/", "/proc/")
 
 
 def read_json(path: str | Path) -> Any:
-    """What a JSON file holds.
+    """Return what a JSON file holds.
 
     Raises:
       ValueError: naming the file, and where in it the fault is, if it is not JSON.
@@ -41,7 +41,7 @@ def read_json(path: str | Path) -> Any:
 
 
 def reason(error: Exception) -> str:
-    """What an error says, on one line, without the graph nodes that TensorFlow puts around it."""
+    """Return what an error says, on one line, without the graph nodes that TensorFlow puts around it."""
     message = getattr(error, "message", None) or str(error)
     message = message.removeprefix("Graph execution error:").strip() or type(error).__name__
     line = message.splitlines()[0]
@@ -49,7 +49,7 @@ def reason(error: Exception) -> str:
 
 
 def is_stream(path: Path) -> bool:
-    """Whether something is there that must not be replaced, and is written to: a pipe, a device.
+    """Return whether something is there that is written to and not replaced: a pipe, a device.
 
     `/dev/stdout` is one even if it leads to a file.
     """
@@ -59,7 +59,7 @@ def is_stream(path: Path) -> bool:
 
 @contextlib.contextmanager
 def blamed(path: Path) -> Iterator[None]:
-    """Names a file in the system's errors, as those of a full disk lack a name."""
+    """Name a file in the system's errors, as those of a full disk lack a name."""
     try:
         yield
     except OSError as error:
@@ -67,7 +67,7 @@ def blamed(path: Path) -> Iterator[None]:
 
 
 def place_aside(path: Path) -> Path:
-    """Where a file of that name is written until it is whole; a stream is written to at once."""
+    """Return where a file of that name is written until it is whole; a stream is written to at once."""
     if is_stream(path):
         return path
     # No name has more than 255 bytes.
@@ -106,21 +106,21 @@ class Aside:
         self._file: IO[str] | None = None
 
     def open(self, newline: str | None = None) -> IO[str]:
-        """The file to write UTF-8 to, closed with the context; a stream goes on at its end."""
+        """Open the file for UTF-8 text until the context ends; a stream goes on at its end."""
         mode = "a" if self.is_stream else "w"
         with blamed(self._target):
             self._file = self.path.open(mode, encoding="utf-8", newline=newline)
         return self._file
 
     def discard(self) -> None:
-        """Leaves no file."""
+        """Remove the file; a stream stays."""
         if not self.is_stream:
             self.path.unlink(missing_ok=True)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind, error, traceback) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             with blamed(self._target):
                 if self._file:
@@ -135,7 +135,7 @@ class Aside:
 
 
 def write_json(path: str | Path, values: Any, *, indent: int | None = 2) -> None:
-    """Writes JSON aside and renames it into place, so that a killed process leaves no half file."""
+    """Write JSON aside and rename it into place, so that a killed process leaves no half file."""
     path = Path(path)
     text = json.dumps(values, indent=indent) + "\n"
     with Aside(path) as aside, blamed(path):

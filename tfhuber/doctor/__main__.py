@@ -1,4 +1,4 @@
-"""Whether training can work here: `python -m tfhuber.doctor`.
+"""Check whether training can work here: `python -m tfhuber.doctor`.
 
 Says which versions are installed, what TensorFlow sees and whether it computes rightly on each device, with
 XLA and in mixed precision too, and what to install otherwise. Its exit code is 1 if something that should
@@ -15,18 +15,26 @@ import signal
 import subprocess
 import sys
 import tempfile
-import textwrap
 import threading
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tfhuber.console.cli import run_main
 from tfhuber.console.files import reason
+from tfhuber.console.lazy import lazy_module
+from tfhuber.console.table import aligned
 from tfhuber.doctor.probes import IMPORT, OK, PROBLEM
 from tfhuber.runs.provenance import installed_version
+
+if TYPE_CHECKING:
+    from packaging import requirements, specifiers
+else:  # a broken installation is a row of the table
+    requirements = lazy_module("packaging.requirements")
+    specifiers = lazy_module("packaging.specifiers")
 
 __all__ = ["Row", "diagnose", "main", "verdict"]
 
@@ -52,20 +60,23 @@ _PATIENCE = 600
 _LEAST_GIB = {"memory": 2, "disk": 5}
 
 
+Say = Callable[[str], None]
+
+
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: what was looked at, "ok", "problem" or "not there", and what was found."""
+    """One line of the table: the check, its state ("ok", "problem" or "not there"), and what was found."""
 
     check: str
     state: str
     detail: str
 
 
-def diagnose(say: Callable[[str], None] = lambda check: None) -> list[Row]:
-    """Looks at everything; a failure of one thing is a row and no more.
+def diagnose(say: Say = lambda check: None) -> list[Row]:
+    """Check everything; a failure of one thing is a row and no more.
 
     Args:
-      say: is called with the name of what is looked at next.
+      say: is called with the name of each check before it.
     """
     rows = [_row(say, "Python", _python)]
     rows += [_row(say, package, _package, package) for package in PACKAGES]
@@ -76,7 +87,7 @@ def diagnose(say: Callable[[str], None] = lambda check: None) -> list[Row]:
 
 
 def verdict(rows: list[Row]) -> str:
-    """The diagnosis in one line."""
+    """Return the diagnosis in one line."""
     problems = [row for row in rows if row.state == PROBLEM]
     working = [r.check for r in rows if r.check.startswith(("CPU:", "GPU:")) and r.state == OK]
     for needed in ("convolution", "loss"):
@@ -93,8 +104,8 @@ def verdict(rows: list[Row]) -> str:
     return f"training can work, {where}, but not all is well: {names}"
 
 
-def _row(say, check: str, probe: Callable, *arguments) -> Row:
-    """What a probe says, which returns a state and a detail or raises."""
+def _row(say: Say, check: str, probe: Callable, *arguments: object) -> Row:
+    """Return the row of a probe, which returns a state and a detail or raises."""
     say(check)
     try:
         return Row(check, *probe(*arguments))
@@ -103,23 +114,19 @@ def _row(say, check: str, probe: Callable, *arguments) -> Row:
 
 
 def _python() -> tuple[str, str]:
-    from packaging.specifiers import SpecifierSet
-
     version, (wanted, _) = platform.python_version(), _declared()
-    if not SpecifierSet(wanted).contains(version, prereleases=True):
+    if not specifiers.SpecifierSet(wanted).contains(version, prereleases=True):
         return PROBLEM, f"{version}, but tfhuber needs {wanted}"
     return OK, version
 
 
 def _package(name: str) -> tuple[str, str]:
-    """The version of a package, beside what is declared and what was tested."""
-    from packaging.requirements import Requirement
-
+    """Return the version of a package, beside what is declared and what was tested."""
     version = installed_version(name)
     if version is None:
         return PROBLEM, f"not installed: {_INSTALL}"
-    requirements = map(Requirement, _declared()[1])
-    wanted = next(r.specifier for r in requirements if r.name == name and not r.marker)
+    declared = map(requirements.Requirement, _declared()[1])
+    wanted = next(r.specifier for r in declared if r.name == name and not r.marker)
     if not wanted.contains(version, prereleases=True):
         return PROBLEM, f"{version}, but tfhuber needs {wanted}: {_INSTALL}"
     constraints = _ROOT / "constraints.txt"
@@ -133,7 +140,7 @@ def _package(name: str) -> tuple[str, str]:
 
 
 def _declared() -> tuple[str, list[str]]:
-    """Which Python and which packages tfhuber needs: of the checkout, or as it was installed."""
+    """Return which Python and which packages the checkout needs, or tfhuber as it was installed."""
     file = _ROOT / "pyproject.toml"
     if file.is_file():
         project = tomllib.loads(file.read_text(encoding="utf-8"))["project"]
@@ -142,9 +149,10 @@ def _declared() -> tuple[str, list[str]]:
 
 
 def _memory() -> tuple[str, str]:
-    """What is available, and what a container leaves of it."""
-    kib = re.search(r"^MemAvailable:\s+(\d+)", (_PROC / "meminfo").read_text(), re.MULTILINE)
-    limits = [int(kib[1]) * 1024]
+    """Return what memory is available, or what a container leaves of it."""
+    meminfo = (_PROC / "meminfo").read_text()
+    kib = re.findall(r"^MemAvailable:\s+(\d+)", meminfo, re.MULTILINE)
+    limits = [int(kib[0]) * 1024]
     try:
         most, used = ((_CGROUP / f"memory.{name}").read_text() for name in ("max", "current"))
         limits.append(int(most) - int(used))
@@ -165,7 +173,7 @@ def _enough(name: str, free: int) -> tuple[str, str]:
 
 
 def _nvidia(seen: bool, log: str) -> tuple[str, str]:
-    """The NVIDIA driver, and if there is one but TensorFlow sees no GPU, why.
+    """Return the NVIDIA driver, and if there is one but TensorFlow sees no GPU, why.
 
     Args:
       seen: whether it sees one.
@@ -185,7 +193,7 @@ def _nvidia(seen: bool, log: str) -> tuple[str, str]:
 
 
 def _advice(driver: str | None, log: str) -> str:
-    """What to do where there is an NVIDIA driver and TensorFlow sees no GPU."""
+    """Return what to do where there is an NVIDIA driver and TensorFlow sees no GPU."""
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
     if hidden is not None and not re.match(r"\d|GPU-|MIG-", hidden):
         return f"CUDA_VISIBLE_DEVICES={hidden!r} hides it; unset that"
@@ -205,12 +213,12 @@ def _numbers(version: str) -> list[int]:
 
 
 def _without_prefix(line: str) -> str:
-    """A line of TensorFlow's log without its time and place."""
+    """Return a line of TensorFlow's log without its time and place."""
     return re.sub(r"^.*?\d\] ", "", line).strip()
 
 
 def _driver_version() -> str | None:
-    """The loaded kernel driver's version."""
+    """Return the loaded kernel driver's version."""
     try:
         text = (_PROC / "driver/nvidia/version").read_text()
     except OSError:
@@ -220,7 +228,7 @@ def _driver_version() -> str | None:
 
 
 def _smi(query: str) -> str | None:
-    """What nvidia-smi says of the first GPU."""
+    """Return what nvidia-smi says of the first GPU."""
     command = ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
@@ -230,7 +238,7 @@ def _smi(query: str) -> str | None:
 
 
 def _on_the_bus() -> bool:
-    """Whether a display controller of NVIDIA's is on the PCI bus."""
+    """Return whether a display controller of NVIDIA's is on the PCI bus."""
     for device in (_SYS / "bus/pci/devices").glob("*"):
         vendor, kind = ((device / name).read_text().strip() for name in ("vendor", "class"))
         if vendor == "0x10de" and kind.startswith("0x03"):
@@ -238,13 +246,14 @@ def _on_the_bus() -> bool:
     return False
 
 
-def _probe_tensorflow(say) -> tuple[list[Row], str]:
-    """The rows of `tfhuber.doctor.probes`, and what TensorFlow printed.
+def _probe_tensorflow(say: Say) -> tuple[list[Row], str]:
+    """Return the rows of `tfhuber.doctor.probes`, and what TensorFlow printed.
 
     What a probe's process died of is a row as well, and the probes after it are made in another.
     If TensorFlow doesn't start, it is tried once more without GPUs.
     """
-    rows, log, hide = [], "", False
+    rows: list[Row] = []
+    log, hide = "", False
     while True:
         done = [row.check for row in rows]
         found, trouble, printed = _child(say, done, hide)
@@ -257,8 +266,8 @@ def _probe_tensorflow(say) -> tuple[list[Row], str]:
         hide = hide or trouble.check == IMPORT
 
 
-def _child(say, done: list[str], hide: bool) -> tuple[list[Row], Row | None, str]:
-    """One process of probes: its rows, the row of what it died of, and what it printed."""
+def _child(say: Say, done: list[str], hide: bool) -> tuple[list[Row], Row | None, str]:
+    """Run one process of probes; return its rows, the row of what it died of, and what it printed."""
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "0"}
     if hide:
         environment["CUDA_VISIBLE_DEVICES"] = "-1"
@@ -272,7 +281,7 @@ def _child(say, done: list[str], hide: bool) -> tuple[list[Row], Row | None, str
         timer = threading.Timer(_PATIENCE, child.kill)
         timer.start()
         try:
-            for line in child.stdout:
+            for line in child.stdout or ():
                 said = json.loads(line)
                 finished = "finished" in said
                 if "starts" in said:
@@ -294,6 +303,7 @@ def _child(say, done: list[str], hide: bool) -> tuple[list[Row], Row | None, str
 
 
 def _death(code: int, printed: str) -> str:
+    """Return what a process died of, by its exit status and the last line that it printed."""
     lines = [line for line in printed.splitlines() if line.strip()]
     last = _without_prefix(lines[-1]) if lines else "it printed nothing"
     if code >= 0:
@@ -304,24 +314,19 @@ def _death(code: int, printed: str) -> str:
 
 
 def _table(rows: list[Row], width: int) -> str:
-    """The rows as aligned text."""
-    widths = [max(len(row.check) for row in rows), len(NOT_THERE)]
-    indent = sum(widths) + 4
-    lines = []
-    for row in rows:
-        detail = textwrap.wrap(row.detail, max(width - indent, 30), break_on_hyphens=False) or [""]
-        lines.append(f"{row.check:<{widths[0]}}  {row.state:<{widths[1]}}  {detail[0]}")
-        lines += [" " * indent + line for line in detail[1:]]
-    return "\n".join(lines)
+    """Return the rows as text of about `width` columns."""
+    left = max(len(row.check) for row in rows) + max(len(row.state) for row in rows) + 4
+    texts = [(row.check, row.state, row.detail) for row in rows]
+    return aligned(texts, last_width=max(width - left, 30))
 
 
 def main() -> int:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m tfhuber.doctor", description=__doc__)
     parser.parse_args()
     terminal = sys.stderr.isatty()
 
-    def say(check):
+    def say(check: str) -> None:
         text = f"checking {check}"
         print(f"\r{text:<50}" if terminal else f"{text}\n", end="", file=sys.stderr, flush=True)
 

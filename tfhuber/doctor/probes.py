@@ -1,18 +1,42 @@
-"""What `tfhuber.doctor` tries in a process of its own, because a broken driver may take that down.
+"""The probes that `tfhuber.doctor` makes in a process of its own, as a broken driver may take it down.
 
 `python -m tfhuber.doctor.probes [SKIPPED ...]` imports TensorFlow, lists its devices, and then makes each
 probe on each of them. It prints a JSON line before each, so that the doctor knows what it died of, and
 one after.
 """
 
+import functools
 import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from tfhuber.console.cpus import available_cpus
 from tfhuber.console.files import reason
+from tfhuber.console.lazy import lazy_module
+
+if TYPE_CHECKING:
+    import apache_beam
+    import google_crc32c
+    import keras
+    import numpy as np
+    import tensorflow as tf
+    from tensorflow.python.client import device_lib
+
+    from tfhuber.distributions import likelihood, radial
+    from tfhuber.linalg import spd
+else:  # each is imported by the probe that says what is wrong with it
+    apache_beam = lazy_module("apache_beam")
+    google_crc32c = lazy_module("google_crc32c")
+    keras = lazy_module("keras")
+    np = lazy_module("numpy")
+    tf = lazy_module("tensorflow")
+    device_lib = lazy_module("tensorflow.python.client.device_lib")
+    likelihood = lazy_module("tfhuber.distributions.likelihood")
+    radial = lazy_module("tfhuber.distributions.radial")
+    spd = lazy_module("tfhuber.linalg.spd")
 
 __all__ = ["IMPORT", "OK", "PROBLEM", "main"]
 
@@ -24,11 +48,11 @@ _TIMED = 0.25
 
 
 def main() -> None:
-    """Makes the probes whose names aren't among the arguments."""
+    """Make the probes whose names aren't among the arguments."""
     results = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # What libraries print is no result.
 
-    def tell(**values):
+    def tell(**values: object) -> None:
         print(json.dumps(values), file=results)
 
     def attempt(name: str, probe: Callable[[], str]) -> None:
@@ -46,23 +70,19 @@ def main() -> None:
     devices = _start()
     tell(check=IMPORT, state=OK, detail=_build())
     for device, detail in devices.items():
-        attempt(device, lambda detail=detail: detail)
+        attempt(device, functools.partial(str, detail))
     for probe in (_convolution, _loss, _xla, _float16, _bfloat16, _determinism):
         for device in devices:
             name = probe.__name__.lstrip("_").replace("xla", "XLA")
-            attempt(f"{name} on {device}", lambda probe=probe, device=device: probe(device))
+            attempt(f"{name} on {device}", functools.partial(probe, device))
     tell(finished=True)
 
 
 def _beam() -> str:
-    import apache_beam
-
     return f"{apache_beam.__version__} can be imported"
 
 
 def _checksums() -> str:
-    import google_crc32c
-
     if google_crc32c.implementation != "c":
         raise ImportError(
             "google-crc32c has no C library here, so Beam checksums TFRecords in Python, many times "
@@ -72,11 +92,7 @@ def _checksums() -> str:
 
 
 def _start() -> dict[str, str]:
-    """Starts TensorFlow: its devices, and what is known of each."""
-    import keras
-    import tensorflow as tf
-    from tensorflow.python.client import device_lib
-
+    """Start TensorFlow, and return its devices and what is known of each."""
     if keras.config.backend() != "tensorflow":
         raise ValueError(
             f"Keras computes with {keras.config.backend()}; set KERAS_BACKEND=tensorflow, or mend "
@@ -100,8 +116,6 @@ def _start() -> dict[str, str]:
 
 
 def _build() -> str:
-    import tensorflow as tf
-
     build = tf.sysconfig.get_build_info()
     if not build.get("is_cuda_build"):
         return f"{tf.__version__}, built without CUDA: it can use no NVIDIA GPU"
@@ -111,22 +125,20 @@ def _build() -> str:
 
 
 def _convolution(device: str) -> str:
-    """A convolution forward and backward against float64 on the CPU."""
+    """Compute a convolution forward and backward against float64 on the CPU."""
     # float32 convolutions keep 10 bits of the factors where TensorFloat-32 is on.
     error = _error(_convolution_gradients, device, *_images_and_kernel(), within=5e-3)
     return f"forward and backward, within {error:.0e} of float64"
 
 
 def _loss(device: str) -> str:
-    """The SPD map and the loss, forward and backward, against float64 on the CPU."""
+    """Compute the SPD map and the loss, forward and backward, against float64 on the CPU."""
     error = _error(_loss_gradients, device, *_targets_and_outputs(), within=1e-4)
     return f"SPD map and loss, forward and backward, within {error:.0e} of float64"
 
 
 def _xla(device: str) -> str:
-    """The loss again, compiled."""
-    import tensorflow as tf
-
+    """Compute the loss again, compiled."""
     compiled = tf.function(_loss_gradients, jit_compile=True)
     error = _error(compiled, device, *_targets_and_outputs(), within=1e-4, plain=_loss_gradients)
     return f"compiles the loss, within {error:.0e} of float64"
@@ -141,10 +153,7 @@ def _bfloat16(device: str) -> str:
 
 
 def _determinism(device: str) -> str:
-    """Whether the same step gives the same bits; it holds for all that comes after it."""
-    import numpy as np
-    import tensorflow as tf
-
+    """Check that the same step gives the same bits; determinism stays on for all that comes after it."""
     tf.config.experimental.enable_op_determinism()
     images, kernel = (tf.cast(x, tf.float32) for x in _images_and_kernel(count=8))
     with tf.device(device):
@@ -155,9 +164,7 @@ def _determinism(device: str) -> str:
 
 
 def _half_precision(dtype: str, device: str) -> str:
-    """Matrix product and convolution in a half precision: their error and their speed."""
-    import tensorflow as tf
-
+    """Compute matrix product and convolution in a half precision: their error and their speed."""
     n, count, channels = (4096, 32, 256) if device.startswith("GPU") else (384, 2, 32)
     matrix = _normal([n, n], seed=6) / n**0.5
     images, kernel = _images_and_kernel(count, 56, channels)
@@ -178,64 +185,62 @@ def _half_precision(dtype: str, device: str) -> str:
     return f"works; speed relative to float32: {', '.join(rates)}"
 
 
-def _images_and_kernel(count: int = 2, size: int = 16, channels: int = 8):
+def _images_and_kernel(
+    count: int = 2, size: int = 16, channels: int = 8
+) -> tuple["tf.Tensor", "tf.Tensor"]:
     images = _normal([count, size, size, channels], seed=1)
     return images, _normal([3, 3, channels, channels], seed=2) / (3 * channels**0.5)
 
 
-def _convolution_gradients(images, kernel):
-    """A layer's maps, and the gradients of half their squares."""
-    import tensorflow as tf
-
+def _convolution_gradients(images: "tf.Tensor", kernel: "tf.Tensor") -> tuple["tf.Tensor", ...]:
+    """Return a layer's maps, and the gradients of half their squares."""
     with tf.GradientTape() as tape:
         tape.watch([images, kernel])
         maps = tf.nn.relu(tf.nn.conv2d(images, kernel, 1, "SAME"))
     return maps, *tape.gradient(maps, [images, kernel], output_gradients=maps)
 
 
-def _products(matrix):
-    """So many in a row that starting them takes no time beside."""
+def _products(matrix: "tf.Tensor") -> "tf.Tensor":
+    """Multiply so often in a row that starting the products takes no time beside."""
     result = matrix
     for _ in range(8):
         result = matrix @ result
     return result
 
 
-def _targets_and_outputs():
-    """Targets y [8, 98, 2], and nu and a vector such as a network's head puts out for them."""
+def _targets_and_outputs() -> tuple["tf.Tensor", "tf.Tensor", "tf.Tensor"]:
+    """Return targets y [8, 98, 2], and nu and a vector such as a network's head puts out for them."""
     shape = [8, 98, 2]
     return _normal(shape, seed=3), _normal(shape, seed=4), _normal([8, 98, 3], seed=5)
 
 
-def _normal(shape: list[int], seed: int):
-    """Random numbers in float64 on the CPU."""
-    import tensorflow as tf
-
+def _normal(shape: list[int], seed: int) -> "tf.Tensor":
+    """Return random numbers in float64 on the CPU."""
     with tf.device("CPU:0"):
         return tf.random.stateless_normal(shape, [seed, 0], dtype=tf.float64)
 
 
-def _loss_gradients(y, nu, vector):
-    import tensorflow as tf
-
-    from tfhuber.distributions.likelihood import negative_log_likelihood
-    from tfhuber.distributions.radial import Huber
-    from tfhuber.linalg.spd import spd_matrix
-
+def _loss_gradients(
+    y: "tf.Tensor", nu: "tf.Tensor", vector: "tf.Tensor"
+) -> tuple["tf.Tensor", ...]:
     with tf.GradientTape() as tape:
         tape.watch([nu, vector])
-        loss = negative_log_likelihood(y, nu, *spd_matrix(vector), Huber(1.0))
+        loss = likelihood.negative_log_likelihood(y, nu, *spd.spd_matrix(vector), radial.Huber(1.0))
     return loss, *tape.gradient(loss, [nu, vector])
 
 
-def _error(function, device: str, *inputs, within: float, dtype="float32", plain=None) -> float:
-    """How far results on a device are from those in float64 on the CPU, relative to the largest.
+def _error(
+    function: Callable[..., Sequence["tf.Tensor"]],
+    device: str,
+    *inputs: "tf.Tensor",
+    within: float,
+    dtype: str = "float32",
+    plain: Callable[..., Sequence["tf.Tensor"]] | None = None,
+) -> float:
+    """Return how far results on a device are from those in float64 on the CPU, relative to the largest.
 
-    Those are `plain`'s, if that is given, which is the function before it was compiled.
+    The latter are those of `plain`, if given, which is the function before it was compiled.
     """
-    import numpy as np
-    import tensorflow as tf
-
     with tf.device("CPU:0"):
         expected = _numpy((plain or function)(*inputs))
     with tf.device(device):
@@ -252,17 +257,19 @@ def _error(function, device: str, *inputs, within: float, dtype="float32", plain
     return error
 
 
-def _seconds(function, device: str, inputs) -> float:
-    """The shortest time of a call, after one that compiles it."""
-    import tensorflow as tf
+def _seconds(
+    function: Callable[..., Sequence["tf.Tensor"]], device: str, inputs: Sequence["tf.Tensor"]
+) -> float:
+    """Return the shortest time of a call, after one that compiles it."""
 
-    def wait(results):
+    def wait(results: object) -> None:
         for result in tf.nest.flatten(results):
             tf.reshape(result, [-1])[0].numpy()
 
     with tf.device(device):
         wait(function(*inputs))
-        times, start = [], time.perf_counter()
+        times: list[float] = []
+        start = time.perf_counter()
         while not times or time.perf_counter() - start < _TIMED:
             begin = time.perf_counter()
             wait(function(*inputs))
@@ -270,7 +277,7 @@ def _seconds(function, device: str, inputs) -> float:
     return min(times)
 
 
-def _numpy(tensors) -> list:
+def _numpy(tensors: Sequence["tf.Tensor"]) -> list["np.ndarray"]:
     return [tensor.numpy() for tensor in tensors]
 
 

@@ -5,9 +5,19 @@ import platform
 import subprocess
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tfhuber
 from tfhuber.console.cpus import available_cpus
+from tfhuber.console.lazy import lazy_module
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from tfhuber.data import records
+else:
+    records = lazy_module("tfhuber.data.records")
+    tf = lazy_module("tensorflow")
 
 __all__ = ["describe", "installed_version"]
 
@@ -18,7 +28,7 @@ _GIT_SECONDS = 10
 
 
 def describe(data_directory: str | Path) -> dict:
-    """What a run must be known by to be repeated; nothing that names its user or its machine.
+    """Return what a run must be known by to be repeated, and nothing that names its user or machine.
 
     Args:
       data_directory: the converted data set.
@@ -34,9 +44,7 @@ def describe(data_directory: str | Path) -> dict:
     Raises:
       ValueError: if the directory holds no converted data set.
     """
-    from tfhuber.data.records import read_manifest
-
-    manifest = read_manifest(data_directory)
+    manifest = records.read_manifest(data_directory)
     return {
         "versions": _versions(),
         "commit": _commit(Path(__file__)),
@@ -49,7 +57,7 @@ def describe(data_directory: str | Path) -> dict:
 
 
 def installed_version(package: str) -> str | None:
-    """The version of an installed package, found without importing it; None if there is none."""
+    """Return the version of an installed package without importing it; None if there is none."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -62,7 +70,7 @@ def _versions() -> dict[str, str | None]:
 
 
 def _commit(file: Path) -> dict[str, str | bool | None]:
-    """The commit that a source file is of; not of a repository that it merely lies in."""
+    """Return the commit that a source file is of; not of a repository that it merely lies in."""
     tracked = _git(file.parent, "ls-files", "--error-unmatch", file.name) is not None
     sha = _git(file.parent, "rev-parse", "--verify", "HEAD") if tracked else None
     changes = _git(file.parent, "status", "--porcelain", "--untracked-files=no") if sha else None
@@ -70,7 +78,7 @@ def _commit(file: Path) -> dict[str, str | bool | None]:
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
-    """What Git prints; None if it fails, takes too long or isn't there."""
+    """Return what Git prints; None if it fails, takes too long or isn't there."""
     # A hook's GIT_DIR would point elsewhere; and looking must not lock the repository.
     environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
     environment["GIT_OPTIONAL_LOCKS"] = "0"
@@ -92,9 +100,7 @@ def _git(folder: Path, *arguments: str) -> str | None:
 
 
 def _device_names() -> list[str]:
-    """The processor and the GPUs, as their makers call them."""
-    import tensorflow as tf
-
+    """Return the processor and the GPUs, as their makers call them."""
     details = map(tf.config.experimental.get_device_details, tf.config.list_physical_devices("GPU"))
     return [_processor(), *(each.get("device_name", "GPU") for each in details)]
 
