@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from tfhuber.distributions import radial
     from tfhuber.geometry import projective
     from tfhuber.model import whitening
-    from tfhuber.training import optimizer, state, step
+    from tfhuber.training import optimizer, state, step, trainer
 else:
     tf = lazy_module("tensorflow")
     augmentation = lazy_module("tfhuber.data.augmentation")
@@ -62,6 +62,7 @@ else:
     optimizer = lazy_module("tfhuber.training.optimizer")
     state = lazy_module("tfhuber.training.state")
     step = lazy_module("tfhuber.training.step")
+    trainer = lazy_module("tfhuber.training.trainer")
 
 __all__ = ["main"]
 
@@ -212,7 +213,7 @@ def input_rates(config: schema.Config, turns: int, images: int = 1600) -> list[f
 def training_batches(config: schema.Config) -> "tf.data.Dataset":
     """Return the batches that `tfhuber.train` would take."""
     split = dataset.open_split(config.data.directory, config.data.train_split)
-    return dataset.training_batches(split, config)
+    return dataset.training_batches(split, trainer.recipe_of(config))
 
 
 def make_steps(config: schema.Config) -> dict[str, Callable[[], object]]:
@@ -220,14 +221,19 @@ def make_steps(config: schema.Config) -> dict[str, Callable[[], object]]:
     split = dataset.open_split(config.data.directory, config.data.train_split)
     landmarks, size = split.landmark_set.count, config.model.image_size
     trained = state.State.create(
-        config.model, config.train, landmarks, dataset.steps_per_epoch(split, config)
+        config.model,
+        config.train,
+        landmarks,
+        dataset.steps_per_epoch(split, config.train.batch_size),
     )
-    whitener = whitening.fit(dataset.augmented_labels(split, config, 1000), landmarks, size)
+    whitener = whitening.fit(
+        dataset.augmented_labels(split, trainer.recipe_of(config), 1000), landmarks, size
+    )
     energy = radial.radial_energy(config.model.family, config.model.delta)
     train = step.training_step(
         trained, whitener, energy, config.train, tf.distribute.get_strategy()
     )
-    batches = iter(dataset.training_batches(split, config))
+    batches = iter(training_batches(config))
     first = next(batches)
     images = tf.random.stateless_uniform(first["image"].shape, [0, 0], maxval=255.0)
     backbone = trained.model.get_layer("backbone")

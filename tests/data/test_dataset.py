@@ -15,6 +15,7 @@ from tfhuber.data import dataset, records
 from tfhuber.data.augmentation import equal_spacing, random_map
 from tfhuber.data.decoded_cache import keep_decoded
 from tfhuber.landmarks import known_sets
+from tfhuber.training.trainer import recipe_of
 
 
 def _record_with_dots(points: np.ndarray, crop_to_original: np.ndarray, size=(260, 240), people=1):
@@ -118,14 +119,14 @@ def _reading(config_, **changes):
 def test_every_epoch_has_each_example_once_in_an_order_of_its_own(tiny_config, buffer):
     tiny_config = _reading(tiny_config, shuffle_buffer=buffer)
     split = dataset.open_split(tiny_config.data.directory, "train")
-    steps = dataset.steps_per_epoch(split, tiny_config)
-    batches = _ids(dataset.training_batches(split, tiny_config))
+    steps = dataset.steps_per_epoch(split, tiny_config.train.batch_size)
+    batches = _ids(dataset.training_batches(split, recipe_of(tiny_config)))
     assert len(batches) == 2 * steps and steps == split.examples // 8
     epochs = [_flat(batches[:steps]), _flat(batches[steps:])]
     for ids in epochs:
         assert len(set(ids)) == len(ids) == 8 * steps
     assert epochs[0] != epochs[1]
-    assert _ids(dataset.training_batches(split, tiny_config)) == batches
+    assert _ids(dataset.training_batches(split, recipe_of(tiny_config))) == batches
 
 
 def test_blocks_of_an_epoch_have_permutations_of_their_own(tiny_config):
@@ -134,7 +135,7 @@ def test_blocks_of_an_epoch_have_permutations_of_their_own(tiny_config):
     split = dataset.open_split(config.data.directory, "train")
     key = tf.constant([config.train.seed, 0], tf.int64)
     stream = list(dataset._interleaved_records(split, key).as_numpy_iterator())
-    order, _ = dataset._order(split, config)
+    order, _ = dataset._order(split, config.data, config.train.seed)
     shuffled = list(order(tf.constant(0, tf.int64)).as_numpy_iterator())
     blocks = range(0, len(stream) - 15, 16)
     places = [[stream.index(r) - start for r in shuffled[start : start + 16]] for start in blocks]
@@ -149,7 +150,7 @@ def test_a_split_of_one_block_keeps_the_order_that_runs_so_far_had(tiny_config, 
     config = _reading(tiny_config, cache_gigabytes=kept)
     split = dataset.open_split(config.data.directory, "train")
     stored = _flat(_ids(dataset.evaluation_batches(split, 32, 8)))
-    trained = _flat(_ids(dataset.training_batches(split, config)))
+    trained = _flat(_ids(dataset.training_batches(split, recipe_of(config))))
     length = len(trained) // 2
     for epoch in (0, 1):
         key = tf.constant([config.train.seed, epoch], tf.int64)
@@ -162,8 +163,8 @@ def test_a_split_of_one_block_keeps_the_order_that_runs_so_far_had(tiny_config, 
 def test_starting_at_any_step_continues_the_same_sequence(tiny_config, start, reading):
     tiny_config = _reading(tiny_config, **reading)
     split = dataset.open_split(tiny_config.data.directory, "train")
-    whole = list(dataset.training_batches(split, tiny_config))
-    rest = list(dataset.training_batches(split, tiny_config, start_step=start))
+    whole = list(dataset.training_batches(split, recipe_of(tiny_config)))
+    rest = list(dataset.training_batches(split, recipe_of(tiny_config), start_step=start))
     assert len(rest) == len(whole) - start
     for ours, theirs in zip(rest, whole[start:], strict=True):
         for name in ours:
@@ -176,7 +177,10 @@ def test_keeping_crops_decoded_changes_nothing(tiny_config, part):
     kept, read = (
         list(
             dataset.training_batches(
-                split, _reading(tiny_config, cache_gigabytes=gigabytes), start_step=2, part=part
+                split,
+                recipe_of(_reading(tiny_config, cache_gigabytes=gigabytes)),
+                start_step=2,
+                part=part,
             )
         )
         for gigabytes in (2, 0)
@@ -219,7 +223,9 @@ def test_crops_are_kept_only_if_they_fit_and_can_be_read(tiny_config):
 def test_deterministic_input_may_use_all_cores(tiny_config, gigabytes):
     # An operation with a state, be it an assertion, would have all of it run one step at a time.
     split = dataset.open_split(tiny_config.data.directory, "train")
-    batches = dataset.training_batches(split, _reading(tiny_config, cache_gigabytes=gigabytes))
+    batches = dataset.training_batches(
+        split, recipe_of(_reading(tiny_config, cache_gigabytes=gigabytes))
+    )
     graph = tf.compat.v1.GraphDef.FromString(batches._as_serialized_graph().numpy())
     nodes = [*graph.node, *(node for f in graph.library.function for node in f.node_def)]
     names = {node.op for node in nodes}
@@ -240,9 +246,11 @@ def test_evaluation_sees_every_example_in_the_order_of_the_files(tiny_config):
 
 def test_augmented_labels_are_those_of_training(tiny_config):
     split = dataset.open_split(tiny_config.data.directory, "train")
-    labels = list(dataset.augmented_labels(split, tiny_config, minimum=1))
+    labels = list(dataset.augmented_labels(split, recipe_of(tiny_config), minimum=1))
     points = {tuple(np.round(p, 2).ravel()[:4]) for batch, _ in labels for p in batch.numpy()}
-    first_epoch = list(dataset.training_batches(split, tiny_config))[: split.examples // 8]
+    first_epoch = list(dataset.training_batches(split, recipe_of(tiny_config)))[
+        : split.examples // 8
+    ]
     trained = [
         tuple(np.round(p, 2).ravel()[:4]) for b in first_epoch for p in b["landmarks"].numpy()
     ]
@@ -253,8 +261,8 @@ def test_only_the_jaw_is_spaced_evenly(tiny_config):
     split = dataset.open_split(tiny_config.data.directory, "train")
     plain = tiny_config.augmentation.model_copy(update={"equal_spacing": False})
     plain = tiny_config.model_copy(update={"augmentation": plain})
-    before = next(iter(dataset.training_batches(split, plain)))["landmarks"].numpy()
-    after = next(iter(dataset.training_batches(split, tiny_config)))["landmarks"].numpy()
+    before = next(iter(dataset.training_batches(split, recipe_of(plain))))["landmarks"].numpy()
+    after = next(iter(dataset.training_batches(split, recipe_of(tiny_config))))["landmarks"].numpy()
     np.testing.assert_array_equal(before[:, 33:], after[:, 33:])
     for first, last in ((0, 16), (16, 32)):
         part = slice(first, last + 1)
@@ -271,8 +279,8 @@ def test_wrong_labels_are_the_same_places_of_the_image_in_every_epoch(tiny_confi
     mirror = np.array(split.landmark_set.mirror)
     misplaced = {}
     batches = zip(
-        dataset.training_batches(split, tiny_config),
-        dataset.training_batches(split, wrong_config),
+        dataset.training_batches(split, recipe_of(tiny_config)),
+        dataset.training_batches(split, recipe_of(wrong_config)),
         strict=True,
     )
     for clean, wrong in batches:
@@ -292,8 +300,12 @@ def test_wrong_labels_are_the_same_places_of_the_image_in_every_epoch(tiny_confi
         np.testing.assert_allclose(first, second, atol=0.05)
     share = np.mean([places[0].any(-1) for places in misplaced.values()])
     assert share == pytest.approx(0.3, abs=4 * np.sqrt(0.3 * 0.7 / (len(misplaced) * 98)))
-    first = next(iter(dataset.augmented_labels(split, wrong_config, minimum=1)))[0].numpy()
-    clean = next(iter(dataset.augmented_labels(split, tiny_config, minimum=1)))[0].numpy()
+    first = next(iter(dataset.augmented_labels(split, recipe_of(wrong_config), minimum=1)))[
+        0
+    ].numpy()
+    clean = next(iter(dataset.augmented_labels(split, recipe_of(tiny_config), minimum=1)))[
+        0
+    ].numpy()
     assert np.mean((first != clean).any(-1)) == pytest.approx(share, abs=0.02)
 
 
@@ -301,7 +313,7 @@ def test_a_split_smaller_than_a_batch_is_refused(tiny_config):
     train = tiny_config.train.model_copy(update={"batch_size": 4000})
     split = dataset.open_split(tiny_config.data.directory, "train")
     with pytest.raises(ValueError, match=r"fewer than train\.batch_size"):
-        dataset.training_batches(split, tiny_config.model_copy(update={"train": train}))
+        dataset.training_batches(split, recipe_of(tiny_config.model_copy(update={"train": train})))
 
 
 def test_unusable_data_sets_are_named(tiny_config, tmp_path):

@@ -9,6 +9,7 @@ import pytest
 from tfhuber.data import dataset
 from tfhuber.landmarks import known_sets
 from tfhuber.runs.directory import create_or_check, fit_whitening, locked_run
+from tfhuber.training.trainer import recipe_of
 
 
 @pytest.fixture
@@ -58,14 +59,14 @@ def test_a_damaged_whitening_is_computed_again(run, tiny_config, caplog, monkeyp
     monkeypatch.setattr(dataset, "augmented_labels", few)
     split = dataset.open_split(tiny_config.data.directory, "train")
     path = run / "whitening.json"
-    fit_whitening(run, tiny_config, split)
+    fit_whitening(run, split, recipe_of(tiny_config))
     whole = path.read_text()
     values = json.loads(whole)
     values["factor"][5][1][0] = np.nan
     for content in ("", whole[: len(whole) // 2], json.dumps(values)):
         caplog.clear()
         path.write_text(content)
-        fit_whitening(run, tiny_config, split)
+        fit_whitening(run, split, recipe_of(tiny_config))
         assert path.read_text() == whole and "computing it again" in caplog.text
 
 

@@ -11,6 +11,7 @@ from tfhuber.config import schema as config
 from tfhuber.data import dataset
 from tfhuber.runs.load import load_run
 from tfhuber.training import finite_guard, trainer
+from tfhuber.training.trainer import recipe_of
 
 
 @pytest.mark.parametrize(
@@ -30,7 +31,7 @@ def test_one_label_of_one_example_is_found(tiny_config, tmp_path, monkeypatch):
     """NaN in epoch 2 alone, so between two looks: the step, its batch and the example are named."""
     options = _changed(tiny_config, epochs=4, evaluation_epochs=1, checkpoint_minutes=60.0)
     split = dataset.open_split(options.data.directory, "train")
-    epochs = list(dataset.training_batches(split, options))
+    epochs = list(dataset.training_batches(split, recipe_of(options)))
     step = 8  # of 5 in an epoch
     expected = {name: value.numpy() for name, value in epochs[step - 1].items()}
     culprit = expected["id"][3]

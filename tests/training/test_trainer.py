@@ -33,10 +33,10 @@ def test_a_run_leaves_what_evaluation_needs(tiny_run, tiny_config):
 def test_training_learns(tiny_config):
     """A batch taken again and again: its loss falls from that of the start (A = I, nu = 0)."""
     split = dataset.open_split(tiny_config.data.directory, "train")
-    batch = next(iter(dataset.training_batches(split, tiny_config)))
+    batch = next(iter(dataset.training_batches(split, trainer.recipe_of(tiny_config))))
     keras.utils.set_random_seed(0)
     state = make_state(tiny_config, 98, 5)
-    whitener = fit(dataset.augmented_labels(split, tiny_config), 98, 32)
+    whitener = fit(dataset.augmented_labels(split, trainer.recipe_of(tiny_config)), 98, 32)
     step = make_step(state, whitener, tiny_config)
     losses = [float(step(batch)["loss"]) for _ in range(30)]
     # At the start each whitened landmark costs about E[h(|y|)], y of unit covariance: about 0.85.
@@ -106,14 +106,14 @@ def test_frozen_epochs_train_the_new_layers_only(tiny_config):
         }
     )
     split = dataset.open_split(frozen.data.directory, "train")
-    steps = dataset.steps_per_epoch(split, frozen)
+    steps = dataset.steps_per_epoch(split, frozen.train.batch_size)
     state = make_state(frozen, 98, steps)
-    whitening = fit(dataset.augmented_labels(split, frozen, 1), 98, 32)
+    whitening = fit(dataset.augmented_labels(split, trainer.recipe_of(frozen), 1), 98, 32)
     step = make_step(state, whitening, frozen)
     backbone = state.model.get_layer("backbone")
     before = [w.numpy() for w in backbone.trainable_weights]
     head = state.model.get_layer("head").get_weights()[0]
-    batches = iter(dataset.training_batches(split, frozen))
+    batches = iter(dataset.training_batches(split, trainer.recipe_of(frozen)))
     for _ in range(steps):
         step(next(batches))
     for weight, value in zip(backbone.trainable_weights, before, strict=True):
@@ -168,10 +168,10 @@ def test_every_family_descends_its_own_loss(changes, tiny_config):
     config = tiny_config.model_copy(update={"model": options})
     split = dataset.open_split(config.data.directory, "train")
     state = make_state(config, 98, 5)
-    labels = dataset.augmented_labels(split, config, minimum=1)
+    labels = dataset.augmented_labels(split, trainer.recipe_of(config), minimum=1)
     whitening = fit(labels, 98, config.model.image_size)
     step = make_step(state, whitening, config)
-    batch = next(iter(dataset.training_batches(split, config)))
+    batch = next(iter(dataset.training_batches(split, trainer.recipe_of(config))))
     losses = [float(step(batch)["loss"]) for _ in range(2)]
     r = np.linalg.norm(whitening.normalise(batch["landmarks"]).numpy(), axis=-1)
     rho = {"gauss": r**2 / 2, "laplace": r, "charbonnier": np.sqrt(r**2 + 1) - 1}[changes["family"]]

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import tensorflow as tf
 
-from tfhuber.config.schema import Augmentation, Config
+from tfhuber.config.schema import Augmentation, Config, Data
 from tfhuber.console.files import reason
 from tfhuber.data import records
 from tfhuber.data.augmentation import equal_spacing, random_map
@@ -21,6 +21,7 @@ from tfhuber.landmarks import known_sets
 from tfhuber.landmarks.known_sets import LandmarkSet
 
 __all__ = [
+    "Recipe",
     "Split",
     "augmented_labels",
     "evaluation_batches",
@@ -48,6 +49,27 @@ class Split:
     landmark_set: LandmarkSet
 
 
+@dataclass(frozen=True)
+class Recipe:
+    """How a split's examples are read, ordered, augmented and put into batches for training.
+
+    Attributes:
+      data: the `data` section of the configuration.
+      augmentation: its `augmentation` section.
+      image_size: side S of the network crop in pixels.
+      batch_size: examples per step, over all devices.
+      epochs: passes over the split.
+      seed: of order, augmentation and wrong labels.
+    """
+
+    data: Data
+    augmentation: Augmentation
+    image_size: int
+    batch_size: int
+    epochs: int
+    seed: int
+
+
 def open_split(directory: str | Path, name: str) -> Split:
     """Open the split `name` of the converted data set in `directory`.
 
@@ -66,7 +88,7 @@ def open_split(directory: str | Path, name: str) -> Split:
 
 
 def training_batches(
-    split: Split, config: Config, *, start_step: int = 0, part: slice = slice(None)
+    split: Split, recipe: Recipe, *, start_step: int = 0, part: slice = slice(None)
 ) -> tf.data.Dataset:
     """Return augmented batches for all steps from `start_step` to the end of training.
 
@@ -75,7 +97,7 @@ def training_batches(
 
     Args:
       split: what to train on.
-      config: of the run.
+      recipe: how.
       start_step: the first step.
       part: of each batch; the rest is not decoded.
 
@@ -86,10 +108,10 @@ def training_batches(
     Raises:
       ValueError: if the split is smaller than one batch.
     """
-    batch, size, seed = config.train.batch_size, config.model.image_size, config.train.seed
-    steps = steps_per_epoch(split, config)
+    batch = recipe.batch_size
+    steps = steps_per_epoch(split, batch)
     first_epoch, first_batch = divmod(start_step, steps)
-    order, read = _order(split, config)
+    order, read = _order(split, recipe.data, recipe.seed)
 
     def epoch_examples(epoch: tf.Tensor) -> tf.data.Dataset:
         ordered = order(epoch)
@@ -100,15 +122,16 @@ def training_batches(
         return ordered.map(lambda item: (read(item), epoch))
 
     def prepare(example: Tensors, epoch: tf.Tensor) -> Tensors:
-        key = _augmentation_key(example["id"], seed, epoch)
-        result = network_example(example, split.landmark_set, size, config.augmentation, key)
+        key = _augmentation_key(example["id"], recipe.seed, epoch)
+        size, augmentation = recipe.image_size, recipe.augmentation
+        result = network_example(example, split.landmark_set, size, augmentation, key)
         result["landmarks"] = _misplace(
-            result["landmarks"], example, result["to_network"], split.landmark_set, config
+            result["landmarks"], example, result["to_network"], split.landmark_set, recipe
         )
         return result
 
     return (
-        tf.data.Dataset.range(first_epoch, config.train.epochs)
+        tf.data.Dataset.range(first_epoch, recipe.epochs)
         .flat_map(epoch_examples)
         .map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         .batch(len(range(batch)[part]), drop_remainder=True)
@@ -143,20 +166,19 @@ def evaluation_batches(
     )
 
 
-def augmented_labels(split: Split, config: Config, minimum: int = 20_000) -> tf.data.Dataset:
+def augmented_labels(split: Split, recipe: Recipe, minimum: int = 20_000) -> tf.data.Dataset:
     """Return batches of augmented (landmarks [B, K, 2] in network-crop pixels, weights [B, K]).
 
     As many whole epochs as give at least `minimum` examples; images are not decoded.
     """
-    size, seed = config.model.image_size, config.train.seed
     epochs = -(-minimum // split.examples)
 
     def prepare(example: Tensors, epoch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        key = _augmentation_key(example["id"], seed, epoch)
+        key = _augmentation_key(example["id"], recipe.seed, epoch)
         h, points, weights = _network_labels(
-            example, split.landmark_set, size, config.augmentation, key
+            example, split.landmark_set, recipe.image_size, recipe.augmentation, key
         )
-        return _misplace(points, example, h, split.landmark_set, config), weights
+        return _misplace(points, example, h, split.landmark_set, recipe), weights
 
     def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
         return _stored_examples(split).map(lambda example: (example, epoch))
@@ -184,13 +206,13 @@ def readable(batches: Iterable[_Batch], split: Split) -> Iterator[_Batch]:
         raise ValueError(f"{fault}; convert the data set again") from error
 
 
-def steps_per_epoch(split: Split, config: Config) -> int:
+def steps_per_epoch(split: Split, batch_size: int) -> int:
     """Return the full batches in one epoch; ValueError if the split is smaller than one batch."""
-    steps = split.examples // config.train.batch_size
+    steps = split.examples // batch_size
     if steps == 0:
         raise ValueError(
             f"split {split.name!r} of {split.directory} holds {split.examples} examples, fewer than "
-            f"train.batch_size = {config.train.batch_size}; lower it with --set train.batch_size=N"
+            f"train.batch_size = {batch_size}; lower it with --set train.batch_size=N"
         )
     return steps
 
@@ -279,21 +301,21 @@ def _misplace(
     example: Tensors,
     to_network: tf.Tensor,
     landmark_set: LandmarkSet,
-    config: Config,
+    recipe: Recipe,
 ) -> tf.Tensor:
     """Return network-crop points with a share `data.wrong_labels` of them somewhere else in the image.
 
     Which ones, and where in the image, is the same in every epoch, as with a wrong annotation.
     """
-    if not config.data.wrong_labels:
+    if not recipe.data.wrong_labels:
         return points
     # No epoch has this number.
-    key = _augmentation_key(example["id"], config.train.seed, tf.constant(2**31, tf.int64))
+    key = _augmentation_key(example["id"], recipe.seed, tf.constant(2**31, tf.int64))
     which, where = tf.unstack(tf.random.experimental.stateless_split(key, 2))
-    wrong = tf.random.stateless_uniform([landmark_set.count], which) < config.data.wrong_labels
+    wrong = tf.random.stateless_uniform([landmark_set.count], which) < recipe.data.wrong_labels
     place = tf.random.stateless_uniform([landmark_set.count, 2], where)
-    plain = box_to_crop(example["box"], config.model.image_size, landmark_set.square)
-    place = apply_map(invert(plain), place * config.model.image_size - 0.5)
+    plain = box_to_crop(example["box"], recipe.image_size, landmark_set.square)
+    place = apply_map(invert(plain), place * recipe.image_size - 0.5)
     # A mirroring map turns round; it exchanges the landmarks, and so the wrong ones as well.
     order = tf.where(
         tf.linalg.det(to_network) < 0,
@@ -337,7 +359,7 @@ def _stored_examples(split: Split) -> tf.data.Dataset:
 
 
 def _order(
-    split: Split, config: Config
+    split: Split, data: Data, seed: int
 ) -> tuple[Callable[[tf.Tensor], tf.data.Dataset], Callable[[tf.Tensor], Tensors]]:
     """Return a function from an epoch to a dataset of items in its order, and one from item to example.
 
@@ -345,7 +367,7 @@ def _order(
     a larger one, shards are shuffled and interleaved, and of that stream each block of that many
     examples is shuffled by a permutation of its own.
     """
-    buffer, seed = config.data.shuffle_buffer, config.train.seed
+    buffer = data.shuffle_buffer
 
     def key(epoch: tf.Tensor, block: tf.Tensor | int = 0) -> tf.Tensor:
         # No run has 2**32 epochs; the first block's key, often the only one, is that of the epoch.
@@ -371,8 +393,8 @@ def _order(
             .unbatch()
         )
 
-    if split.examples <= buffer and config.data.cache_gigabytes:
-        example = keep_decoded(_stored_examples(split), config.data.cache_gigabytes)
+    if split.examples <= buffer and data.cache_gigabytes:
+        example = keep_decoded(_stored_examples(split), data.cache_gigabytes)
         if example is not None:
             return shuffled_places, example
     return shuffled_records, read

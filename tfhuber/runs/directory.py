@@ -80,7 +80,7 @@ def create_or_check(run: Path, config: Config, landmark_set: LandmarkSet) -> Non
         )
 
 
-def fit_whitening(run: Path, config: Config, split: dataset.Split) -> None:
+def fit_whitening(run: Path, split: dataset.Split, recipe: dataset.Recipe) -> None:
     """Compute `whitening.json` from the training split's labels, unless it is there and can be read.
 
     Raises:
@@ -96,8 +96,8 @@ def fit_whitening(run: Path, config: Config, split: dataset.Split) -> None:
         _LOGGER.warning("%s cannot be read; computing it again", path)
     else:
         return
-    labels = dataset.augmented_labels(split, config)
-    whitening.fit(dataset.readable(labels, split), count, config.model.image_size).save(path)
+    labels = dataset.augmented_labels(split, recipe)
+    whitening.fit(dataset.readable(labels, split), count, recipe.image_size).save(path)
 
 
 class RunFile:

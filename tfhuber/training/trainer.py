@@ -31,7 +31,7 @@ from tfhuber.training.state import State, carry_over
 from tfhuber.training.step import training_step
 from tfhuber.training.tensorboard import Summaries
 
-__all__ = ["Trainer", "train"]
+__all__ = ["Trainer", "recipe_of", "train"]
 
 _REPORT_STEPS = 20
 
@@ -104,7 +104,8 @@ class Trainer:
         keras.utils.set_random_seed(config.train.seed)
         self._split = dataset.open_split(config.data.directory, config.data.train_split)
         self._held_out = dataset.open_split(config.data.directory, config.data.evaluation_split)
-        self._epoch_steps = dataset.steps_per_epoch(self._split, config)
+        self._recipe = recipe_of(config)
+        self._epoch_steps = dataset.steps_per_epoch(self._split, config.train.batch_size)
         self._last_step = self._epoch_steps * config.train.epochs
         _check_metric(config.train.best_metric, self._held_out.landmark_set)
         self._metrics: dict = {}
@@ -115,7 +116,7 @@ class Trainer:
         if self.is_chief:
             create_or_check(run, config, landmark_set)
             tidy(run)
-            fit_whitening(run, config, self._split)
+            fit_whitening(run, self._split, self._recipe)
         distribution.barrier(self._strategy)  # the others read what the chief has written
         whitening = Whitening.load(run / "whitening.json", landmark_set.count)
         with self._strategy.scope():
@@ -232,7 +233,7 @@ class Trainer:
         """Yield the steps that are left, each with this process's part of its batch."""
         batches = distribution.distribute(
             lambda part: dataset.training_batches(
-                self._split, self._config, start_step=self._first, part=part
+                self._split, self._recipe, start_step=self._first, part=part
             ),
             self._config.train.batch_size,
             self._strategy,
@@ -241,7 +242,7 @@ class Trainer:
 
     def _batch_of_step(self, step: int) -> dict:
         """Return the whole batch of a step once more."""
-        return next(iter(dataset.training_batches(self._split, self._config, start_step=step - 1)))
+        return next(iter(dataset.training_batches(self._split, self._recipe, start_step=step - 1)))
 
     def _evaluates_after(self, step: int) -> bool:
         between = self._epoch_steps * self._config.train.evaluation_epochs
@@ -267,6 +268,18 @@ class Trainer:
         return self._signals.interrupted(
             f"step {step} is saved in {self._run}; the same command goes on from there"
         )
+
+
+def recipe_of(config: Config) -> dataset.Recipe:
+    """Return what of a configuration decides the batches."""
+    return dataset.Recipe(
+        config.data,
+        config.augmentation,
+        config.model.image_size,
+        config.train.batch_size,
+        config.train.epochs,
+        config.train.seed,
+    )
 
 
 def _check_metric(name: str | None, landmark_set: LandmarkSet) -> None:
