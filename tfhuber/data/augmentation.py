@@ -7,7 +7,7 @@ import tensorflow as tf
 from tfhuber.config.schema import Augmentation
 from tfhuber.geometry.projective import translation
 
-__all__ = ["equal_spacing", "random_map"]
+__all__ = ["equal_spacing", "example_key", "random_map"]
 
 
 def random_map(
@@ -92,3 +92,9 @@ def _affine(*elements: tf.Tensor | float) -> tf.Tensor:
 
 def _rotation(angle: tf.Tensor) -> tf.Tensor:
     return _affine(tf.cos(angle), tf.sin(angle), -tf.sin(angle), tf.cos(angle))
+
+
+def example_key(example_id: tf.Tensor, seed: int, epoch: tf.Tensor) -> tf.Tensor:
+    """Return the seed [2] of what is random in an example of a run in an epoch."""
+    example = tf.strings.to_hash_bucket_fast(example_id, 2**62)
+    return tf.stack([example, tf.cast(seed, tf.int64) * 2**32 + epoch])

@@ -4,6 +4,7 @@ What is random comes from (seed, epoch, example id) alone, so that a run that st
 what an undisturbed one would have seen there.
 """
 
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +12,13 @@ from typing import TypeVar
 
 import tensorflow as tf
 
-from tfhuber.config.schema import Augmentation, Config, Data
+from tfhuber.config.schema import Augmentation, Data
 from tfhuber.console.files import reason
 from tfhuber.data import records
-from tfhuber.data.augmentation import equal_spacing, random_map
+from tfhuber.data.augmentation import equal_spacing, example_key, random_map
 from tfhuber.data.decoded_cache import keep_decoded
-from tfhuber.geometry.projective import apply_map, box_to_crop, compose, invert, visible_part, warp
+from tfhuber.data.wrong_labels import misplace
+from tfhuber.geometry.projective import apply_map, box_to_crop, compose, visible_part, warp
 from tfhuber.landmarks import known_sets
 from tfhuber.landmarks.known_sets import LandmarkSet
 
@@ -112,6 +114,7 @@ def training_batches(
     steps = steps_per_epoch(split, batch)
     first_epoch, first_batch = divmod(start_step, steps)
     order, read = _order(split, recipe.data, recipe.seed)
+    misplaced = _misplacing(split, recipe)
 
     def epoch_examples(epoch: tf.Tensor) -> tf.data.Dataset:
         ordered = order(epoch)
@@ -122,12 +125,10 @@ def training_batches(
         return ordered.map(lambda item: (read(item), epoch))
 
     def prepare(example: Tensors, epoch: tf.Tensor) -> Tensors:
-        key = _augmentation_key(example["id"], recipe.seed, epoch)
+        key = example_key(example["id"], recipe.seed, epoch)
         size, augmentation = recipe.image_size, recipe.augmentation
         result = network_example(example, split.landmark_set, size, augmentation, key)
-        result["landmarks"] = _misplace(
-            result["landmarks"], example, result["to_network"], split.landmark_set, recipe
-        )
+        result["landmarks"] = misplaced(result["landmarks"], example, result["to_network"])
         return result
 
     return (
@@ -172,13 +173,14 @@ def augmented_labels(split: Split, recipe: Recipe, minimum: int = 20_000) -> tf.
     As many whole epochs as give at least `minimum` examples; images are not decoded.
     """
     epochs = -(-minimum // split.examples)
+    misplaced = _misplacing(split, recipe)
 
     def prepare(example: Tensors, epoch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        key = _augmentation_key(example["id"], recipe.seed, epoch)
+        key = example_key(example["id"], recipe.seed, epoch)
         h, points, weights = _network_labels(
             example, split.landmark_set, recipe.image_size, recipe.augmentation, key
         )
-        return _misplace(points, example, h, split.landmark_set, recipe), weights
+        return misplaced(points, example, h), weights
 
     def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
         return _stored_examples(split).map(lambda example: (example, epoch))
@@ -296,34 +298,15 @@ def _space_contour(points: tf.Tensor, weights: tf.Tensor, first: int, last: int)
     return tf.concat([points[:first], spaced, points[last + 1 :]], axis=0)
 
 
-def _misplace(
-    points: tf.Tensor,
-    example: Tensors,
-    to_network: tf.Tensor,
-    landmark_set: LandmarkSet,
-    recipe: Recipe,
-) -> tf.Tensor:
-    """Return network-crop points with a share `data.wrong_labels` of them somewhere else in the image.
-
-    Which ones, and where in the image, is the same in every epoch, as with a wrong annotation.
-    """
-    if not recipe.data.wrong_labels:
-        return points
-    # No epoch has this number.
-    key = _augmentation_key(example["id"], recipe.seed, tf.constant(2**31, tf.int64))
-    which, where = tf.unstack(tf.random.experimental.stateless_split(key, 2))
-    wrong = tf.random.stateless_uniform([landmark_set.count], which) < recipe.data.wrong_labels
-    place = tf.random.stateless_uniform([landmark_set.count, 2], where)
-    plain = box_to_crop(example["box"], recipe.image_size, landmark_set.square)
-    place = apply_map(invert(plain), place * recipe.image_size - 0.5)
-    # A mirroring map turns round; it exchanges the landmarks, and so the wrong ones as well.
-    order = tf.where(
-        tf.linalg.det(to_network) < 0,
-        tf.constant(landmark_set.mirror),
-        tf.range(landmark_set.count),
+def _misplacing(split: Split, recipe: Recipe) -> Callable[..., tf.Tensor]:
+    """Return `misplace` for a split."""
+    return functools.partial(
+        misplace,
+        landmark_set=split.landmark_set,
+        size=recipe.image_size,
+        share=recipe.data.wrong_labels,
+        seed=recipe.seed,
     )
-    wrong, place = tf.gather(wrong, order), tf.gather(place, order)
-    return tf.where(wrong[:, tf.newaxis], apply_map(to_network, place), points)
 
 
 def _fault(split: Split) -> str | None:
@@ -413,8 +396,3 @@ def _interleaved_records(split: Split, key: tf.Tensor) -> tf.data.Dataset:
         .interleave(tf.data.TFRecordDataset, cycle_length=16, block_length=16)
         .apply(tf.data.experimental.assert_cardinality(split.examples))
     )
-
-
-def _augmentation_key(example_id: tf.Tensor, seed: int, epoch: tf.Tensor) -> tf.Tensor:
-    example = tf.strings.to_hash_bucket_fast(example_id, 2**62)
-    return tf.stack([example, tf.cast(seed, tf.int64) * 2**32 + epoch])
