@@ -27,7 +27,7 @@ def test_a_run_leaves_what_evaluation_needs(tiny_run, tiny_config):
     assert json.loads((tiny_run / "run.json").read_text())["landmark_set"]["name"] == "wflw"
     assert any((tiny_run / "logs").iterdir())
     for checkpoint in ("latest", "best"):
-        assert load_run(tiny_run, checkpoint).config == tiny_config
+        assert load_run(tiny_run, checkpoint).options == tiny_config.model
 
 
 def test_training_learns(tiny_config):
