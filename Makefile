@@ -23,9 +23,11 @@ test: lint ## lint and the quick tests
 test-slow: environment ## the tests that take longer
 	@.venv/bin/python -m pytest -q -m slow
 
-lint: environment ## ruff: rules and format
+lint: environment ## ruff, the types (mypy) and the walls between packages (import-linter)
 	@.venv/bin/python -m ruff check
 	@.venv/bin/python -m ruff format --check
+	@.venv/bin/python -m mypy
+	@.venv/bin/lint-imports --no-logo --no-cache
 
 docs: environment ## the documentation site, in site/
 	@NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs build --strict --quiet

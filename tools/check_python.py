@@ -11,7 +11,7 @@ __all__ = ["complaint"]
 SUPPORTED = [(3, 11), (3, 12)]
 
 
-def complaint():
+def complaint():  # noqa: ANN201 (older Pythons run this file, and may not read the annotation)
     """Return what stands in the way, as one line, or None."""
     version = "{}.{}".format(*sys.version_info)
     if sys.version_info[:2] not in SUPPORTED:

@@ -1,5 +1,6 @@
 """What the tests of the demo page share: models that look at pixels, pictures, and a browser."""
 
+import base64
 import contextlib
 import io
 import json
@@ -224,3 +225,29 @@ class Visit:
         self.page.mouse.down()
         self.page.mouse.move(*self.at(*end), steps=3)
         self.page.mouse.up()
+
+
+def failing(message: str, status: int) -> PageModel:
+    model = PageModel()
+    model.signatures = ("serving_default", "tta")
+    model.error = RequestError(message, status=status)
+    return model
+
+
+MODELS = {
+    "wflw": PageModel(),
+    "plain": PlainModel(),
+    "invalid": InvalidModel(),
+    "refusing": failing("at most 256 images in a request", 400),
+    "busy": failing("4 requests are being computed", 503),
+}
+
+
+def ask(
+    server, content: bytes, model="wflw", signature="serving_default", box=(0, 0, 0, 0)
+) -> dict:
+    """What REST answers for a file, without the page."""
+    b64 = base64.b64encode(content).decode()
+    inputs = {"image_bytes": [{"b64": b64}], "box": [list(box)]}
+    body = {"signature_name": signature, "inputs": inputs}
+    return server.post(f"/v1/models/{model}:predict", json=body).json()["outputs"]

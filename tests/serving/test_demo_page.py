@@ -9,12 +9,11 @@ import httpx
 import numpy as np
 import pytest
 from demo_browser import (
+    MODELS,
     NAMES,
     SPOT,
-    InvalidModel,
-    PageModel,
-    PlainModel,
     Visit,
+    ask,
     chromium,
     drawn_face,
     encoded,
@@ -26,28 +25,11 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
-from serving.errors import RequestError
 from serving.local_server.application import create_app
 from tfhuber.drawing import ellipses, overlay
 from tfhuber.landmarks import known_sets
 
 DEMO = Path(__file__).resolve().parents[2] / "serving" / "demo"
-
-
-def failing(message: str, status: int) -> PageModel:
-    model = PageModel()
-    model.signatures = ("serving_default", "tta")
-    model.error = RequestError(message, status=status)
-    return model
-
-
-MODELS = {
-    "wflw": PageModel(),
-    "plain": PlainModel(),
-    "invalid": InvalidModel(),
-    "refusing": failing("at most 256 images in a request", 400),
-    "busy": failing("4 requests are being computed", 503),
-}
 
 
 def application(**options):
@@ -98,16 +80,6 @@ def visit(browser, server):
         if not complains:
             assert complaints == []
             assert [url for url in urls if not url.startswith((origin, f"blob:{origin}"))] == []
-
-
-def ask(
-    server, content: bytes, model="wflw", signature="serving_default", box=(0, 0, 0, 0)
-) -> dict:
-    """What REST answers for a file, without the page."""
-    b64 = base64.b64encode(content).decode()
-    inputs = {"image_bytes": [{"b64": b64}], "box": [list(box)]}
-    body = {"signature_name": signature, "inputs": inputs}
-    return server.post(f"/v1/models/{model}:predict", json=body).json()["outputs"]
 
 
 # --- what is sent and drawn

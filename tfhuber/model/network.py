@@ -115,15 +115,15 @@ class DistributionHead(keras.layers.Layer):
         )
         self.spd = SPDMatrix(theta, dtype=self.dtype_policy, name="spd")
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
         self.linear.build(input_shape)
 
-    def call(self, features):
-        """Features [N, F] to `nu` [N, K, 2], `precision_factor` [N, K, 2, 2], `log_det` [N, K]."""
+    def call(self, features: Any) -> dict[str, Any]:
+        """Map features [N, F] to `nu` [N, K, 2], `precision_factor` [N, K, 2, 2], `log_det` [N, K]."""
         return self.distributions(self.linear(features))
 
-    def distributions(self, parameters):
-        """What `call` returns, from all parameters [N, K W]; it has no weights."""
+    def distributions(self, parameters: Any) -> dict[str, Any]:
+        """Return what `call` does, from all parameters [N, K W]; no weights take part."""
         raw = ops.reshape(parameters, (-1, self.landmark_count, self.width))
         location = raw[..., :2]
         if self.covariance == "identity":
@@ -139,11 +139,11 @@ class DistributionHead(keras.layers.Layer):
             nu = matvec(precision_factor, location)
         return {"nu": nu, "precision_factor": precision_factor, "log_det": log_det}
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> dict[str, tuple]:
         n, k = input_shape[0], self.landmark_count
         return {"nu": (n, k, 2), "precision_factor": (n, k, 2, 2), "log_det": (n, k)}
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "landmark_count": self.landmark_count,
@@ -152,7 +152,7 @@ class DistributionHead(keras.layers.Layer):
             "theta": self.theta,
         }
 
-    def _initial_bias(self, shape, dtype=None):
+    def _initial_bias(self, shape: tuple[int, ...], dtype: Any = None) -> Any:
         # What g takes to 1.
         raw = 1.0 if self.theta <= 1 else self.theta * (1 - math.log(self.theta))
         one = [0.0, 0.0, raw, 0.0, raw][: self.width]
