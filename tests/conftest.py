@@ -15,6 +15,8 @@ import hypothesis
 import numpy as np
 import pytest
 
+import tfhuber  # noqa: F401 (sets what TensorFlow reads when it is imported)
+
 # What takes seconds to import is imported in the fixtures that need it. (A lazy module would not do:
 # pytest looks at every name here, which would load them all for every test.)
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -65,6 +65,7 @@ def test_the_description_is_complete_and_json(data):
         assert versions[package] == importlib.metadata.version(package)
     assert described["host"]["cpus"] == available_cpus()
     assert described["host"]["devices"][0]
+    assert described["host"]["onednn"] is (os.environ["TF_ENABLE_ONEDNN_OPTS"] == "1")
 
 
 def test_the_data_set_is_known_by_its_manifest(data):

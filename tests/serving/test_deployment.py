@@ -347,3 +347,12 @@ def test_the_gpu_variant_patches_what_there_is(cpu, container):
     assert patched["resources"]["limits"] == {"nvidia.com/gpu": "1"}
     (device,) = compose("docker-compose.gpu.yml")["deploy"]["resources"]["reservations"]["devices"]
     assert device["driver"] == "nvidia" and device["capabilities"] == ["gpu"]
+
+
+def test_the_server_computes_with_onednn():
+    compose = yaml.safe_load((SERVING / "docker-compose.yml").read_text())
+    environment = compose["services"]["tensorflow-serving"]["environment"]
+    deployment = yaml.safe_load((KUBERNETES / "cpu/deployment.yaml").read_text())
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    set_there = {each["name"]: each["value"] for each in container["env"]}
+    assert environment == set_there == {"TF_ENABLE_ONEDNN_OPTS": "1"}

@@ -1,8 +1,8 @@
-"""How many processors this process may use."""
+"""What TensorFlow may use of this machine's processors."""
 
 import os
 
-__all__ = ["available_cpus"]
+__all__ = ["available_cpus", "uses_onednn"]
 
 
 def available_cpus() -> int:
@@ -10,3 +10,8 @@ def available_cpus() -> int:
     if hasattr(os, "sched_getaffinity"):  # macOS has none.
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def uses_onednn() -> bool:
+    """Return whether TensorFlow is told to compute with oneDNN, as `import tfhuber` does by default."""
+    return os.environ.get("TF_ENABLE_ONEDNN_OPTS", "").lower() in ("1", "true")

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfhuber.console.cli import run_main
+from tfhuber.console.cpus import uses_onednn
 from tfhuber.console.files import reason
 from tfhuber.console.lazy import lazy_module
 from tfhuber.console.table import aligned
@@ -80,7 +81,7 @@ def diagnose(say: Say = lambda check: None) -> list[Row]:
     """
     rows = [_row(say, "Python", _python)]
     rows += [_row(say, package, _package, package) for package in PACKAGES]
-    rows += [_row(say, "memory", _memory), _row(say, "disk", _disk)]
+    rows += [_row(say, "memory", _memory), _row(say, "disk", _disk), _row(say, "oneDNN", _onednn)]
     found, log = _probe_tensorflow(say)
     seen = any(row.check.startswith("GPU:") for row in found)
     return [*rows, _row(say, "NVIDIA GPU", _nvidia, seen, log), *found]
@@ -159,6 +160,13 @@ def _memory() -> tuple[str, str]:
     except (OSError, ValueError):  # no container, or one without a limit ("max")
         pass
     return _enough("memory", min(limits))
+
+
+def _onednn() -> tuple[str, str]:
+    variable = f"TF_ENABLE_ONEDNN_OPTS={os.environ.get('TF_ENABLE_ONEDNN_OPTS')}"
+    if uses_onednn():
+        return OK, f"on ({variable})"
+    return NOT_THERE, f"off ({variable}); with 1, most CPUs train two to five times faster"
 
 
 def _disk() -> tuple[str, str]:

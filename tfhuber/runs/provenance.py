@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import tfhuber
-from tfhuber.console.cpus import available_cpus
+from tfhuber.console.cpus import available_cpus, uses_onednn
 from tfhuber.console.lazy import lazy_module
 
 if TYPE_CHECKING:
@@ -38,7 +38,8 @@ def describe(data_directory: str | Path) -> dict:
       `versions`: of Python, TensorFlow and others that decide the numbers; None if not installed.
       `commit`: `sha` of the source code's Git commit, and `modified`, whether a file under version
         control differs from it; None where Git can't tell.
-      `host`: the number of `cpus` that this process may use, and the names of the `devices`.
+      `host`: the number of `cpus` that this process may use, the names of the `devices`, and whether
+        TensorFlow was told to use `onednn`, whose sums are rounded in another order.
       `data`: the `landmark_set`'s name, and `sha256`, the checksum that the manifest ends with.
 
     Raises:
@@ -48,7 +49,11 @@ def describe(data_directory: str | Path) -> dict:
     return {
         "versions": _versions(),
         "commit": _commit(Path(__file__)),
-        "host": {"cpus": available_cpus(), "devices": _device_names()},
+        "host": {
+            "cpus": available_cpus(),
+            "devices": _device_names(),
+            "onednn": uses_onednn(),
+        },
         "data": {
             "landmark_set": manifest["landmark_set"].get("name"),
             "sha256": manifest.get("sha256"),
