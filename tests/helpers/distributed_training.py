@@ -35,7 +35,7 @@ def network() -> keras.Model:
     features = nested(keras.layers.ReLU()(features))
     features = keras.layers.DepthwiseConv2D(2, name="channelwise_convolution")(features)
     features = keras.layers.Flatten()(features)
-    return keras.Model(image, model.DistributionHead(K, name="head")(features))
+    return keras.Model(image, model.DistributionHead(K, dtype="float64", name="head")(features))
 
 
 def batches(part: slice) -> tf.data.Dataset:

@@ -2,6 +2,36 @@
 
 Views of the same point, such as an image and its mirror image, each give a location and a precision
 factor in one frame. Their product is no longer of the family, but its maximum is well defined.
+
+**The point** minimises `sum_i rho(|A_i (y - mu_i)|)` (eq. 130). Each step minimises a quadratic with the
+slope of this sum at the current point, and a curvature between two: that of the majoriser of eq.
+131, which lies above the sum everywhere, so that its minimum cannot lie higher than the current
+point; and the Hessian, with which steps soon double the number of right digits. A step is taken
+where it is lower. So the sum never rises, whatever the number of iterations.
+
+With Laplace's energy (Weiszfeld's problem) the minimum often lies on a view, where the slope jumps;
+it is then that view's location exactly. The minimum is unique but for views that pull equally
+along a line: of two equally sure views far from each other any point between would do, and the
+Gaussians' optimum, the middle, is taken.
+
+**The fused precision factor** F makes `Elliptical(point, F, energy)` a summary of what the views say:
+
+    F F = sum_i min(1, w(r_i) / w(r_rms)) A_i A_i,    w(r) = rho'(r) / r,    r_rms^2 = E[r^2].
+
+It is the curvature of the majoriser at the point, each view's weight measured by the one it has
+at its own root-mean-square distance: a view counts fully unless the point is further away than the
+view expects, and then less. One view comes back as it is; V views alike give sqrt(V) A; Gaussians
+give sqrt(sum_i A_i^2), which is exact. For independent views of other families in 2-D the true
+covariance is 0.6 to 1.3 times `kappa inv(F F)`; docs/fusion.md has the measurements, and why
+neither the Hessian nor the plain curvature will do. Views that err alike, as an image and its
+mirror image do, are less sure together than this says.
+
+**Gradients** are those of the exact minimum, not of the steps that lead to it: at the point the forces
+`f = sum_i w(r_i) A_i A_i (y - mu_i)` balance, and with the Hessian H of the sum, dy = -inv(H) df.
+Those of the fused precision factor are its formula's, which include the move of the point. A view
+on which Laplace's point lies takes it along. A_i counts as varying among symmetric matrices. Where
+the minimum is not unique the point has no slope, and what is returned is large; where a view's
+weight begins to count fully the slope is that of one side. There are no second derivatives.
 """
 
 import functools
@@ -43,37 +73,8 @@ def fuse(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Find the maximum-likelihood point of several views and its precision factor, in their frame.
 
-    The point minimises `sum_i rho(|A_i (y - mu_i)|)` (eq. 130). Each step minimises a quadratic with the
-    slope of this sum at the current point, and a curvature between two: that of the majoriser of eq.
-    131, which lies above the sum everywhere, so that its minimum cannot lie higher than the current
-    point; and the Hessian, with which steps soon double the number of right digits. A step is taken
-    where it is lower. So the sum never rises, whatever the number of iterations.
-
-    With Laplace's energy (Weiszfeld's problem) the minimum often lies on a view, where the slope jumps;
-    it is then that view's location exactly. The minimum is unique but for views that pull equally
-    along a line: of two equally sure views far from each other any point between would do, and the
-    Gaussians' optimum, the middle, is taken.
-
-    The fused precision factor F makes `Elliptical(point, F, energy)` a summary of what the views say:
-
-        F F = sum_i min(1, w(r_i) / w(r_rms)) A_i A_i,    w(r) = rho'(r) / r,    r_rms^2 = E[r^2].
-
-    It is the curvature of the majoriser at the point, each view's weight measured by the one it has
-    at its own root-mean-square distance: a view counts fully unless the point is further away than the
-    view expects, and then less. One view comes back as it is; V views alike give sqrt(V) A; Gaussians
-    give sqrt(sum_i A_i^2), which is exact. For independent views of other families in 2-D the true
-    covariance is 0.6 to 1.3 times `kappa inv(F F)`; docs/fusion.md has the measurements, and why
-    neither the Hessian nor the plain curvature will do. Views that err alike, as an image and its
-    mirror image do, are less sure together than this says.
-
+    The module's head says what is minimised, what the precision factor means and what is differentiated.
     The computation is in float64; results have the dtype of `loc`. It can be exported.
-
-    Gradients are those of the exact minimum, not of the steps that lead to it: at the point the forces
-    `F = sum_i w(r_i) A_i A_i (y - mu_i)` balance, and with the Hessian H of the sum, dy = -inv(H) dF.
-    Those of the fused precision factor are its formula's, which include the move of the point. A view
-    on which Laplace's point lies takes it along. A_i counts as varying among symmetric matrices. Where
-    the minimum is not unique the point has no slope, and what is returned is large; where a view's
-    weight begins to count fully the slope is that of one side. There are no second derivatives.
 
     >>> loc, factor = tf.constant([[0.0, 0.0], [2.0, 0.0]]), tf.eye(2, batch_shape=[2])
     >>> point, _ = fuse(loc, factor, tfhuber.distributions.radial.Huber(10.0))

@@ -114,6 +114,20 @@ def free_port():
         return listener.getsockname()[1]
 
 
+def write_model_config(folder, versions, labels):
+    """Puts a configuration in place, all at once, of these versions of a toy and these labels."""
+    listed = " ".join(f"versions: {version}" for version in versions)
+    labelled = " ".join(
+        f'version_labels {{ key: "{label}" value: {version} }}' for label, version in labels.items()
+    )
+    (folder / "new.config").write_text(
+        f'model_config_list {{ config {{ name: "wflw" base_path: "{folder / "toy"}" '
+        f'model_platform: "tensorflow" model_version_policy {{ specific {{ {listed} }} }} '
+        f"{labelled} }} }}"
+    )
+    (folder / "new.config").rename(folder / "models.config")
+
+
 def test_a_configuration_file_with_labels_and_both_apis(tmp_path):
     """Two versions, by label, over REST and gRPC; then a canary becomes stable, and one goes."""
     import grpc
@@ -121,17 +135,7 @@ def test_a_configuration_file_with_labels_and_both_apis(tmp_path):
     from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
     def configure(versions, **labels):
-        listed = " ".join(f"versions: {version}" for version in versions)
-        labelled = " ".join(
-            f'version_labels {{ key: "{label}" value: {version} }}'
-            for label, version in labels.items()
-        )
-        (tmp_path / "new.config").write_text(
-            f'model_config_list {{ config {{ name: "wflw" base_path: "{tmp_path / "toy"}" '
-            f'model_platform: "tensorflow" model_version_policy {{ specific {{ {listed} }} }} '
-            f"{labelled} }} }}"
-        )
-        (tmp_path / "new.config").rename(tmp_path / "models.config")
+        write_model_config(tmp_path, versions, labels)
 
     for version in (1, 2):
         save_toy(tmp_path / "toy" / str(version), shift=10.0 * version)
