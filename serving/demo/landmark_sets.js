@@ -1,5 +1,5 @@
 // The lines between landmarks, for models that don't say: by how many landmarks there are. Each row is
-// a chain; a test compares them with tfhuber/landmarks.py.
+// a chain; a test compares them with tfhuber/landmarks/known_sets.py.
 
 const run = (first, last) => Array.from({ length: last - first + 1 }, (_, i) => first + i);
 const loop = (first, last) => [...run(first, last), first];

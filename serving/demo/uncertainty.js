@@ -1,7 +1,7 @@
 // From a landmark's distribution to the ellipse that holds it, and to a colour. Everything is in pixels
 // of the picture. The density of a landmark y is |A| / c exp(-rho(|A (y - mu)|)), A its precision factor.
 
-// From certain to uncertain, as in tfhuber/overlay.py: standard deviations relative to the landmarks'
+// From certain to uncertain, as in tfhuber/drawing/style.py: standard deviations relative to the landmarks'
 // extent, on a logarithmic scale.
 export const COLOURS = ["#16c7b4", "#86d65c", "#f8d43c", "#ff9232", "#f2304e"];
 const UNKNOWN = "#bfbfbf";

@@ -132,6 +132,14 @@ def test_costs_are_those_of_the_layers(backbone):
     assert total == pytest.approx(expected, rel=0.02)
 
 
+def test_the_cost_of_a_backbone_that_was_not_counted_is_unknown(tmp_path, monkeypatch):
+    monkeypatch.setattr(reproduction, "GIGAMACS", {})
+    runs = reproduction.plan(TABLES["table2"], None, tmp_path, 1, [])
+    table = reproduction.cost_table(runs)
+    assert table.count("unknown") == len(runs) + 1
+    assert "TFLOP/s" not in table
+
+
 def test_missing_and_wrong_data_are_one_line(tmp_path, monkeypatch, face_records):
     with pytest.raises(ValueError, match=r"make_tfrecords --dataset wflw --source SOURCE"):
         run_main(monkeypatch, "table2", "--data", tmp_path, "--output", tmp_path / "o")

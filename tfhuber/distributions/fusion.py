@@ -27,7 +27,7 @@ neither the Hessian nor the plain curvature will do. Views that err alike, as an
 mirror image do, are less sure together than this says.
 
 **Gradients** are those of the exact minimum, not of the steps that lead to it: at the point the forces
-`f = sum_i w(r_i) A_i A_i (y - mu_i)` balance, and with the Hessian H of the sum, dy = -inv(H) df.
+`g = sum_i w(r_i) A_i A_i (y - mu_i)` balance, and with the Hessian H of the sum, dy = -inv(H) dg.
 Those of the fused precision factor are its formula's, which include the move of the point. A view
 on which Laplace's point lies takes it along. A_i counts as varying among symmetric matrices. Where
 the minimum is not unique the point has no slope, and what is returned is large; where a view's

@@ -1,6 +1,7 @@
 """The runs behind the paper's tables: planned, trained and measured."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -65,9 +66,12 @@ class Run:
         return train.epochs * (examples // train.batch_size) * train.batch_size
 
     def petaflops(self, examples: int) -> float:
-        """Return the floating-point operations of the training / 1e15: three forward passes a step."""
+        """Return the floating-point operations of the training / 1e15: three forward passes a step.
+
+        NaN for a backbone other than the paper's, whose operations nobody has counted.
+        """
         model = self.config.model
-        macs = 1e9 * GIGAMACS[model.backbone] * (model.image_size / 224) ** 2
+        macs = 1e9 * GIGAMACS.get(model.backbone, math.nan) * (model.image_size / 224) ** 2
         return 6e-15 * macs * self.images(examples)
 
 
@@ -142,10 +146,17 @@ def cost_table(runs: list[Run]) -> str:
         images, flops = run.images(examples), run.petaflops(examples)
         total_images, total_flops = total_images + images, total_flops + flops
         epochs = str(run.config.train.epochs)
-        rows.append((run.name, epochs, f"{images:,}", f"{flops:.3g}", run.status))
-    rows.append((f"{len(runs)} runs", "", f"{total_images:,}", f"{total_flops:.3g}", ""))
+        rows.append((run.name, epochs, f"{images:,}", _counted(flops), run.status))
+    rows.append((f"{len(runs)} runs", "", f"{total_images:,}", _counted(total_flops), ""))
+    table = aligned(rows, right=(1, 2, 3))
+    if math.isnan(total_flops):
+        return table
     hours = total_flops * 1e15 / 20e12 / 3600
-    return f"{aligned(rows, right=(1, 2, 3))}\nabout {hours:,.1f} hours at 20 TFLOP/s"
+    return f"{table}\nabout {hours:,.1f} hours at 20 TFLOP/s"
+
+
+def _counted(petaflops: float) -> str:
+    return "unknown" if math.isnan(petaflops) else f"{petaflops:.3g}"
 
 
 def train_all(runs: list[Run], jobs: int) -> list[str]:
