@@ -55,6 +55,6 @@ endif
 .venv/installed: .venv/bin/python setup.py pyproject.toml constraints.txt
 	@touch .venv/installing
 	@echo "Installing the environment into .venv: a few minutes the first time, 3 GB on disk."
-	@.venv/bin/python -m pip install -qq --disable-pip-version-check -e '.[test,docs]' -c constraints.txt
+	@.venv/bin/python -m pip install -qq --disable-pip-version-check -e '.[test,docs,pretrained]' -c constraints.txt
 	@mv .venv/installing .venv/installed
 	@echo "The environment is ready."

@@ -201,7 +201,7 @@ def test_the_environment_is_made_once_and_renewed_when_its_declaration_changes(c
     assert first.returncode == 0, first.stderr
     assert "a few minutes" in first.stdout
     assert installations(checkout) == 1
-    assert "-e .[test,docs] -c constraints.txt" in (checkout / "pip.log").read_text()
+    assert "-e .[test,docs,pretrained] -c constraints.txt" in (checkout / "pip.log").read_text()
 
     make(checkout, "environment", python)
     assert installations(checkout) == 1

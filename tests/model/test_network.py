@@ -65,7 +65,7 @@ def test_the_channelwise_kernel_follows_the_feature_map(size, taps):
 
 def test_images_are_normalised_by_imagenets_statistics():
     network = model.build(_options(image_size=32), 2)
-    layer = network.get_layer("imagenet_statistics")
+    layer = network.get_layer("normalisation")
     result = layer(np.full((1, 1, 1, 3), 255.0))
     expected = (1 - np.array([0.485, 0.456, 0.406])) / np.array([0.229, 0.224, 0.225])
     np.testing.assert_allclose(result[0, 0, 0], expected, rtol=1e-5)
@@ -88,7 +88,7 @@ def test_a_preset_that_cannot_be_had_is_one_line_with_the_command(tmp_path):
         model.build(_options(pretrained=str(tmp_path / "none")), 2)
     assert "model.pretrained=null" in str(caught.value)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="the directory must hold a preset"):
+    with pytest.raises(ValueError, match="the directory must hold what"):
         model.build(_options(pretrained=str(tmp_path / "empty")), 2)
 
 
@@ -108,7 +108,7 @@ def test_average_pooling_takes_the_mean_of_each_channel():
     rng = np.random.default_rng(0)
     head.linear.kernel.assign(rng.normal(0, 0.1, head.linear.kernel.shape))
     images = tf.random.stateless_uniform([2, 96, 96, 3], [1, 2]) * 255
-    normalised = network.get_layer("imagenet_statistics")(images)
+    normalised = network.get_layer("normalisation")(images)
     features = network.get_layer("backbone")(normalised, training=False)
     expected = head(tf.reduce_mean(features, [1, 2]))
     for name, value in network(images).items():

