@@ -30,8 +30,8 @@ def main() -> int:
     arguments, image_bytes, image, box = image_command.read_arguments(parser)
     model = versions.find_version(arguments.model)
     metadata = ModelMetadata.read(model)
+    signature = metadata.image_signature(arguments.tta)
     import_tensorflow()
-    signature = "tta" if arguments.tta else "serving_default"
     found = session.run(model, [image_bytes], [np.zeros(4) if box is None else box], signature)
     if not found["valid"][0]:
         fault = "it is no whole JPEG or PNG"

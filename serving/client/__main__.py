@@ -150,10 +150,6 @@ def _connect(arguments: argparse.Namespace) -> LandmarkClient:
     return grpc_client.GrpcClient(arguments.grpc, arguments.model, **options)
 
 
-def _signature(arguments: argparse.Namespace) -> str:
-    return "tta" if arguments.tta else "serving_default"
-
-
 def _predict_one(arguments: argparse.Namespace) -> int:
     (path,) = arguments.sources
     image_bytes, image = read_image(path)
@@ -161,13 +157,13 @@ def _predict_one(arguments: argparse.Namespace) -> int:
     box = _boxes(arguments, image.size).find(str(path), path.name)
     with _connect(arguments) as client:
         boxes = None if box is None else [box]
-        found = client.predict([image_bytes], boxes, _signature(arguments))
+        metadata = ModelMetadata.parse(client.metadata())
+        found = client.predict([image_bytes], boxes, metadata.image_signature(arguments.tta))
         if not found["valid"].all():
             fault = f"the server could not decode {path}"
             if box is not None:
                 fault += ", or --box is too small or too far away"
             raise ValueError(fault)
-        metadata = ModelMetadata.parse(client.metadata())
     landmarks, covariance = found["landmarks"][0], found["covariance"][0]
     image_command.write_result(arguments, image, landmarks, covariance, box, metadata)
     return 0
@@ -179,8 +175,9 @@ def _predict_all(arguments: argparse.Namespace) -> int:
     with contextlib.ExitStack() as stack:
         client = stack.enter_context(_connect(arguments))
         described = client.metadata()
-        client.landmark_count(_signature(arguments))  # an error now, not one for each picture
         metadata = ModelMetadata.parse(described)
+        signature = metadata.image_signature(arguments.tta)
+        client.landmark_count(signature)  # an error now, not one for each picture
         writers = [stack.enter_context(writer) for writer in _writers(arguments, source, metadata)]
         draw = next((writer.draw for writer in writers if hasattr(writer, "draw")), None)
         bar = stack.enter_context(
@@ -191,7 +188,7 @@ def _predict_all(arguments: argparse.Namespace) -> int:
         answers = predict_in_batches(
             client,
             source,
-            signature=_signature(arguments),
+            signature=signature,
             square=metadata.square,
             batch=arguments.batch,
             parallel=arguments.parallel,

@@ -163,12 +163,16 @@ def test_other_numbers_than_the_runs_are_not_published(tiny_run, tmp_path, monke
     assert list(tmp_path.iterdir()) == []
 
 
+def compared(tmp_path, run, found):
+    """Compare the run's numbers with those of an exported model."""
+    warmup.write(tmp_path, [("look", {"x": np.ones(1, np.float32)})])
+    functions = {"look": lambda x: {name: tf.constant(value) for name, value in run.items()}}
+    export_module._compare(tmp_path, functions, [found])
+
+
 @pytest.mark.parametrize(
     ("name", "run", "found", "equal"),
     [
-        ("landmarks", [[100.0, -50.0]], [[100.00005, -50.0]], True),
-        ("landmarks", [[100.0, -50.0]], [[100.0002, -50.0]], False),
-        ("landmarks", [[100.0, -50.0]], [[np.nan, -50.0]], False),
         ("covariance", [[100.0, 1e-4]], [[100.005, 2e-4]], True),
         ("covariance", [[100.0, 1.0]], [[100.0, 1.01]], False),
         ("json", [b"{}"], [b"{}"], True),
@@ -177,11 +181,58 @@ def test_other_numbers_than_the_runs_are_not_published(tiny_run, tmp_path, monke
 )
 def test_what_counts_as_the_same_number(tmp_path, name, run, found, equal):
     dtype = object if name == "json" else np.float32
-    warmup.write(tmp_path, [("look", {"x": np.ones(1, np.float32)})])
-    functions = {"look": lambda x: {name: tf.constant(run)}}
     differs = pytest.raises(ValueError, match=f"{name} in look differs from the run's")
     with contextlib.nullcontext() if equal else differs:
-        export_module._compare(tmp_path, functions, [{name: np.array(found, dtype)}])
+        compared(tmp_path, {name: run}, {name: np.array(found, dtype)})
+
+
+@pytest.mark.parametrize(
+    ("found", "deviation", "equal"),
+    [
+        (100.00005, 0.0, True),
+        (100.0002, 0.0, False),
+        (100.0002, 0.01, False),
+        (100.0002, 1.0, True),
+        (100.02, 30.0, True),
+        (100.05, 30.0, False),
+        (np.nan, 30.0, False),
+    ],
+)
+def test_points_are_the_same_within_a_thousandth_of_their_deviation(
+    tmp_path, found, deviation, equal
+):
+    """The optimum of two views that contradict each other is flat: rounding moves it by more than 1e-4."""
+    covariance = np.eye(2, dtype=np.float32)[None, None] * np.float32(deviation**2)
+    differs = pytest.raises(ValueError, match="landmarks in look differs from the run's")
+    with contextlib.nullcontext() if equal else differs:
+        compared(
+            tmp_path,
+            {"landmarks": [[[100.0, -50.0]]], "covariance": covariance},
+            {"landmarks": np.float32([[[found, -50.0]]]), "covariance": covariance},
+        )
+
+
+def test_without_mirror_images_in_training_there_is_no_tta(
+    tiny_run, tmp_path, picture, monkeypatch
+):
+    monkeypatch.setattr(session, "fresh_process", this_process)
+    run = shutil.copytree(tiny_run, tmp_path / "run")
+    values = json.loads((run / "run.json").read_text())
+    values["config"]["augmentation"]["mirror"] = 0
+    (run / "run.json").write_text(json.dumps(values))
+    model = export_module.export(run, tmp_path / "models")
+    signatures = [name for name in SavedModel(model).describe_signatures() if name[0] != "_"]
+    assert signatures == ["metadata", "serving_default", "tensor"]
+    assert sorted({name for name, _ in warmup.requests(model)}) == signatures
+    (tmp_path / "face.jpg").write_bytes(picture)
+    arguments = ["predict", "--model", str(model), str(tmp_path / "face.jpg"), "--tta"]
+    monkeypatch.setattr(sys, "argv", [*arguments, "--json", str(tmp_path / "found.json")])
+    with pytest.raises(
+        ValueError, match=r"trained on mirror images too; .*augmentation\.mirror = 0"
+    ):
+        predict.main()
+    sys.argv.remove("--tta")
+    assert predict.main() == 0
 
 
 def test_the_data_set_may_have_moved_but_must_be_the_runs(tiny_run, tmp_path, face_records):

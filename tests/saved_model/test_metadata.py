@@ -30,6 +30,14 @@ def test_metadata_are_read_beside_the_model(tmp_path):
     assert found == ModelMetadata(["a", "b"], [(0, 1)], "charbonnier", 1.5, 7.25, "longest")
 
 
+def test_exports_of_before_have_the_signature_tta():
+    assert ModelMetadata.parse(VALUES).image_signature(True) == "tta"
+    without = ModelMetadata.parse(VALUES | {"tta": False})
+    assert without.image_signature(False) == "serving_default"
+    with pytest.raises(ValueError, match="--tta needs a model that was trained on mirror images"):
+        without.image_signature(True)
+
+
 @pytest.mark.parametrize(
     ("family", "delta"),
     [("huber", 0.3), ("huber", 1.0), ("gauss", 2.0), ("laplace", 1.0), ("charbonnier", 1.0)],

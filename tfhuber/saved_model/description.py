@@ -28,7 +28,11 @@ _UNCERTAINTY_LEVELS = [0.05, 0.25, 0.5, 0.75, 0.95, 0.99]
 
 
 def describe(
-    predictor: "Predictor", run: str | Path, checkpoint: str, deviations: np.ndarray
+    predictor: "Predictor",
+    run: str | Path,
+    checkpoint: str,
+    deviations: np.ndarray,
+    tta: bool = True,
 ) -> dict[str, Any]:
     """Return the metadata of a run's model, ready for JSON.
 
@@ -41,6 +45,7 @@ def describe(
       run: its run's directory.
       checkpoint: "latest" or "best".
       deviations: [N, K] of real examples, as `relative_deviations` gives them.
+      tta: whether the model has that signature.
 
     Raises:
       ValueError: `run.json` cannot be understood.
@@ -60,6 +65,7 @@ def describe(
         "kappa": float(energy.kappa(2)),
         "image_size": model.image_size,
         "square": landmark_set.square,
+        "tta": tta,
         "ellipses": {
             "levels": _ELLIPSE_LEVELS,
             "radii": energy.quantile(np.array(_ELLIPSE_LEVELS), 2).numpy().tolist(),

@@ -30,6 +30,7 @@ class ModelMetadata:
       delta: the knee of their energy if they are Huber's.
       kappa: the covariance is `kappa inv(A A)`, with A the precision factor.
       square: how it looks at a box, one of `SQUARE_RULES`; None if it says nothing that is known here.
+      tta: whether it has the signature that fuses an image with its mirror image.
     """
 
     names: list[str]
@@ -38,10 +39,13 @@ class ModelMetadata:
     delta: float
     kappa: float
     square: str | None
+    tta: bool = True
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> "ModelMetadata":
-        """Return the metadata in a JSON object; exports of before have no `kappa`, which is computed.
+        """Return the metadata in a JSON object.
+
+        Exports of before have no `kappa`, which is computed, and no `tta`, which they all have.
 
         Raises:
           ValueError: something is missing or makes no sense.
@@ -63,7 +67,8 @@ class ModelMetadata:
             raise ValueError(f"its distributions are of an unknown family, {family!r}")
         delta = _positive("delta", delta)
         kappa = ellipses.kappa(family, delta) if kappa is None else _positive("kappa", kappa)
-        return cls(names, edges, family, delta, kappa, square if square in SQUARE_RULES else None)
+        square = square if square in SQUARE_RULES else None
+        return cls(names, edges, family, delta, kappa, square, values.get("tta", True) is True)
 
     @classmethod
     def read(cls, directory: Path) -> "ModelMetadata":
@@ -77,6 +82,19 @@ class ModelMetadata:
             return cls.parse(read_json(path))
         except (OSError, ValueError) as error:
             raise ValueError(f"{path} cannot be read ({error}); export the model again") from error
+
+    def image_signature(self, tta: bool) -> str:
+        """Return the name of the signature that takes image files: the plain one, or "tta".
+
+        Raises:
+          ValueError: "tta" is wanted, and the model has none.
+        """
+        if tta and not self.tta:
+            raise ValueError(
+                "--tta needs a model that was trained on mirror images too; this one was not "
+                "(augmentation.mirror = 0), and has no such signature"
+            )
+        return "tta" if tta else "serving_default"
 
 
 def uncertainty_quantiles(values: Mapping[str, Any]) -> dict[float, float]:

@@ -25,9 +25,18 @@ MAX_ROWS = 256
 Answer = dict[str, tf.Tensor]
 
 
-def predict_functions(predictor: Predictor) -> dict[str, Callable[..., Answer]]:
-    """Return the `tf.function` behind each signature that predicts, by name."""
-    functions = {name: image_function(predictor, tta) for name, tta in IMAGE_SIGNATURES.items()}
+def predict_functions(predictor: Predictor, mirrored: bool) -> dict[str, Callable[..., Answer]]:
+    """Return the `tf.function` behind each signature that predicts, by name.
+
+    Args:
+      predictor: the model.
+      mirrored: whether it was trained on mirror images too; without them it has no `tta`.
+    """
+    functions = {
+        name: image_function(predictor, tta)
+        for name, tta in IMAGE_SIGNATURES.items()
+        if mirrored or tta == "none"
+    }
     return {**functions, "tensor": tensor_function(predictor)}
 
 

@@ -7,7 +7,7 @@ import threading
 
 import numpy as np
 import pytest
-from scripted_server import noise, run_client
+from scripted_server import METADATA, noise, run_client
 
 from serving.client import Client
 from serving.client.sources import find_images
@@ -84,6 +84,17 @@ def test_the_reference_is_not_that_of_fused_covariances(url, photo, tmp_path, mo
     assert "of landmarks are beyond" in capsys.readouterr().out
     run_client(monkeypatch, *arguments, "--tta")
     assert "of landmarks are beyond" not in capsys.readouterr().out
+
+
+def test_a_model_that_saw_no_mirror_images_has_no_tta(url, photo, tmp_path, monkeypatch):
+    monkeypatch.setitem(METADATA, "tta", False)
+    for arguments in ([photo, "--json"], [photo.parent, "--jsonl"]):
+        arguments += [tmp_path / "x.json", "--url", url]
+        with pytest.raises(ValueError, match="needs a model that was trained on mirror images too"):
+            run_client(monkeypatch, *arguments, "--tta")
+        assert not (tmp_path / "x.json").exists()
+        assert run_client(monkeypatch, *arguments) == 0
+        (tmp_path / "x.json").unlink()
 
 
 @pytest.mark.parametrize(
