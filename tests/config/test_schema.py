@@ -41,7 +41,10 @@ def _write(tmp_path, values) -> Path:
         ({"data": {"directory": "d"}, "train": {"epochs": 0}}, "train.epochs"),
         ({"data": {"directory": "d"}, "train": {"epochs": "many"}}, "train.epochs"),
         ({"data": {"directory": "d"}, "model": {"image_size": 100}}, "model.image_size"),
-        ({"data": {"directory": "d"}, "model": {"backbone": "vgg"}}, "model.backbone"),
+        (
+            {"data": {"directory": "d"}, "model": {"backbone": "vgg"}},
+            "model.backbone: must be one of",
+        ),
         ({"data": {"directory": "d"}, "train": {"learning_rate": [[5, 1], [5, 1]]}}, "ascend"),
         ({"data": {"directory": "d"}, "train": {"gradient_clip": 0}}, "train.gradient_clip"),
         ({"data": {"directory": "d"}, "train": {"ema": 1}}, "train.ema"),
@@ -92,3 +95,21 @@ def test_bad_overrides_are_refused(tmp_path, override):
 def test_a_model_has_one_origin():
     with pytest.raises(ValueError, match="pretrained and transfer exclude each other"):
         schema.parse({"data": {"directory": "d"}, "model": {"pretrained": "a", "transfer": "b"}})
+
+
+@pytest.mark.parametrize(
+    ("backbone", "good", "bad"),
+    [
+        ("resnet18", "resnet_18_imagenet", None),
+        ("efficientnet_lite1", "imagenet", "efficientnet_lite1_imagenet"),
+        ("mobilenet_v3_small_100_imagenet", "mobilenet_v3_small_100_imagenet", "imagenet"),
+        ("./preset", "./preset", "./other"),
+    ],
+)
+def test_pretrained_is_the_backbones_own(backbone, good, bad):
+    for pretrained in (None, good):
+        assert schema.Model(backbone=backbone, pretrained=pretrained).backbone == backbone
+    if bad is not None:
+        values = {"data": {"directory": "d"}, "model": {"backbone": backbone, "pretrained": bad}}
+        with pytest.raises(ValueError, match=f"pretrained must be '{good}' or null .*got '{bad}'"):
+            schema.parse(values)
