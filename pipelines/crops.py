@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from pipelines.errors import Unusable
-from pipelines.source_image import SourceImage
+from pipelines.source_image import SourceImage, UprightImage
 from tfhuber.geometry.box_square import square_around
 
 __all__ = ["MARGIN", "store_crop"]
@@ -22,7 +22,7 @@ MARGIN = 2.53
 
 
 def store_crop(
-    image: SourceImage,
+    image: SourceImage | UprightImage,
     box: np.ndarray,
     *,
     rule: str,

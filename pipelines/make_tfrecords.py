@@ -9,6 +9,7 @@ finished by the same command.
 
 import argparse
 import dataclasses
+import json
 import time
 from collections import Counter
 
@@ -18,6 +19,7 @@ from tabulate import tabulate
 
 from pipelines.contact_sheet import CONTACT_SHEET, write_contact_sheet
 from pipelines.crops import MARGIN
+from pipelines.notes import explained
 from pipelines.options import make_reader, parameters_of, parse_arguments
 from pipelines.output import Work, written_aside
 from pipelines.plans import SPLITS, ShardPlan, hashed, hold_out, listed, write_plans
@@ -67,7 +69,7 @@ def main(argv: list[str] | None = None) -> None:
         _run(WriteShard(reader, source, work, crops), plans, work, pipeline)
         splits, rejects = _split_summaries(plans, reader, work), _gather_rejects(plans, work)
         if not any(split["examples"] for split in splits.values()):
-            raise ValueError(f"nothing could be used; {work.path('data', REJECTS_FILE)} says why")
+            raise ValueError(_nothing_usable(splits, args.dataset, work))
         manifest = {
             "landmark_set": known_sets.describe(reader.landmark_set),
             "splits": splits,
@@ -123,6 +125,7 @@ def _split_summaries(plans: list[ShardPlan], reader: Reader, work: Work) -> dict
     for split in SPLITS:
         statistics, shards = Statistics(reader.landmark_set), []
         reasons: Counter[str] = Counter()
+        notes: Counter[str] = Counter()
         for plan in plans:
             if plan.split != split:
                 continue
@@ -130,16 +133,34 @@ def _split_summaries(plans: list[ShardPlan], reader: Reader, work: Work) -> dict
             reasons.update(each["reason"] for each in read_lines(work.path(REJECTS, plan.name)))
             if shard["examples"] + shard["rejects"] != plan.entries:
                 raise RuntimeError(f"{plan}: its summary says {shard}")
+            notes.update(shard.get("notes", {}))  # Version 0.1.0 wrote none.
             statistics.merge(shard)
             shards.append({name: shard[name] for name in _SHARD_KEYS})
         if shards:
             splits[split] = {
                 "rejects": reasons.total(),
                 "rejects_by_reason": dict(sorted(reasons.items())),
+                **({"notes": dict(sorted(notes.items()))} if notes else {}),
                 **statistics.summary(),
                 "shards": shards,
             }
     return splits
+
+
+def _nothing_usable(splits: dict[str, dict], dataset: str, work: Work) -> str:
+    """Return what to say where all entries are rejects: the commonest reason, and the first of them."""
+    path = work.path("data", REJECTS_FILE)
+    counts = sum((Counter(split["rejects_by_reason"]) for split in splits.values()), Counter())
+    ((reason, count),) = counts.most_common(1)
+    with open_file(path) as file:
+        first = next(each for each in map(json.loads, file) if each["reason"] == reason)
+    hint = ""
+    if reason == "missing_image" and dataset == "coco":
+        hint = "; --images FOLDER names the folder in which file names begin"
+    return (
+        f"nothing could be used; {path} says why: {count:,} of {counts.total():,} are {reason}, first "
+        f"{first['position']} of {first['source']}: {first['detail']}{hint}"
+    )
 
 
 def _gather_rejects(plans: list[ShardPlan], work: Work) -> dict:
@@ -160,6 +181,9 @@ def _report(splits: dict[str, dict], output: str) -> None:
         )
         rows.append([name, split["examples"], split["rejects"], reasons])
     print(tabulate(rows, ["split", "examples", "rejects", "reasons"], tablefmt="plain"))
+    notes = sum((Counter(split.get("notes", {})) for split in splits.values()), Counter())
+    for line in explained(notes):
+        print(line)
     print(f"{output} is ready; {REJECTS_FILE} in it lists what was left out, and why")
 
 

@@ -32,10 +32,11 @@ class Shard(StoredFile):
 
 
 class Split(BaseModel):
-    """What was counted of a split; see `Statistics.summary`."""
+    """What was counted of a split; see `Statistics.summary` and `pipelines.notes`."""
 
     rejects: _Count
     rejects_by_reason: dict[str, _Count]
+    notes: dict[str, _Count] = {}
     examples: _Count
     landmarks: dict[str, dict]
     attributes: dict[str, _Count]

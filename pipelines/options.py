@@ -14,7 +14,7 @@ from pipelines.storage import Source, digest, is_local
 __all__ = ["DATASETS", "make_reader", "parameters_of", "parse_arguments"]
 
 DATASETS = ("300w_lp", "coco", "mpii", "wflw")
-COCO_OPTIONS = ("landmarks", "annotations", "images", "category")
+COCO_OPTIONS = ("landmarks", "annotations", "images", "category", "apply_exif")
 
 
 def parse_arguments(argv: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
@@ -37,11 +37,12 @@ def parse_arguments(argv: list[str] | None) -> tuple[argparse.Namespace, list[st
             option = "--" + name.replace("_", "-")
             raise ValueError(f"{option} must be between {least} and {most}, got {value}")
     for name in ("source", "output", "validation_images", "landmarks", "category"):
-        if getattr(args, name) == "":
+        if getattr(args, name) in ("", [""]):
             raise ValueError(f"--{name.replace('_', '-')} must not be empty")
     for name in COCO_OPTIONS:
         if getattr(args, name) and args.dataset != "coco":
-            raise ValueError(f"--{name} belongs to --dataset coco, not {args.dataset}")
+            option = name.replace("_", "-")
+            raise ValueError(f"--{option} belongs to --dataset coco, not {args.dataset}")
     _check_split(args)
     for name in ("source", "output"):
         path = getattr(args, name)
@@ -132,5 +133,15 @@ def _parser() -> argparse.ArgumentParser:
     coco.add_argument(
         "--images", action="append", metavar="[SPLIT=]FOLDER", help="where the images are (images)"
     )
-    coco.add_argument("--category", metavar="NAME", help="if several have keypoints")
+    coco.add_argument(
+        "--category",
+        action="append",
+        metavar="NAME",
+        help="once for each one that is wanted, if several have keypoints, and not the same",
+    )
+    coco.add_argument(
+        "--apply-exif",
+        action="store_true",
+        help="turn photographs as EXIF's orientation says: they were labelled upright",
+    )
     return parser

@@ -9,6 +9,7 @@ import hashlib
 import json
 import threading
 import uuid
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -22,6 +23,7 @@ from apache_beam.metrics import Metrics
 import tfhuber
 from pipelines.crops import store_crop
 from pipelines.errors import Unusable
+from pipelines.label_frame import in_pixels_of
 from pipelines.output import Work
 from pipelines.plans import ShardPlan, read_plan
 from pipelines.readers.annotation import Entry, Labels, Reject
@@ -50,6 +52,9 @@ _INTERRUPTED = threading.Event()
 
 # An image's content, and its entries with their labels; or what is wrong with them.
 _Group = tuple[bytes | Unusable, list[tuple[Entry, Labels | Unusable]]]
+
+# What `records.encode` takes, and codes of `pipelines.notes` about it.
+_Example = tuple[dict, tuple[str, ...]]
 
 # Bytes of an image file: a photograph of 80 megapixels without compression has 240 MB.
 _LARGEST_IMAGE = 1 << 28
@@ -128,14 +133,17 @@ class WriteShard(beam.DoFn):
         statistics, rejects = Statistics(self._reader.landmark_set), []
         sources = _Sources(self._reader, self._source)
         checksum, size = google_crc32c.Checksum(), 0
+        notes: Counter[str] = Counter()
         aside = self._work.path("writing", f"{plan.name}.{uuid.uuid4().hex}")
         with create(aside) as file:
             for item in self._examples(sources.groups(read_plan(plan.path))):
                 if isinstance(item, Reject):
                     rejects.append(asdict(item))
                     continue
-                statistics.add(item)
-                framed = frame(records.encode(**item))
+                example, codes = item
+                notes.update(codes)
+                statistics.add(example)
+                framed = frame(records.encode(**example))
                 Metrics.distribution("bytes", "record").update(len(framed))
                 checksum.update(framed)
                 size += len(framed)
@@ -150,10 +158,11 @@ class WriteShard(beam.DoFn):
             "crc32c": checksum.digest().hex(),
             "sources": sources.summary(),
             "made_of": made_of,
+            "notes": dict(notes),
         }
         return values | statistics.to_json(), rejects
 
-    def _examples(self, groups: Iterable[_Group]) -> Iterator[dict | Reject]:
+    def _examples(self, groups: Iterable[_Group]) -> Iterator[_Example | Reject]:
         for content, labelled in groups:
             image = _open_image(content)
             for entry, labels in labelled:
@@ -167,17 +176,23 @@ class WriteShard(beam.DoFn):
                     except Unusable as unusable:
                         yield Reject.of(entry, unusable)
 
-    def _example(self, entry: Entry, labels: Labels, image: SourceImage) -> dict:
-        """Return what `records.encode` takes, numbers rounded as records hold them."""
-        jpeg, crop_to_original = store_crop(image, labels.box, **vars(self._parameters))
-        return vars(labels) | {
+    def _example(self, entry: Entry, labels: Labels, image: SourceImage) -> _Example:
+        """Return the example, numbers rounded as records hold them."""
+        labels, picture, notes = in_pixels_of(labels, image)
+        jpeg, crop_to_original = store_crop(picture, labels.box, **vars(self._parameters))
+        example = {
             "id": entry.id,
             "image": jpeg,
             "landmarks": labels.landmarks.astype(np.float32),
+            "weights": labels.weights,
             "box": labels.box.astype(np.float32),
+            "normalizer": labels.normalizer,
+            "attributes": labels.attributes,
+            "people": labels.people,
             "crop_to_original": crop_to_original,
-            "image_size": np.array(image.size),
+            "image_size": np.array(picture.size),
         }
+        return example, labels.notes + notes
 
 
 class _Sources:

@@ -13,7 +13,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from pipelines.errors import Unusable
 
-__all__ = ["MAX_PIXELS", "SourceImage"]
+__all__ = ["MAX_PIXELS", "SourceImage", "UprightImage"]
 
 # Pillow holds a pixel in 4 bytes: 320 MB, and below the size at which it warns by itself.
 MAX_PIXELS = 80_000_000
@@ -28,6 +28,13 @@ _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
 # What Pillow calls a JPEG: MPO is several of them in one file, of which the first counts.
 _JPEGS = ("JPEG", "MPO")
 _START_OF_SCAN, _END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
+
+_ORIENTATION = 0x0112  # EXIF's tag
+_Turn = Image.Transpose
+_TURNS = {
+    **{2: _Turn.FLIP_LEFT_RIGHT, 3: _Turn.ROTATE_180, 4: _Turn.FLIP_TOP_BOTTOM},
+    **{5: _Turn.TRANSPOSE, 6: _Turn.ROTATE_270, 7: _Turn.TRANSVERSE, 8: _Turn.ROTATE_90},
+}
 
 # A part of a JPEG takes 0.5 ms and, for all the rows down to its last, 1.2 times what Pillow takes
 # for them. From here on, parts of random size and position are on average the quicker way (at 12
@@ -46,17 +53,19 @@ for _library in ("PIL", "pyvips"):
 class SourceImage:
     """An encoded image, of which no pixel is decoded before it is needed.
 
-    Pixels are those that the file stores: EXIF's orientation is ignored, as the labels ignore it
-    (a TIFF's is part of its layout, and followed). Of an animation it is the first picture.
+    Pixels are those that the file stores, whatever EXIF's orientation (a TIFF's is part of its layout,
+    and followed); `UprightImage` follows it. Of an animation it is the first picture.
 
     Attributes:
       size: (width, height) in pixels.
+      orientation: EXIF's, from 1 to 8; 1 is upright.
 
     Example:
       >>> face = SourceImage(data).region(1200, 300, 1600, 700)
     """
 
     size: tuple[int, int]
+    orientation: int
 
     def __init__(self, data: bytes):
         """Read the header.
@@ -70,6 +79,7 @@ class SourceImage:
         with _verdict():
             image = _open(data)
             self.size = image.size
+            self.orientation = _orientation(image)
             self._data = data
             self._opened: Image.Image | None = image
             # Rows that may be decoded in parts. It is one pass over the image: boxes that need more
@@ -107,6 +117,43 @@ class SourceImage:
         image.load()
         image.info.clear()  # Pillow would write a comment into each crop that is saved.
         return image
+
+
+class UprightImage:
+    """An image as EXIF's orientation turns it, which is how viewers and labelling tools show it.
+
+    Attributes:
+      size: (width, height) in pixels, as it is shown.
+    """
+
+    def __init__(self, image: SourceImage):
+        self._image = image
+        self.size = image.size[::-1] if image.orientation >= 5 else image.size
+
+    def region(self, x0: int, y0: int, x1: int, y1: int) -> Image.Image:
+        """Return the pixels [x0, x1) x [y0, y1) of what is shown, otherwise as `SourceImage` does."""
+        (width, height), orientation = self._image.size, self._image.orientation
+        x, y = (x0, x1), (y0, y1)
+        if orientation >= 5:
+            x, y = y, x
+        if orientation in (2, 3, 7, 8):
+            x = width - x[1], width - x[0]
+        if orientation in (3, 4, 6, 7):
+            y = height - y[1], height - y[0]
+        part = self._image.region(x[0], y[0], x[1], y[1])
+        return part.transpose(_TURNS[orientation]) if orientation in _TURNS else part
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return EXIF's orientation; 1 where there is none that can be read."""
+    # A PNG's metadata may come after its pixels, and would be looked for there.
+    if "exif" not in image.info or isinstance(image, TiffImageFile):
+        return 1
+    try:
+        orientation = image.getexif().get(_ORIENTATION)
+    except Exception:  # On damaged bytes Pillow raises nearly anything; the pixels may be good.
+        return 1
+    return orientation if orientation in _TURNS else 1
 
 
 def _open(data: bytes) -> Image.Image:

@@ -1,7 +1,7 @@
 """What readers make: an annotated box of an image, its labels, or the reason why there are none."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -12,12 +12,16 @@ __all__ = [
     "Entry",
     "Labels",
     "Reject",
+    "box_around",
     "check_box",
     "check_points",
 ]
 
 # No photograph is this wide; beyond it float32, in which records hold labels, loses sub-pixels.
 LARGEST_COORDINATE = 100_000.0
+
+# Of a box around points, in parts of its longer side, on each side: objects go on beyond their points.
+_MARGIN = 0.15
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,10 @@ class Labels:
       normalizer: the length that errors are divided by; 0 if unknown.
       attributes: 0/1 flags in the landmark set's order.
       people: how many annotated subjects the image holds, if the format says so; else 1.
+      size: (width, height) of the picture that was labelled, if the format says so.
+      frame: "stored" if the labels are of the pixels as they are stored, "upright" if of the picture
+        as EXIF's orientation turns it, "unknown" if `size` must tell.
+      notes: codes of `pipelines.notes` about these labels.
     """
 
     landmarks: np.ndarray
@@ -60,6 +68,9 @@ class Labels:
     normalizer: float
     attributes: tuple[int, ...] = ()
     people: int = 1
+    size: tuple[int, int] | None = None
+    frame: Literal["stored", "upright", "unknown"] = "stored"
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -106,3 +117,16 @@ def check_box(box: np.ndarray) -> None:
         raise Unusable("absurd_box", f"box {text} is larger than any image")
     if box[2] - box[0] < 1 or box[3] - box[1] < 1:
         raise Unusable("empty_box", f"box {text} (x0 y0 x1 y1) holds no pixel")
+
+
+def box_around(points: np.ndarray) -> np.ndarray:
+    """Return the box [4] (x0, y0, x1, y1) of points [N, 2], with a margin.
+
+    Raises:
+      Unusable: "no_box" if they all lie in one place.
+    """
+    low, high = points.min(axis=0), points.max(axis=0)
+    margin = _MARGIN * np.max(high - low)
+    if 2 * margin < 1:
+        raise Unusable("no_box", "there is no usable box, and the labelled points lie in one place")
+    return np.concatenate([low - margin, high + margin])

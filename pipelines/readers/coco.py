@@ -12,7 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipelines.errors import Unusable
-from pipelines.readers.annotation import Entry, Labels, check_box, check_points
+from pipelines.readers.annotation import (
+    LARGEST_COORDINATE,
+    Entry,
+    Labels,
+    box_around,
+    check_box,
+)
+from pipelines.readers.coco_categories import Category, choose
 from pipelines.readers.coco_database import CocoDatabase, opened
 from pipelines.storage import Source, SourceFiles, exists, is_local, open_file
 from tfhuber.landmarks.known_sets import LANDMARK_SETS, LandmarkSet, load, parse
@@ -29,14 +36,15 @@ class Coco:
     """The reader (`pipelines.readers.base.Reader`) of keypoints in COCO's JSON.
 
     Keypoints become landmarks by their names, or by their order if the file does not name them. Those
-    of visibility 1 and 2 are labelled. Coordinates are taken as they are.
+    of a visibility above 0 are labelled. Coordinates are of the picture whose size the file says.
 
     Attributes:
       landmark_set: what is wanted of the keypoints.
       annotations: (split, file) pairs; files are below the source's directory.
       images: the folder of the images below the source's directory; "" for the directory itself.
-      category: the name of the annotations' category; None for the only one with keypoints.
+      categories: the names of the annotations' categories; none for all with the same keypoints.
       folders: (split, folder below `images`) pairs, if each split's images have a folder.
+      apply_exif: whether labels are of the photographs as EXIF's orientation turns them.
 
     Example:
       >>> Coco.from_options(Source("coco"), "coco", ["test=test_coco.json"]).lists
@@ -46,8 +54,9 @@ class Coco:
     landmark_set: LandmarkSet
     annotations: tuple[tuple[str, str], ...]
     images: str = "images"
-    category: str | None = None
+    categories: tuple[str, ...] = ()
     folders: tuple[tuple[str, str], ...] = ()
+    apply_exif: bool = False
 
     @classmethod
     def from_options(
@@ -56,7 +65,8 @@ class Coco:
         landmarks: str | None = None,
         annotations: list[str] | None = None,
         images: list[str] | None = None,
-        category: str | None = None,
+        category: list[str] | None = None,
+        apply_exif: bool = False,
     ) -> "Coco":
         """Return the reader that a command line describes.
 
@@ -66,7 +76,8 @@ class Coco:
           annotations: `SPLIT=FILE`s; None for those of `annotations/SPLIT.json` that there are.
           images: a folder, or a `SPLIT=FOLDER` for each split; None for `images` if there is one, or
             else the source itself.
-          category: as the attribute.
+          category: the attribute `categories`; None for none.
+          apply_exif: as the attribute.
 
         Raises:
           ValueError: in one line that says what is missing or wrong.
@@ -91,7 +102,8 @@ class Coco:
                 f"the normalizer of {landmark_set.name!r} is not known from COCO's files: nothing could "
                 'be scored; let it be "box" or a distance'
             )
-        return cls(landmark_set, tuple(files), folder, category, tuple(folders.items()))
+        categories, by_split = tuple(category or ()), tuple(folders.items())
+        return cls(landmark_set, tuple(files), folder, categories, by_split, apply_exif)
 
     @property
     def lists(self) -> tuple[str, ...]:
@@ -112,7 +124,7 @@ class Coco:
 
         Each file is read once, into a database in the directory for temporary files, which takes
         about the room that the keypoints take in the files; memory does not grow with either. An
-        entry's id is `image#id`, with the annotation's id as JSON has it.
+        entry's id is `image#id`, with the annotation's id as JSON has it, or else its position.
 
         Raises:
           ValueError: naming the file that does not hold COCO keypoints of these landmarks.
@@ -125,9 +137,11 @@ class Coco:
                 path = source.path(name)
                 with source.open(name) as stream:
                     known = database.add(file, stream, path, folders.get(split), attributes)
-                categories.append(_Category.choose(known, self.category, self.landmark_set, path))
-            for file, category in enumerate(categories):
-                database.count_people(file, category.id)
+                chosen = choose(known, self.categories, self.landmark_set, path)
+                database.match_ids(file, [category["id"] for category in known])
+                categories.append(chosen)
+            for file, chosen in enumerate(categories):
+                database.count_people(file, chosen)
             for row in database.rows():
                 yield self._entry(row, categories[row["file"]], database)
 
@@ -138,109 +152,70 @@ class Coco:
             raise Unusable(*values["fault"])
         keypoints = np.array(values["keypoints"], np.float64)
         points, visibility = keypoints[:, :2], keypoints[:, 2]
-        if not np.all(np.isin(visibility, (0, 1, 2))):
-            raise Unusable("bad_visibility", "a keypoint's visibility is not 0, 1 or 2")
-        if not visibility.any():
+        # What is no number is NaN, of which any comparison is false.
+        labelled = (visibility > 0) & np.all(np.abs(points) <= LARGEST_COORDINATE, axis=1)
+        notes = ["position_as_id"] if values["no_id"] else []
+        if np.any(~labelled & ~(visibility <= 0)):
+            notes.append("lost_points")
+        if not labelled.any():
             raise Unusable("unlabelled", "no landmark is labelled")
-        weights = (visibility > 0).astype(np.float64)
-        points = np.where(weights[:, None] > 0, points, 0.0)
-        check_points(points)
-        x, y, width, height = values["box"]
-        box = np.array([x, y, x + width, y + height])
-        check_box(box)
-        length = self.landmark_set.normalizer_length(points, weights, box)
-        return Labels(points, weights, box, length, tuple(values["attributes"]), values["people"])
+        box = _box(values["box"])
+        if box is None:
+            box = box_around(points[labelled])
+            notes.append("box_from_points")
+        points, weights = np.where(labelled[:, None], points, 0.0), labelled.astype(np.float64)
+        return Labels(
+            points,
+            weights,
+            box,
+            self.landmark_set.normalizer_length(points, weights, box),
+            tuple(values["attributes"]),
+            values["people"],
+            tuple(values["size"]) if values["size"] else None,
+            "upright" if self.apply_exif else "unknown",
+            tuple(notes),
+        )
 
-    def _entry(self, row: sqlite3.Row, category: "_Category", database: CocoDatabase) -> Entry:
+    def _entry(
+        self, row: sqlite3.Row, categories: dict[str, Category], database: CocoDatabase
+    ) -> Entry:
         split, name = self.annotations[row["file"]]
         image = json.loads(row["name"] or '""')
         position = f"annotations[{row['position']}]"
         id = f"{image}#{row['id'] or position}"
-        fault = _fault(row, category)
+        fault = _fault(row, categories)
         if not fault and not database.is_new("all files", id):
             fault = ["duplicate_id", "the same annotation of this image is in an earlier file"]
-        labels = {"fault": fault} if fault else category.labels(row)
-        return Entry(id, split, image, name, position, labels)
+        labels = {"fault": fault} if fault else categories[row["category"]].labels(row)
+        return Entry(id, split, image, name, position, labels | {"no_id": row["id"] is None})
 
 
-@dataclass(frozen=True)
-class _Category:
-    """The category whose annotations are wanted.
-
-    Attributes:
-      id: as JSON has it.
-      count: how many keypoints its annotations have.
-      order: of each landmark, its place among them.
-    """
-
-    id: str
-    count: int
-    order: tuple[int, ...]
-
-    @classmethod
-    def choose(
-        cls, categories: list[dict], name: str | None, wanted: LandmarkSet, path: str
-    ) -> "_Category":
-        """Return the category of that name, or the only one with keypoints; else ValueError."""
-        if name is None:
-            found = [c for c in categories if c.get("keypoints")] or categories
-        else:
-            found = [c for c in categories if c.get("name") == name]
-        if len(found) != 1:
-            which = "" if name is None else f", not {len(found)} that are called {name!r}"
-            known = ", ".join(f"{c.get('name')!r:.60}" for c in categories[:20]) or "none"
-            if not categories:
-                raise ValueError(f"{path} is not COCO keypoints: it has no categories")
-            raise ValueError(
-                f"{path}: --category must choose one category{which}; there are: {known}"
-            )
-        (category,) = found
-        names = category.get("keypoints")
-        names = [str(name) for name in names] if isinstance(names, list) else []
-        order = _order(names, wanted, path)
-        return cls(category["id"], len(names) or wanted.count, order)
-
-    def labels(self, row: sqlite3.Row) -> dict:
-        """Return the JSON that `Coco.labels` reads: the keypoints in the landmarks' order, or the fault."""
-        values = json.loads(row["labels"])
-        if "fault" in values:
-            return values
-        numbers = values["keypoints"]
-        if len(numbers) != 3 * self.count:
-            detail = f"keypoints are {len(numbers)} numbers instead of {3 * self.count}"
-            return {"fault": ["wrong_keypoint_count", detail]}
-        keypoints = [numbers[3 * place : 3 * place + 3] for place in self.order]
-        return values | {"keypoints": keypoints, "people": row["people"]}
+def _box(values: list[float] | None) -> np.ndarray | None:
+    """Return the box x0, y0, x1, y1 of a `bbox`; None if it is none that can be used."""
+    if values is None:
+        return None
+    x, y, width, height = values
+    box = np.array([x, y, x + width, y + height])
+    try:
+        check_box(box)
+    except Unusable:
+        return None
+    return box
 
 
-def _order(names: list[str], wanted: LandmarkSet, path: str) -> tuple[int, ...]:
-    """Return each landmark's place among keypoints of these names; without names, the order is the same."""
-    missing = [name for name in wanted.names if names.count(name) != 1]
-    if not missing:
-        return tuple(map(names.index, wanted.names))
-    numbered = len(names) == wanted.count and all(name.isdigit() for name in names)
-    if names and not numbered:
-        raise ValueError(
-            f"{path} must name each landmark of {wanted.name!r} once, and does not so name "
-            f"{', '.join(missing[:8])}; its keypoints are {', '.join(names[:8])!r:.400}"
-        )
-    return tuple(range(wanted.count))
-
-
-def _fault(row: sqlite3.Row, category: _Category) -> list[str] | None:
+def _fault(row: sqlite3.Row, categories: dict[str, Category]) -> list[str] | None:
     """Return why an annotation is not wanted, whatever its labels; None if it is."""
     if row["labels"] is None:
         return ["malformed_annotation", "it is no object"]
-    if row["id"] is None:
-        return ["no_id", "its id is no whole number and no short text"]
     if row["repeated"]:
-        return ["duplicate_id", "an annotation before it has the same id"]
+        return ["duplicate_id", "an annotation before it is the same, with the same id"]
     if row["name"] is None:
         return ["no_image_entry", f"no image with a file_name has id {row['image']!s:.60}"]
     if row["ambiguous"]:
         return ["duplicate_image", f"images of several names have id {row['image']!s:.60}"]
-    if row["category"] != category.id:
-        return ["other_category", f"category {row['category']!s:.60} is not {category.id:.60}"]
+    if row["category"] not in categories:
+        wanted = " or ".join(categories)
+        return ["other_category", f"category {row['category']!s:.60} is not {wanted:.60}"]
     if row["crowd"]:
         return ["crowd", "it is a crowd"]
     return None

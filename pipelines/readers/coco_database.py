@@ -1,6 +1,7 @@
 """COCO keypoints in a database on disk, so that memory holds one annotation at a time."""
 
 import contextlib
+import hashlib
 import json
 import math
 import sqlite3
@@ -19,6 +20,7 @@ _FORM = "COCO keypoints"
 _LONGEST_NAME = 4096
 _MOST_KEYPOINTS = 10_000
 _MOST_CATEGORIES = 1000
+_WIDEST = 1_000_000
 
 # Ids and names are JSON text, so that an id 1 is not an id "1". Nothing here outlives the process.
 _TABLES = """
@@ -27,7 +29,8 @@ PRAGMA synchronous = OFF;
 PRAGMA temp_store = FILE;
 PRAGMA cache_size = -16384;
 CREATE TABLE images (
-  number INTEGER PRIMARY KEY, file, id, name, ambiguous DEFAULT 0, people DEFAULT 0, UNIQUE (file, id)
+  number INTEGER PRIMARY KEY, file, id, name, size, ambiguous DEFAULT 0, people DEFAULT 0,
+  UNIQUE (file, id)
 );
 CREATE TABLE annotations (
   number INTEGER PRIMARY KEY, file, position, id, image, category, crowd, labels, repeated
@@ -35,12 +38,26 @@ CREATE TABLE annotations (
 CREATE TABLE seen (scope, id, PRIMARY KEY (scope, id)) WITHOUT ROWID;
 """
 _ADD_IMAGE = """
-INSERT INTO images (file, id, name) VALUES (?, ?, ?)
+INSERT INTO images (file, id, name, size) VALUES (?, ?, ?, ?)
 ON CONFLICT DO UPDATE SET ambiguous = ambiguous OR name IS NOT excluded.name
 """
 _ADD_ANNOTATION = """
 INSERT INTO annotations (file, position, id, image, category, crowd, labels, repeated)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+"""
+# An id that is a number in one place may be a text in another, where that leaves no doubt.
+_OTHER_FORM = """
+CASE WHEN {0} LIKE '"%' THEN substr({0}, 2, length({0}) - 2) ELSE '"' || {0} || '"' END
+"""
+_MATCH_IMAGES = f"""
+UPDATE annotations SET image = {_OTHER_FORM.format("image")}
+WHERE file = ?1 AND NOT EXISTS (SELECT 1 FROM images AS i WHERE i.file = ?1 AND i.id = image)
+AND EXISTS (SELECT 1 FROM images AS i WHERE i.file = ?1 AND i.id = {_OTHER_FORM.format("image")})
+"""
+_MATCH_CATEGORIES = f"""
+UPDATE annotations SET category = {_OTHER_FORM.format("category")}
+WHERE file = ?1 AND category NOT IN (SELECT value FROM json_each(?2))
+AND {_OTHER_FORM.format("category")} IN (SELECT value FROM json_each(?2))
 """
 _INDEX = """
 CREATE INDEX IF NOT EXISTS by_image ON annotations (file, image, category, crowd, repeated)
@@ -48,11 +65,11 @@ CREATE INDEX IF NOT EXISTS by_image ON annotations (file, image, category, crowd
 _COUNT_PEOPLE = """
 UPDATE images SET people = (
   SELECT COUNT(*) FROM annotations AS a WHERE a.file = images.file AND a.image = images.id
-  AND a.category = ? AND NOT a.crowd AND NOT a.repeated
+  AND a.category IN (SELECT value FROM json_each(?)) AND NOT a.crowd AND NOT a.repeated
 ) WHERE file = ?
 """
 _ROWS = """
-SELECT a.*, i.name, i.ambiguous, i.people
+SELECT a.*, i.name, i.size, i.ambiguous, i.people
 FROM annotations AS a LEFT JOIN images AS i ON i.file = a.file AND i.id = a.image
 ORDER BY a.file, i.number IS NULL, i.number, a.number
 """
@@ -111,7 +128,7 @@ class CocoDatabase:
             elif isinstance(value, dict) and (id := json_key(value.get("id"))):
                 if key == "images":
                     name = _image_name(value, folder)
-                    self._connection.execute(_ADD_IMAGE, (file, id, name))
+                    self._connection.execute(_ADD_IMAGE, (file, id, name, _size(value)))
                 elif len(categories) < _MOST_CATEGORIES:
                     kept = {name: value.get(name) for name in ("name", "keypoints")}
                     categories.append({"id": id, **kept})
@@ -121,17 +138,23 @@ class CocoDatabase:
             raise ValueError(f"{path} is not {_FORM}: it has no annotations")
         return categories
 
-    def count_people(self, file: int, category: str) -> None:
-        """Count, for each image of a file, the annotations of that category that are no crowds."""
+    def match_ids(self, file: int, categories: Iterable[str]) -> None:
+        """Let a file's annotations name images and categories as these name themselves: 1 or "1"."""
+        self._connection.execute(_MATCH_IMAGES, (file,))
+        self._connection.execute(_MATCH_CATEGORIES, (file, json.dumps(list(categories))))
+
+    def count_people(self, file: int, categories: Iterable[str]) -> None:
+        """Count, for each image of a file, the annotations of these categories that are no crowds."""
         self._connection.execute(_INDEX)
-        self._connection.execute(_COUNT_PEOPLE, (category, file))
+        self._connection.execute(_COUNT_PEOPLE, (json.dumps(list(categories)), file))
 
     def rows(self) -> Iterator[sqlite3.Row]:
         """Yield all annotations by file, image and position; those without an image come last in a file.
 
-        A row has `file`, `position` (from 1), `id`, `image`, `category`, `crowd`, `labels` (JSON text;
-        None if the annotation is no object), `repeated` (whether the file had its id before), and of
-        its image `name` (None if it is unknown), `ambiguous` and `people`.
+        A row has `file`, `position` (from 1), `id` (None if it has none, or that of another one before),
+        `image`, `category`, `crowd`, `labels` (JSON text; None if the annotation is no object),
+        `repeated` (whether the file had the same with its id before), and of its image `name` (None if
+        it is unknown), `size` (JSON text or None), `ambiguous` and `people`.
         """
         return self._connection.execute(_ROWS)
 
@@ -146,15 +169,25 @@ class CocoDatabase:
         annotation = value if isinstance(value, dict) else {}
         names = ("id", "image_id", "category_id")
         id, image, category = (json_key(annotation.get(name)) for name in names)
-        crowd = annotation.get("iscrowd") == 1
+        crowd = annotation.get("iscrowd") in (1, "1")
         labels = json.dumps(_labels(annotation, attributes)) if isinstance(value, dict) else None
-        repeated = id is not None and not self.is_new(file, id)
+        repeated = False
+        if id is not None:
+            content = hashlib.sha256(f"{id} {image} {category} {labels}".encode()).hexdigest()
+            repeated = not self.is_new(f"content {file}", content)
+            if not self.is_new(file, id) and not repeated:
+                id = None
         row = (file, position, id, image, category, crowd, labels, repeated)
         self._connection.execute(_ADD_ANNOTATION, row)
 
 
 def json_key(value: Any) -> str | None:
-    """Return the JSON text, without lone surrogates, of what can be an id or a name; else None."""
+    """Return the JSON text, without lone surrogates, of what can be an id or a name; else None.
+
+    A whole number is the same with and without a decimal point.
+    """
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     if type(value) not in (int, str):
         return None
     text = json.dumps(value, ensure_ascii=False).encode("utf-8", "replace").decode()
@@ -166,6 +199,14 @@ def _image_name(image: dict, folder: str | None) -> str | None:
     if not isinstance(name, str) or not name:
         return None
     return json_key(f"{folder}/{name}" if folder else name)
+
+
+def _size(image: dict) -> str | None:
+    """Return width and height as JSON text; None if they are no whole numbers of pixels."""
+    size = [_float(image.get(side)) for side in ("width", "height")]
+    if not all(side.is_integer() and 1 <= side < _WIDEST for side in size):
+        return None
+    return json.dumps(list(map(int, size)))
 
 
 def _labels(annotation: dict, attributes: Iterable[str]) -> dict:
@@ -183,35 +224,33 @@ def _labels(annotation: dict, attributes: Iterable[str]) -> dict:
 def _keypoints(values: Any) -> list[float]:
     if values is None or values == []:
         raise Unusable("unlabelled", "there are no keypoints")
-    if not _are_numbers(values):
+    if not isinstance(values, list) or any(isinstance(value, (list, dict)) for value in values):
         raise Unusable("malformed_annotation", "keypoints are no list of numbers")
     if len(values) > 3 * _MOST_KEYPOINTS:
         raise Unusable("wrong_keypoint_count", f"keypoints are {len(values):,} numbers")
     return list(map(_float, values))
 
 
-def _box(values: Any) -> list[float]:
-    if values is None:
-        raise Unusable("no_box", "there is no bbox")
-    if not _are_numbers(values) or len(values) != 4:
-        raise Unusable("malformed_annotation", f"bbox is no list of four numbers: {values!r:.60}")
+def _box(values: Any) -> list[float] | None:
+    """Return the four numbers, which need not be those of a box; None if it is something else."""
+    if not isinstance(values, list) or len(values) != 4:
+        return None
     return list(map(_float, values))
 
 
 def _flags(values: Any, names: Iterable[str]) -> list[int]:
     values = values if isinstance(values, dict) else {}
     flags = [values.get(name, 0) for name in names]
-    if not all(type(flag) in (int, bool) and flag in (0, 1) for flag in flags):
+    if not all(isinstance(flag, (int, float)) and flag in (0, 1) for flag in flags):
         raise Unusable("bad_attribute", "an attribute is not 0, 1, false or true")
     return list(map(int, flags))
 
 
-def _are_numbers(values: Any) -> bool:
-    return isinstance(values, list) and all(type(value) in (int, float) for value in values)
-
-
-def _float(value: int | float) -> float:
+def _float(value: Any) -> float:
+    """Return a number, also one that is written as a text; NaN for anything else."""
     try:
         return float(value)
     except OverflowError:
         return math.inf
+    except (TypeError, ValueError):
+        return math.nan

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from reader_outcomes import Annotation, read_all
 
+from pipelines.notes import MEANINGS
 from pipelines.options import COCO_OPTIONS
 from pipelines.readers.coco import Coco
 from pipelines.storage import Source
@@ -91,16 +92,18 @@ def test_every_key_of_a_landmark_set_is_explained():
 
 
 def test_every_option_is_explained():
-    found = {re.match(r"--(\w+)", code)[1] for code in rows("The directory")}
-    assert found == set(COCO_OPTIONS)
+    found = {re.match(r"--([\w-]+)", code)[1] for code in rows("The directory")}
+    assert found == {name.replace("_", "-") for name in COCO_OPTIONS}
 
 
 def test_every_reason_is_explained():
     """The reasons in the code that reads annotations and images, and no others."""
     names = (
         "crops",
+        "label_frame",
         "readers/annotation",
         "readers/coco",
+        "readers/coco_categories",
         "readers/coco_database",
         "source_image",
         "storage",
@@ -110,4 +113,9 @@ def test_every_reason_is_explained():
         r'Unusable\(\s*f?"([a-z_{}]+)"|(?:return|fault =|fault":) \["([a-z_]+)"', code
     )
     given = {(a or b).replace("{kind}", "image") for a, b in literal}
+    given -= {"non_finite_landmark", "absurd_landmark", "non_finite_box"}  # Of other formats only.
     assert set(rows("What is left out, and why")) == given
+
+
+def test_every_note_is_explained():
+    assert [code for code in MEANINGS if f"`{code}`" not in PAGE] == []

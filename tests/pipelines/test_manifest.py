@@ -16,6 +16,7 @@ def manifest():
     split = {
         "rejects": 2,
         "rejects_by_reason": {"unlabelled": 2},
+        "notes": {},
         "examples": 0,
         "landmarks": {},
         "attributes": {},

@@ -50,13 +50,34 @@ def test_keypoints_of_other_names_are_one_line(tmp_path, names):
 CATEGORIES = [category(), category(id=2, name="watch"), {"id": 3, "name": "cat"}]
 
 
-def test_several_categories_need_a_choice(tmp_path):
-    write(tmp_path, train=document(clock(1), clock(2, category_id=2), categories=CATEGORIES))
+def test_categories_of_the_same_keypoints_are_taken_together(tmp_path):
+    annotations = [clock(1), clock(2, category_id=2), clock(3, category_id=3)]
+    items = read(write(tmp_path, train=document(*annotations, categories=CATEGORIES)))
+    assert outcomes(items) == ["good", "good", "other_category"]
+    assert [item.people for item in items[:2]] == [2, 2]
+    others = ["other_category", "good", "other_category"]
+    assert outcomes(read(tmp_path, category=["watch"])) == others
+    with pytest.raises(ValueError, match="not 0 that are called 'sundial'"):
+        read(tmp_path, category=["watch", "sundial"])
+
+
+def test_categories_of_other_keypoints_need_a_choice(tmp_path):
+    turned = category(id=2, name="watch", keypoints=["minute", "hour", "pivot"])
+    other = category(id=3, name="cat", keypoints=["ear"])
+    annotations = [clock(1), clock(2, category_id=2)]
+    write(tmp_path, train=document(*annotations, categories=[category(), turned, other]))
     with pytest.raises(ValueError, match=r"--category must choose one .*'clock', 'watch', 'cat'"):
         read(tmp_path)
-    assert outcomes(read(tmp_path, category="watch")) == ["other_category", "good"]
-    with pytest.raises(ValueError, match="not 0 that are called 'sundial'"):
-        read(tmp_path, category="sundial")
+    items = read(tmp_path, category=["clock", "watch"])
+    assert [item.landmarks[0].tolist() for item in items] == [[50, 60], [70.5, 60]]
+
+
+def test_categories_without_keypoints_need_a_choice(tmp_path):
+    categories = [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}]
+    write(tmp_path, train=document(clock(), categories=categories))
+    with pytest.raises(ValueError, match="--category must choose one category, or several"):
+        read(tmp_path)
+    assert outcomes(read(tmp_path, category=["a"])) == ["good"]
 
 
 def test_a_normalizer_that_cannot_be_known_is_refused(tmp_path):
