@@ -4,15 +4,16 @@ import hashlib
 import os
 import posixpath
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, BinaryIO, Protocol
 
 from apache_beam.io.filesystem import CompressionTypes, FileMetadata
 from apache_beam.io.filesystems import FileSystems
 
 from pipelines.errors import Unusable
+from pipelines.file_names import folded, only_match
 
 __all__ = [
     "Source",
@@ -125,7 +126,7 @@ class Source:
         """Return the content of a file that the source names itself and that is therefore not trusted.
 
         Args:
-          name: path below `folder`.
+          name: path below `folder`; or what can only mean one, as `file_names.only_match` says.
           kind: "image" or "labels": what the reasons of rejects call it.
           most: bytes; a larger file is refused, unread.
           folder: below the source's directory; no name, nor a symbolic link, may leave it.
@@ -133,7 +134,21 @@ class Source:
         Raises:
           Unusable: `path_outside_source`, or `missing_`, `unreadable_` or the kind with `_too_large`.
         """
-        path = self._inside(folder, name, kind)
+        root = self.path(folder) if folder else self.root
+        root = _real(root) if is_local(root) else root
+        path = _inside(root, name, kind)
+        if not _is_file(path):
+            meant = only_match(
+                name,
+                posixpath.basename(root.rstrip("/")),
+                lambda path: _is_file(FileSystems.join(root, path)),
+                partial(_listed, root),
+            )
+            if meant is None:
+                raise Unusable(
+                    f"missing_{kind}", f"{name!r} is no file of {folder or 'the source'}"
+                )
+            path = _inside(root, meant, kind)
         try:
             with open_file(path) as file:
                 chunks, size = [], 0
@@ -148,24 +163,22 @@ class Source:
             raise Unusable(f"{kind}_too_large", f"{name!r} has more than {most:,} bytes")
         return b"".join(chunks)
 
-    def _inside(self, folder: str, name: str, kind: str) -> str:
-        root = self.path(folder) if folder else self.root
-        try:
-            if is_local(root):
-                root = _real(root)
-                path = os.path.realpath(os.path.join(root, name))
-                inside = os.path.commonpath([root, path]) == root
-            else:
-                relative = posixpath.normpath(name)
-                inside = not f"{relative}/".startswith(("/", "../")) and "://" not in name
-                path = FileSystems.join(root, relative)
-        except (OSError, ValueError) as error:  # A loop of links, a NUL in the name.
-            raise Unusable(f"missing_{kind}", f"{name!r}: {_one_line(error)}") from None
-        if not inside:
-            raise Unusable("path_outside_source", f"{name!r} leaves {folder or 'the source'}")
-        if not (os.path.isfile(path) if is_local(path) else _is_object(path)):
-            raise Unusable(f"missing_{kind}", f"{name!r} is no file of {folder or 'the source'}")
-        return path
+
+def _inside(root: str, name: str, kind: str) -> str:
+    """Return the path of a name below a folder; raise `Unusable` if it leads out of there."""
+    try:
+        if is_local(root):
+            path = os.path.realpath(os.path.join(root, name))
+            inside = os.path.commonpath([root, path]) == root
+        else:
+            relative = posixpath.normpath(name)
+            inside = not f"{relative}/".startswith(("/", "../")) and "://" not in name
+            path = FileSystems.join(root, relative)
+    except (OSError, ValueError) as error:  # A loop of links, a NUL in the name.
+        raise Unusable(f"missing_{kind}", f"{name!r}: {_one_line(error)}") from None
+    if not inside:
+        raise Unusable("path_outside_source", f"{name!r} leaves {posixpath.basename(root)}")
+    return path
 
 
 @lru_cache
@@ -174,7 +187,19 @@ def _real(root: str) -> str:
     return os.path.realpath(root)
 
 
-def _is_object(path: str) -> bool:
+@lru_cache(maxsize=16)
+def _listed(root: str, folder: str) -> dict[str, list[str]]:
+    """Return the names in a folder below another one, by `folded`; asked for where files are not found."""
+    found: dict[str, list[str]] = {}
+    with suppress(PermissionError):
+        for name in names(FileSystems.join(root, folder) if folder else root):
+            found.setdefault(folded(name), []).append(name)
+    return found
+
+
+def _is_file(path: str) -> bool:
+    if is_local(path):
+        return os.path.isfile(path)
     # Object stores' longest names have 1,024 bytes; asking for a longer one is an error there.
     return len(path.encode(errors="replace")) <= 1024 and exists(path)
 

@@ -249,3 +249,9 @@ def test_the_toy_store_moves_and_copies_like_the_real_ones(remote, local, tmp_pa
     FileSystems.delete(["toy://other/deep"])
     (match,) = FileSystems.match(["toy://other/**"])
     assert [(each.path, each.size_in_bytes) for each in match.metadata_list] == [(names[2], 4)]
+
+
+@pytest.mark.parametrize("name", ["deep\\er\\a.jpg", "images/deep/er/A.JPG", "U\u0308mläut 雪.jpg"])
+def test_other_notations_are_found_in_both(local, remote, name):
+    content = {local.read(name, "image", 10, "images"), remote.read(name, "image", 10, "images")}
+    assert content <= {b"deep", b"unicode"} and len(content) == 1
