@@ -22,7 +22,15 @@ from pipelines.crops import MARGIN
 from pipelines.notes import explained
 from pipelines.options import make_reader, parameters_of, parse_arguments
 from pipelines.output import Work, written_aside
-from pipelines.plans import SPLITS, ShardPlan, hashed, hold_out, listed, write_plans
+from pipelines.plans import (
+    SPLITS,
+    ShardPlan,
+    first_photograph,
+    hashed,
+    hold_out,
+    listed,
+    write_plans,
+)
 from pipelines.readers.base import Reader
 from pipelines.runners import make_pipeline, run_job
 from pipelines.shards import (
@@ -81,23 +89,38 @@ def main(argv: list[str] | None = None) -> None:
         write_contact_sheet(work.path("data"), manifest, work.path("data", CONTACT_SHEET))
         with create(work.path("data", records.MANIFEST)) as file:
             file.write(records.manifest_text(manifest).encode())
-    _report(manifest["splits"], args.output)
+    _report(splits, args.output)
+    if _fraction(reader, args) and not splits.get("valid", {}).get("examples"):
+        print("note: no example is held out to validate with; --validation-fraction holds out more")
 
 
 def _plan(reader: Reader, source: Source, args: argparse.Namespace, work: Work) -> list[ShardPlan]:
     """Plan all shards, with some training photographs' entries moved to the split "valid"."""
+    fraction = _fraction(reader, args)
+    is_held_out = hashed(fraction)
     if args.validation_images:
         is_held_out = listed(args.validation_images, reader)
-    else:
-        fraction = args.validation_fraction
-        is_held_out = hashed(reader.validation_fraction if fraction is None else fraction)
     entries = progress(reader.entries(source), desc="read", unit=" labels")
     plans = write_plans(hold_out(entries, reader, is_held_out), args.shard_examples, work)
     if not plans:
         raise ValueError(f"{args.source} lists nothing")
-    if args.validation_images and not any(plan.split == "valid" for plan in plans):
+    if any(plan.split == "valid" for plan in plans):
+        return plans
+    if fraction and (one := first_photograph(reader.entries(source), reader)):
+        # There are so few that the fraction is not one of them.
+        held_out = hold_out(reader.entries(source), reader, one.__eq__)
+        return write_plans(held_out, args.shard_examples, work)
+    if args.validation_images:
         raise ValueError(f"{args.validation_images} names no training image of {args.source}")
     return plans
+
+
+def _fraction(reader: Reader, args: argparse.Namespace) -> float:
+    """Return which part of the training photographs is to be held out; 0 where a list says which."""
+    if args.validation_images:
+        return 0.0
+    fraction = args.validation_fraction
+    return reader.validation_fraction if fraction is None else fraction
 
 
 def _run(job: WriteShard, plans: list[ShardPlan], work: Work, pipeline: beam.Pipeline) -> None:

@@ -10,7 +10,16 @@ from pipelines.readers.annotation import Entry
 from pipelines.readers.base import Reader
 from pipelines.storage import create, open_file
 
-__all__ = ["SPLITS", "ShardPlan", "hashed", "hold_out", "listed", "read_plan", "write_plans"]
+__all__ = [
+    "SPLITS",
+    "ShardPlan",
+    "first_photograph",
+    "hashed",
+    "hold_out",
+    "listed",
+    "read_plan",
+    "write_plans",
+]
 
 SPLITS = ("train", "valid", "test")
 
@@ -45,11 +54,18 @@ def hold_out(
 def hashed(fraction: float) -> Callable[[str], bool]:
     """Return a test that is true of that fraction of all names, whatever else is in the data set."""
 
-    def is_held_out(photograph: str) -> bool:
-        digest = hashlib.sha256(photograph.encode()).digest()
-        return int.from_bytes(digest[:8]) < fraction * 2**64
+    return lambda photograph: _number(photograph) < fraction * 2**64
 
-    return is_held_out
+
+def first_photograph(entries: Iterable[Entry], reader: Reader) -> str | None:
+    """Return the training photograph that the smallest fraction holds out; None if there is but one."""
+    photographs = {reader.photograph(e.image) for e in entries if e.split == "train" and e.image}
+    return min(photographs, key=_number) if len(photographs) > 1 else None
+
+
+def _number(photograph: str) -> int:
+    """Return a number below 2^64 that depends on the name alone."""
+    return int.from_bytes(hashlib.sha256(photograph.encode()).digest()[:8])
 
 
 def listed(path: str, reader: Reader) -> Callable[[str], bool]:

@@ -95,3 +95,34 @@ def test_tompsons_split_asks_for_its_list(tmp_path):
     crowd(tmp_path / "source", images=2)
     with pytest.raises(ValueError, match=r"--validation-images FILE .*pose-hg-train"):
         convert(tmp_path / "source", tmp_path / "out", "--split", "tompson", dataset="mpii")
+
+
+@pytest.mark.parametrize("options", [[], ["--validation-fraction", "0.000001"]])
+def test_of_few_photographs_one_is_held_out(tmp_path, options):
+    names = crowd(tmp_path / "source", images=3)  # None of which is in the hashed tenth.
+    convert(tmp_path / "source", tmp_path / "out", *options, dataset="mpii")
+    split = split_images(tmp_path / "out")
+    assert len(split["valid"]) == 1 and split["train"] == set(names) - split["valid"]
+    convert(tmp_path / "source", tmp_path / "half", "--validation-fraction", "0.5", dataset="mpii")
+    assert split["valid"] <= split_images(tmp_path / "half")["valid"]
+    verify(str(tmp_path / "out"))
+
+
+@pytest.mark.parametrize(("images", "missing"), [(1, False), (3, True)])
+def test_where_nothing_can_be_held_out_the_option_is_named(tmp_path, capsys, images, missing):
+    names = crowd(tmp_path / "source", images)
+    if missing:  # The one that is held out.
+        convert(tmp_path / "source", tmp_path / "first", dataset="mpii")
+        (held_out,) = split_images(tmp_path / "first")["valid"]
+        (tmp_path / "source/images" / held_out).unlink()
+    capsys.readouterr()
+    manifest, _ = convert(tmp_path / "source", tmp_path / "out", dataset="mpii")
+    assert manifest["splits"]["train"]["examples"] == 2 * (len(names) - missing)
+    assert "note: no example is held out" in capsys.readouterr().out
+
+
+def test_where_nothing_is_to_be_held_out_nothing_is_said(tmp_path, capsys):
+    crowd(tmp_path / "source", images=3)
+    options = ["--validation-fraction", "0"]
+    manifest, _ = convert(tmp_path / "source", tmp_path / "out", *options, dataset="mpii")
+    assert manifest["splits"].keys() == {"train"} and "held out" not in capsys.readouterr().out
