@@ -17,6 +17,7 @@ import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from serving.client.base import LandmarkClient, ServerError
+from serving.client.proxies import grpc_proxy, mention
 from serving.errors import HTTP_STATUS
 
 __all__ = ["GrpcClient"]
@@ -54,6 +55,10 @@ class GrpcClient(LandmarkClient):
             ("grpc.max_receive_message_length", _UNLIMITED),
             ("grpc.enable_retries", 0),  # `LandmarkClient` retries
         ]
+        proxy = grpc_proxy(host)
+        if proxy is None:
+            settings.append(("grpc.enable_http_proxy", 0))
+        self._proxy = mention(proxy, host)
         self._channel = grpc.insecure_channel(target, settings)
         self._predict = prediction_service_pb2_grpc.PredictionServiceStub(self._channel).Predict
 
@@ -87,11 +92,13 @@ class GrpcClient(LandmarkClient):
         """Return the error to raise for one of gRPC's."""
         code, details = error.code(), " ".join((error.details() or "").split())
         if code == grpc.StatusCode.DEADLINE_EXCEEDED:
-            return TimeoutError(f"no answer from {self.address} in time: {details}")
+            return TimeoutError(f"no answer from {self.address} in time: {details}{self._proxy}")
         if code == grpc.StatusCode.UNAVAILABLE:
+            if self._proxy:
+                return ConnectionError(f"no answer from {self.address} ({details}){self._proxy}")
             return ConnectionError(
                 f"no server at {self.address} ({details}); tensorflow_model_server listens for gRPC at "
                 "its --port, 8500 by default"
             )
-        message = f"{self.address} answered {code.name}: {details}"
+        message = f"{self.address} answered {code.name}: {details}{self._proxy}"
         return ServerError(message, HTTP_STATUS.get(code.name, 500))

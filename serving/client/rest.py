@@ -13,6 +13,7 @@ import numpy as np
 import orjson
 
 from serving.client.base import LandmarkClient, ServerError
+from serving.client.proxies import http_proxy, mention
 
 __all__ = ["Client"]
 
@@ -32,7 +33,8 @@ class Client(LandmarkClient):
       options: `version`, `label`, `timeout`, `retries` and `patience` of `LandmarkClient`.
 
     Raises:
-      ValueError: `url` is not one, or another argument is out of range.
+      ValueError: `url` is not one, another argument is out of range, or the environment names a proxy
+        that cannot be used.
     """
 
     def __init__(self, url: str = "http://localhost:8501", model: str = "wflw", **options: Any):
@@ -48,9 +50,19 @@ class Client(LandmarkClient):
         if target.scheme not in ("http", "https") or not target.host:
             raise ValueError(f"{url} is no URL such as http://localhost:8501")
         self._target = target
-        self._http = httpx.Client(
-            timeout=httpx.Timeout(self.timeout, connect=min(self.timeout, 5.0))
-        )
+        proxy = http_proxy(target.scheme, target.host, target.port)
+        self._proxy = mention(proxy, target.host)
+        timeout = httpx.Timeout(self.timeout, connect=min(self.timeout, 5.0))
+        try:
+            # A transport of its own, as httpx would otherwise open every proxy of the environment.
+            self._http = (
+                httpx.Client(timeout=timeout, proxy=proxy)
+                if proxy
+                else httpx.Client(timeout=timeout, transport=httpx.HTTPTransport())
+            )
+        except (ValueError, ImportError, httpx.InvalidURL) as error:
+            fault = str(error).partition(" Make sure")[0].rstrip(".")
+            raise ValueError(f"{url} cannot be asked: {fault}{self._proxy}") from None
 
     def close(self) -> None:
         super().close()
@@ -62,7 +74,7 @@ class Client(LandmarkClient):
         try:
             response, content = self._post(body)
         except httpx.TimeoutException as error:
-            raise TimeoutError(f"no answer from {self.url} in time: {error}") from None
+            raise TimeoutError(f"no answer from {self.url} in time: {error}{self._proxy}") from None
         except (httpx.TransportError, UnicodeError) as error:  # UnicodeError: of a host's name
             raise ConnectionError(self._unreachable(error)) from None
         try:
@@ -73,7 +85,7 @@ class Client(LandmarkClient):
         if response.is_error or "outputs" not in document:
             nothing = response.reason_phrase if response.is_error else "an answer without outputs"
             raise ServerError(
-                f"{self.url} answered {response.status_code}: {reason or nothing}",
+                f"{self.url} answered {response.status_code}: {reason or nothing}{self._proxy}",
                 response.status_code,
                 _seconds(response.headers.get("retry-after", "")),
             )
@@ -92,6 +104,8 @@ class Client(LandmarkClient):
 
     def _unreachable(self, error: Exception) -> str:
         """Return what to do where no answer came."""
+        if self._proxy:
+            return f"no answer from {self.url} ({error}){self._proxy}"
         if isinstance(error, httpx.RemoteProtocolError) and "illegal" in str(error):
             return (
                 f"what answers at {self.url} does not speak HTTP ({error}); if that is a server's gRPC "

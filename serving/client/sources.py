@@ -210,7 +210,7 @@ class Video:
         self.cut_short: str | None = None
         check_av()
         with self._open() as container:
-            stream = container.streams.video[0]
+            stream = _films(container)[0]
             self.colours = {name: getattr(stream.codec_context, name) for name in _COLOURS}
             self.pixel_shape = stream.sample_aspect_ratio or Fraction(0)
             self.size = stream.codec_context.width, stream.codec_context.height
@@ -226,7 +226,7 @@ class Video:
     def __iter__(self) -> Iterator[Picture]:
         name = str(self.path)
         with self._open() as container:
-            stream = container.streams.video[0]
+            stream = _films(container)[0]
             stream.codec_context.thread_count = self.threads
             stream.codec_context.thread_type = "AUTO"
             number, end = -1, 0.0
@@ -259,9 +259,10 @@ class Video:
             )  # `a:b.mp4` alone would be the protocol `a`
         except _av.error.FFmpegError as error:
             raise ValueError(f"{self.path} is not a video that can be read: {error}") from None
-        if not container.streams.video:
+        if not _films(container):
+            cover = " and a cover" if container.streams.video else ""
             container.close()
-            raise ValueError(f"{self.path} has no pictures, only sound")
+            raise ValueError(f"{self.path} has no moving pictures, only sound{cover}")
         return container
 
     def _decoded(self, container: Any, stream: Any) -> Iterator[Any]:
@@ -287,6 +288,12 @@ class Video:
         size, weight = (frame.width, frame.height), 4 * frame.width * frame.height
         name = str(self.path)
         return VideoFrame(name, number, frame.time, box, size, weight, fault, frame)
+
+
+def _films(container: Any) -> list[Any]:
+    """Return the video streams that are no picture of a cover."""
+    cover = _av.stream.Disposition.attached_pic
+    return [stream for stream in container.streams.video if not stream.disposition & cover]
 
 
 def find_images(paths: Sequence[Path], recursive: bool) -> tuple[dict[str, Path], list[Path]]:

@@ -1,9 +1,12 @@
 """Videos of plain frames, written and read for the tests of the client."""
 
+import io
+import struct
 from fractions import Fraction
 
 import numpy as np
 import pytest
+from PIL import Image
 
 av = pytest.importorskip("av", reason="PyAV is not installed (the extra `video`)")
 
@@ -35,3 +38,24 @@ def read_video(path):
         stream = container.streams.video[0]
         frames = list(container.decode(stream))
         return [f.to_ndarray(format="rgb24") for f in frames], [f.time for f in frames], stream
+
+
+def with_cover(path, output):
+    """Writes an MP4 anew with a picture that becomes its first video stream, as programs for tags do."""
+    data, picture = path.read_bytes(), io.BytesIO()
+    Image.new("RGB", (300, 300), "orange").save(picture, "JPEG")
+    covr = _atom(b"covr", _atom(b"data", struct.pack(">II", 13, 0) + picture.getvalue()))
+    handler = _atom(b"hdlr", b"\0" * 8 + b"mdirappl" + b"\0" * 9)
+    tags = _atom(b"udta", _atom(b"meta", b"\0" * 4 + handler + _atom(b"ilst", covr)))
+    at = data.rindex(b"moov") - 4
+    end = at + struct.unpack_from(">I", data, at)[0]
+    header = at + 8 + struct.unpack_from(">I", data, at + 8)[0]
+    moov = data[header:end]
+    if (old := moov.rfind(b"udta")) > 0:  # What the muxer wrote of its own.
+        moov = moov[: old - 4]
+    output.write_bytes(data[:at] + _atom(b"moov", data[at + 8 : header] + tags + moov) + data[end:])
+    return output
+
+
+def _atom(name, body):
+    return struct.pack(">I", 8 + len(body)) + name + body

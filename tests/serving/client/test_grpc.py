@@ -190,3 +190,13 @@ def test_the_command_over_grpc(full, tmp_path, monkeypatch, capsys):
     assert line["landmarks"][:2] == [[10, 0], [11, 1]]
     assert capsys.readouterr().out.startswith("1 of 1 images")
     assert "serving.client.grpc" in sys.modules
+
+
+def test_no_proxy_is_asked_for_a_server_on_this_machine(full, monkeypatch, tmp_path):
+    for name in ("http_proxy", "https_proxy", "grpc_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("no_proxy", "no_grpc_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with GrpcClient(full[1], retries=0) as client:
+        found = client.predict([noise(tmp_path / "a.png").read_bytes()])
+    assert np.isfinite(found["landmarks"]).all()

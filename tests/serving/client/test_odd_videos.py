@@ -6,8 +6,9 @@ from fractions import Fraction
 import numpy as np
 import pytest
 from scripted_server import read_lines, run_client
-from video_files import make_video, read_video
+from video_files import make_video, read_video, with_cover
 
+from serving.client.boxes import Boxes
 from serving.client.sources import Video
 
 av = pytest.importorskip("av", reason="PyAV is not installed (the extra `video`)")
@@ -145,3 +146,23 @@ def test_a_colon_in_a_name_is_no_protocol(url, tmp_path, monkeypatch):
     arguments = ["take:1.mp4", "--url", url, "--overlay", "out:1.mp4"]
     assert run_client(monkeypatch, *arguments) == 0
     assert len(read_video(tmp_path / "out:1.mp4")[0]) == 2
+
+
+def test_a_cover_is_not_the_film(tmp_path):
+    plain = make_video(tmp_path / "plain.mp4", count=7)
+    path = with_cover(plain, tmp_path / "cover.mp4")
+    with av.open(str(path)) as container:
+        assert [stream.width for stream in container.streams.video] == [300, 160]
+    film, video = Video(plain, Boxes()), Video(path, Boxes())
+    assert (video.size, video.rate, video.count) == ((160, 120), film.rate, 7)
+    for one, two in zip(film, video, strict=True):
+        assert one.seconds == two.seconds
+        np.testing.assert_array_equal(one.pixels(), two.pixels())
+
+
+def test_a_cover_alone_is_no_film(tmp_path, monkeypatch):
+    path = with_cover(make_video(tmp_path / "plain.mp4", count=2), tmp_path / "cover.mp4")
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b"trak", b"free"))
+    with pytest.raises(ValueError, match="no moving pictures, only sound and a cover"):
+        Video(path, Boxes())
