@@ -45,6 +45,10 @@ def load_matlab(content: bytes, name: str, most: int) -> tuple[np.ndarray | None
 
 def _uncompressed(content: bytes, most: int) -> bytes:
     """Return the same file with its variables not compressed; ValueError if one is nested too deeply."""
+    if content.startswith(b"MATLAB 7.3"):
+        raise ValueError(
+            "it is a MATLAB 7.3 file; MATLAB's save(..., '-v7') writes one that can be read"
+        )
     order = _ORDERS.get(content[126:128])
     if order is None or content[124:126] not in (b"\x00\x01", b"\x01\x00"):
         raise ValueError("it is no MATLAB 5 file")

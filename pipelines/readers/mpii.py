@@ -57,17 +57,17 @@ class Mpii:
         names = set()
         for index, (image, split) in enumerate(_images(source), start=1):
             name = _image_name(image)
-            people = _get(image, "annorect")
+            people = _structs(_get(image, "annorect"))
             where = (split, name, _FILE, f"annolist({index})")
             if name in names:
                 fault = ["duplicate_image", f"{name!r} is in the list already"]
                 yield Entry(f"{name}#0", *where, {"fault": fault})
-            elif people is None:
+            elif not people:
                 fault = ["no_people", "annorect is empty"]
                 yield Entry(f"{name}#0", *where, {"fault": fault})
             else:
-                for number, person in enumerate(people.ravel(), start=1):
-                    labels = _plain(person) | {"people": people.size}
+                for number, person in enumerate(people, start=1):
+                    labels = _plain(person) | {"people": len(people)}
                     position = f"{where[-1]}.annorect({number})"
                     yield Entry(f"{name}#{number}", *where[:-1], position, labels)
             names.add(name)
@@ -95,12 +95,12 @@ def _images(source: Source) -> Iterator[tuple[np.void, str]]:
     try:
         with source.open(_FILE) as file:
             content = file.read(_LARGEST_FILE)
-        release, _ = load_matlab(content, "RELEASE", _LARGEST_FILE)
-        if release is None:
+        variable, _ = load_matlab(content, "RELEASE", _LARGEST_FILE)
+        if variable is None:
             raise ValueError("it has no RELEASE")
-        release = release.flat[0]
-        images, train = release["annolist"].ravel(), release["img_train"].ravel()
-        if images.dtype.names is None or len(images) != len(train):
+        release = _structs(variable)[0]
+        images, train = _structs(release["annolist"]), release["img_train"].ravel()
+        if not images or len(images) != len(train):
             raise ValueError(f"{len(images)} images, {len(train)} flags img_train")
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ValueError(
@@ -112,14 +112,13 @@ def _images(source: Source) -> Iterator[tuple[np.void, str]]:
 
 def _plain(person: np.void) -> dict:
     """Return what is used of a person, as JSON; `points` is [[id, x, y], ...] or None."""
-    labels, position = _get(person, "annopoints"), _get(person, "objpos")
-    points = None if labels is None else _get(labels.flat[0], "point")
+    position = _get(person, "objpos")
+    points = _structs(_get(_first(_get(person, "annopoints")), "point"))
     try:
         return {
-            "points": None
-            if points is None
-            else [[_number(point, name) for name in ("id", "x", "y")] for point in points.flat],
-            "centre": None if position is None else [_number(position.flat[0], a) for a in "xy"],
+            "points": [[_number(point, name) for name in ("id", "x", "y")] for point in points]
+            or None,
+            "centre": None if position is None else [_number(_first(position), a) for a in "xy"],
             "scale": _number(person, "scale"),
             "head": [_number(person, corner) for corner in ("x1", "y1", "x2", "y2")],
         }
@@ -160,9 +159,23 @@ def _head_size(corners: list[float | None]) -> float:
 
 
 def _image_name(entry: np.void) -> str:
-    image = _get(entry, "image")
-    name = None if image is None else _get(image.flat[0], "name")
+    name = _get(_first(_get(entry, "image")), "name")
     return "" if name is None else str(name.flat[0]).encode(errors="replace").decode()
+
+
+def _structs(array: np.ndarray | None) -> list[np.void]:
+    """Return the structs of an array; SciPy, asked for objects, saves it anew as cells of structs."""
+    if array is None:
+        return []
+    if array.dtype.names is not None:
+        return list(array.ravel())
+    cells = array.ravel() if array.dtype == object else ()
+    return [struct for cell in cells for struct in _structs(np.asarray(cell))]
+
+
+def _first(array: np.ndarray | None) -> np.void:
+    """Return the first struct of an array, or one without fields."""
+    return next(iter(_structs(array)), np.void(b""))
 
 
 def _get(struct: np.void, field: str) -> np.ndarray | None:

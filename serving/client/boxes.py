@@ -1,6 +1,8 @@
 """The boxes that a user gives: one for all pictures, or a file with one for each."""
 
+import codecs
 import csv
+import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +12,8 @@ import numpy as np
 from tfhuber.saved_model.image_command import parse_box
 
 __all__ = ["Boxes", "read_boxes"]
+
+_SEPARATORS = (",", ";", "\t")
 
 
 class Boxes:
@@ -50,8 +54,9 @@ class Boxes:
 def read_boxes(path: Path) -> dict[str, np.ndarray]:
     """Return the boxes in a CSV file, or in JSON lines if its name ends in .jsonl; by name or frame.
 
-    A line of CSV is `name,x0,y0,x1,y1`, and the first may be a heading. A JSON line is an object with
-    `box`, a list of four numbers, and `source`, a file's name, or `frame`, a number.
+    A line of CSV is `name,x0,y0,x1,y1`, and the first may be a heading. Spreadsheets' semicolons or tabs,
+    with decimal commas, will do. A JSON line is an object with `box`, a list of four numbers, and
+    `source`, a file's name, or `frame`, a number. The text is UTF-8, or UTF-16 with a byte-order mark.
 
     Raises:
       ValueError: naming the line at fault.
@@ -59,27 +64,38 @@ def read_boxes(path: Path) -> dict[str, np.ndarray]:
     """
     boxes: dict[str, np.ndarray] = {}
     read = _json_line if path.suffix.lower() == ".jsonl" else _csv_line
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
+    data = path.read_bytes()  # Once: it may be a pipe.
+    is_utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    text = data.decode("utf-16" if is_utf16 else "utf-8-sig", errors="replace")
+    for number, line in enumerate(io.StringIO(text, newline=""), start=1):
+        if not line.strip():
+            continue
+        try:
+            name, numbers = read(line)
+            if number == 1 and read is _csv_line and _is_heading(numbers):
                 continue
-            try:
-                name, text = read(line)
-                if number == 1 and read is _csv_line and _is_heading(text):
-                    continue
-                box = parse_box(text)
-                if name in boxes:
-                    raise ValueError(f"a second box for {name}")
-            except (ValueError, KeyError, TypeError, RecursionError, csv.Error) as error:
-                fault = str(error).removeprefix("--box ")
-                raise ValueError(f"{path}, line {number}: {fault}") from None
-            boxes[name] = box
+            box = parse_box(numbers)
+            if name in boxes:
+                raise ValueError(f"a second box for {name}")
+        except (ValueError, KeyError, TypeError, RecursionError, csv.Error) as error:
+            fault = str(error).removeprefix("--box ")
+            raise ValueError(f"{path}, line {number}: {fault}") from None
+        boxes[name] = box
     return boxes
 
 
 def _csv_line(line: str) -> tuple[str, str]:
-    name, *numbers = next(csv.reader([line]))
-    return name.strip(), ",".join(number.strip() for number in numbers)
+    """Return the name and the four numbers, by the first separator that makes them such."""
+    readings = []
+    for separator in _SEPARATORS:
+        name, *numbers = (value.strip() for value in next(csv.reader([line], delimiter=separator)))
+        if separator != ",":
+            numbers = [number.replace(",", ".") for number in numbers]
+        readings.append((name, numbers))
+    fits = [reading for reading in readings if len(reading[1]) == 4]
+    good = [reading for reading in fits if all(map(_is_number, reading[1]))]
+    name, numbers = (good or fits or readings)[0]
+    return name, ",".join(numbers)
 
 
 def _is_heading(text: str) -> bool:

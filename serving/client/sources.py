@@ -35,7 +35,10 @@ __all__ = [
 _av = lazy_module("av")  # PyAV, from the extra `video`
 
 IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png")
-VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
+VIDEO_SUFFIXES = (
+    *(".3gp", ".avi", ".m2ts", ".m4v", ".mkv", ".mov"),
+    *(".mp4", ".mpeg", ".mpg", ".mts", ".ts", ".webm"),
+)
 
 _COLOURS = ("colorspace", "color_primaries", "color_trc")
 

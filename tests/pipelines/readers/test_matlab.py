@@ -72,3 +72,9 @@ def test_what_is_cut_short_is_one_error(cut):
 def test_other_files_are_named(content):
     with pytest.raises(ValueError, match="no MATLAB 5 file"):
         load_matlab(content, "x", MOST)
+
+
+def test_what_to_do_with_a_newer_format_is_said():
+    content = b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(512) + b"\x89HDF"
+    with pytest.raises(ValueError, match=r"it is a MATLAB 7\.3 file; .*'-v7'"):
+        load_matlab(content, "x", MOST)

@@ -16,7 +16,7 @@ from official_layouts import (
     write_mpii,
 )
 from reader_outcomes import Annotation, read_all
-from scipy.io import savemat
+from scipy.io import loadmat, savemat
 
 from pipelines.readers.annotation import Reject
 from pipelines.readers.mpii import Mpii
@@ -253,3 +253,23 @@ def test_deployment_keeps_the_official_test_people_without_labels(tmp_path):
     assert [train.reason, boxless.reason, nobody.reason] == ["unlabelled", "no_box", "no_people"]
     assert (test.split, test.weights.sum(), np.abs(test.landmarks).sum()) == ("test", 0, 0)
     np.testing.assert_allclose(test.box, [119 - 150, 129 - 150, 119 + 150, 129 + 150])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"squeeze_me": True},
+        {"struct_as_record": False},
+        {"squeeze_me": True, "struct_as_record": False},
+        {"simplify_cells": True},
+    ],
+)
+def test_a_file_that_scipy_has_saved_anew_is_the_same(tmp_path, options):
+    people = image(person(), person(x1=150.0), name="1.jpg"), image(person(), name="2.jpg")
+    bare = {name: person()[name] for name in ("scale", "objpos")}
+    write_mpii(tmp_path, *people, image(name="3.jpg"), image(bare, name="4.jpg", train=0))
+    before = [vars(item) for item in read(tmp_path)]
+    release = loadmat(tmp_path / MPII_FILE, **options)["RELEASE"]
+    savemat(tmp_path / MPII_FILE, {"RELEASE": release})
+    after = [vars(item) for item in read(tmp_path)]
+    assert len(before) == 5 and repr(before) == repr(after)

@@ -26,6 +26,26 @@ def test_boxes_are_read(name, text, tmp_path):
     }
 
 
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_boxes_of_spreadsheets_are_read(separator, encoding, end, tmp_path):
+    mark = "\ufeff" if encoding == "utf-16-be" else ""
+    decimal = "1.5" if separator == "," else "1,5"
+    rows = [["Bild", "x0", "y0", "x1", "y1"], ["ä.jpg", decimal, "2", "30", "40"], ["7", *"0034"]]
+    text = mark + "".join(separator.join(row) + end for row in rows)
+    (tmp_path / "boxes.csv").write_bytes(text.encode(encoding))
+    found = {name: box.tolist() for name, box in read_boxes(tmp_path / "boxes.csv").items()}
+    assert found == {"ä.jpg": [1.5, 2, 30, 40], "7": [0, 0, 3, 4]}
+
+
+def test_a_separator_in_a_name_is_a_part_of_it(tmp_path):
+    text = 'a;b;c;d;e.jpg,1,2,30,40\n"f,g";1,5;2,5;30,5;40,5\n'
+    (tmp_path / "boxes.csv").write_text(text)
+    found = {name: box.tolist() for name, box in read_boxes(tmp_path / "boxes.csv").items()}
+    assert found == {"a;b;c;d;e.jpg": [1, 2, 30, 40], "f,g": [1.5, 2.5, 30.5, 40.5]}
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [

@@ -166,3 +166,11 @@ def test_a_cover_alone_is_no_film(tmp_path, monkeypatch):
     path.write_bytes(data.replace(b"trak", b"free"))
     with pytest.raises(ValueError, match="no moving pictures, only sound and a cover"):
         Video(path, Boxes())
+
+
+@pytest.mark.parametrize("suffix", [".3gp", ".MTS", ".m2ts", ".ts"])
+def test_videos_of_phones_and_cameras_are_videos(url, tmp_path, monkeypatch, suffix):
+    path = make_video(tmp_path / f"a{suffix}", count=12)
+    arguments = ["--jsonl", str(tmp_path / "a.jsonl"), "--url", url]
+    assert run_client(monkeypatch, path, *arguments) == 0
+    assert [line["frame"] for line in read_lines(tmp_path / "a.jsonl")] == list(range(12))
