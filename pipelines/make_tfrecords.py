@@ -207,6 +207,13 @@ def _report(splits: dict[str, dict], output: str) -> None:
     notes = sum((Counter(split.get("notes", {})) for split in splits.values()), Counter())
     for line in explained(notes):
         print(line)
+    if turned := sum(
+        split["rejects_by_reason"].get("turned_by_exif", 0) for split in splits.values()
+    ):
+        print(
+            f"note: {turned:,} annotations were left out as they were made on photographs that EXIF's "
+            "orientation turns; --apply-exif turns these (turned_by_exif)"
+        )
     print(f"{output} is ready; {REJECTS_FILE} in it lists what was left out, and why")
 
 

@@ -59,8 +59,13 @@ def hashed(fraction: float) -> Callable[[str], bool]:
 
 def first_photograph(entries: Iterable[Entry], reader: Reader) -> str | None:
     """Return the training photograph that the smallest fraction holds out; None if there is but one."""
-    photographs = {reader.photograph(e.image) for e in entries if e.split == "train" and e.image}
-    return min(photographs, key=_number) if len(photographs) > 1 else None
+    first, several = None, False
+    for entry in entries:
+        if entry.split == "train" and entry.image:
+            photograph = reader.photograph(entry.image)
+            several |= first not in (None, photograph)
+            first = photograph if first is None else min(first, photograph, key=_number)
+    return first if several else None
 
 
 def _number(photograph: str) -> int:

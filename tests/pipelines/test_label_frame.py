@@ -113,6 +113,17 @@ def test_without_the_option_nothing_is_learnt_beside_the_point(tmp_path, orienta
         convert(tmp_path / "in", tmp_path / "out", dataset="coco")
 
 
+def test_some_that_are_left_out_are_said_with_the_option(tmp_path, capsys):
+    made = source(tmp_path / "in", stored(6), (160, 200))
+    (made / "images/b.jpg").write_bytes(stored(1))
+    images = [photo(width=160, height=200), photo(2, "b.jpg", width=160, height=200)]
+    content = document(clock(1), clock(2, image_id=2), images=images)
+    made.joinpath("annotations/train.json").write_text(json.dumps(content))
+    manifest, _ = convert(made, tmp_path / "out", "--validation-fraction", "0", dataset="coco")
+    assert manifest["splits"]["train"]["rejects_by_reason"] == {"turned_by_exif": 1}
+    assert "note: 1 annotations were left out" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(("orientation", "said"), [(3, (160, 200)), (6, None)])
 def test_what_no_size_can_tell_is_said(tmp_path, capsys, orientation, said):
     source(tmp_path / "in", stored(orientation), said)
