@@ -11,9 +11,9 @@ PYTHON ?= $(shell for python in python3 python3.12 python3.11; do \
 verdict = $(shell "$(PYTHON)" tools/check_python.py 2>/dev/null)
 no_python = "$(PYTHON)" does not run: install Python 3.11 or 3.12 (Debian, Ubuntu: apt install python3 python3-venv)
 
-# Tests run in this many processes, a file in one of them; each may need 5 GB of memory.
+# The quick tests run in so many processes, a file in one of them; each may need 5 GB of memory. The
+# slow ones take all cores by themselves, and some wait for others only so long.
 WORKERS ?= 2
-SIDE_BY_SIDE = --numprocesses=$(WORKERS) --dist=loadfile
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -22,10 +22,10 @@ demo: environment ## the whole way on drawn faces, in demo/: data, training, eva
 	@.venv/bin/python tools/demo.py
 
 test: lint ## lint and the quick tests
-	@.venv/bin/python -m pytest -q $(SIDE_BY_SIDE)
+	@.venv/bin/python -m pytest -q --numprocesses=$(WORKERS) --dist=loadfile
 
 test-slow: environment ## the tests that take longer
-	@.venv/bin/python -m pytest -q -m slow $(SIDE_BY_SIDE)
+	@.venv/bin/python -m pytest -q -m slow
 
 lint: environment ## ruff, the types (mypy) and the walls between packages (import-linter)
 	@.venv/bin/python -m ruff check
