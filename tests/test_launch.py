@@ -189,7 +189,7 @@ def test_a_training_whose_workers_are_ended_and_lost_ends_with_the_same_weights(
         if blow:
             children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text()
             os.kill(int(children.split()[-1]), blow)
-        printed = launcher.communicate(timeout=300)[0]
+        printed = launcher.communicate(timeout=900)[0]
         return launcher.returncode, printed
 
     status, printed = run("disturbed", signal.SIGTERM, after=2)
