@@ -4,6 +4,7 @@ import mpmath
 import numpy as np
 import pytest
 import tensorflow as tf
+from spd_gradients import gradient_tensor
 
 from tfhuber.linalg import spd
 from tfhuber.linalg.spd import (
@@ -284,14 +285,6 @@ def test_second_derivatives_are_refused_beyond_two_dimensions():
         gradient = gradient_tensor(x)
     with pytest.raises(NotImplementedError, match="spd_matrix for d >= 3 has no second"):
         outer.gradient(gradient, x)
-
-
-def gradient_tensor(x):
-    with tf.GradientTape() as tape:
-        tape.watch(x)
-        matrix, log_det = spd_matrix(x)
-        loss = tf.reduce_sum(matrix) + tf.reduce_sum(log_det)
-    return tape.gradient(loss, x)
 
 
 @pytest.mark.parametrize("position", range(3))

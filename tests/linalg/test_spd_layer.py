@@ -4,16 +4,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from spd_gradients import gradient_tensor
 
 from tfhuber.linalg.spd import SPDMatrix, spd_matrix
-
-
-def gradient_tensor(x):
-    with tf.GradientTape() as tape:
-        tape.watch(x)
-        matrix, log_det = spd_matrix(x)
-        loss = tf.reduce_sum(matrix) + tf.reduce_sum(log_det)
-    return tape.gradient(loss, x)
 
 
 def test_layer_round_trips_and_predicts_the_same(tmp_path):
