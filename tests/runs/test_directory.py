@@ -59,14 +59,14 @@ def test_a_damaged_whitening_is_computed_again(run, tiny_config, caplog, monkeyp
     monkeypatch.setattr(dataset, "augmented_labels", few)
     split = dataset.open_split(tiny_config.data.directory, "train")
     path = run / "whitening.json"
-    fit_whitening(run, split, recipe_of(tiny_config))
+    fit_whitening(run, split, recipe_of(tiny_config), tiny_config.model)
     whole = path.read_text()
     values = json.loads(whole)
     values["factor"][5][1][0] = np.nan
     for content in ("", whole[: len(whole) // 2], json.dumps(values)):
         caplog.clear()
         path.write_text(content)
-        fit_whitening(run, split, recipe_of(tiny_config))
+        fit_whitening(run, split, recipe_of(tiny_config), tiny_config.model)
         assert path.read_text() == whole and "computing it again" in caplog.text
 
 

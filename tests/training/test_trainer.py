@@ -1,6 +1,7 @@
 """Training under `tf.distribute`: exact whatever the number of devices."""
 
 import json
+import shutil
 import socket
 import subprocess
 import sys
@@ -13,12 +14,21 @@ from training_steps import make_state, make_step
 
 from tfhuber.config import schema as config
 from tfhuber.data import dataset
+from tfhuber.landmarks import known_sets
 from tfhuber.model import network as model
 from tfhuber.model.whitening import Whitening, fit
+from tfhuber.runs.directory import create_or_check
 from tfhuber.runs.load import load_run
+from tfhuber.runs.results import read_end
+from tfhuber.runs.transfer import carry_over
 from tfhuber.training import trainer
 from tfhuber.training.optimizer import Adam, PiecewiseLinear
-from tfhuber.training.state import State, carry_over
+from tfhuber.training.state import State
+
+
+def with_train(config, **values):
+    """Return the configuration with other values in its section `train`."""
+    return config.model_copy(update={"train": config.train.model_copy(update=values)})
 
 
 def test_a_run_leaves_what_evaluation_needs(tiny_run, tiny_config):
@@ -77,10 +87,39 @@ def test_a_second_training_of_a_run_is_turned_away(tiny_run, tiny_config):
 
 def test_another_configuration_is_refused(tiny_run, tiny_config):
     changed = tiny_config.model_copy(
-        update={"train": tiny_config.train.model_copy(update={"epochs": 7})}
+        update={"train": tiny_config.train.model_copy(update={"epochs": 7, "seed": 1})}
     )
-    with pytest.raises(ValueError, match=r"train.epochs: 2, 7; choose another --run"):
+    with pytest.raises(ValueError, match=r"train.epochs: 2, 7; .*choose another --run"):
         trainer.train(changed, tiny_run)
+
+
+def test_a_finished_run_goes_on_for_more_epochs_as_if_it_had_been_asked_for_them_at_once(
+    tiny_run, tiny_config, tmp_path, caplog
+):
+    longer = with_train(tiny_config, epochs=3, evaluation_epochs=3)
+    run = shutil.copytree(tiny_run, tmp_path / "extended")
+    metrics = trainer.train(longer, run, quiet=True)
+    assert "finished after 2 epochs and goes on to 3" in caplog.text
+    at_once = trainer.train(longer, tmp_path / "at_once", quiet=True)
+    assert metrics == at_once and read_end(run) == read_end(tmp_path / "at_once")
+    for old, new in zip(
+        load_run(run).model.weights, load_run(tmp_path / "at_once").model.weights, strict=True
+    ):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_a_run_that_is_extended_is_not_finished_until_it_ends_again(
+    tiny_run, tiny_config, tmp_path
+):
+    run = shutil.copytree(tiny_run, tmp_path / "run")
+    landmarks = known_sets.WFLW
+    create_or_check(run, with_train(tiny_config, epochs=3), landmarks)
+    assert read_end(tiny_run) is not None and read_end(run) is None
+    with pytest.raises(ValueError, match="extended to 4 epochs once its 3 are finished"):
+        create_or_check(run, with_train(tiny_config, epochs=4), landmarks)
+    for fewer_or_other in ({"epochs": 1}, {"epochs": 4, "batch_size": 4}, {"ema": 0.9}):
+        with pytest.raises(ValueError, match="another configuration"):
+            create_or_check(tiny_run, with_train(tiny_config, **fewer_or_other), landmarks)
 
 
 def test_a_directory_with_other_things_is_refused(tiny_config, tmp_path):

@@ -106,8 +106,8 @@ class Model(_Section):
     )
     transfer: str | None = Field(
         None,
-        description="A training run, of any landmarks, whose weights except the head's are carried "
-        "over; null for none.",
+        description="A training run, of any landmarks, whose weights are the first ones; the head's for "
+        "the landmarks that both have by name. null for none.",
     )
     image_size: int = Field(
         224, ge=32, le=1024, multiple_of=32, description="Side of the network crop in pixels."

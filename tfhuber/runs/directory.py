@@ -13,12 +13,24 @@ from tfhuber.console.lock import locked
 from tfhuber.data import dataset, records
 from tfhuber.landmarks.known_sets import LandmarkSet, describe
 from tfhuber.model import whitening
-from tfhuber.runs import provenance
+from tfhuber.runs import provenance, transfer
+from tfhuber.runs.load import load_run
+from tfhuber.runs.results import read_end
 
 __all__ = ["RunFile", "create_or_check", "fit_whitening", "locked_run"]
 
 _LOGGER = logging.getLogger(__name__)
 _LOCK = ".lock"
+
+# What may differ where a finished run goes on for more epochs: it changes no step that was taken.
+_FREE_WHEN_EXTENDED = {
+    "train.epochs",
+    "train.learning_rate",
+    "train.schedule",
+    "train.evaluation_epochs",
+    "train.early_stop_epochs",
+    "train.checkpoint_minutes",
+}
 
 
 @contextlib.contextmanager
@@ -43,7 +55,8 @@ def locked_run(run: Path) -> Iterator[None]:
 def create_or_check(run: Path, config: Config, landmark_set: LandmarkSet) -> None:
     """Write `run.json`, or check that the run that is there has this configuration.
 
-    That the data set has been converted again since is only warned of.
+    A finished run goes on if it is asked for more epochs; a warning says so. That the data set has been
+    converted again since is only warned of.
 
     Raises:
       ValueError: if `run.json` is damaged or of another configuration; the message says what to do.
@@ -68,10 +81,7 @@ def create_or_check(run: Path, config: Config, landmark_set: LandmarkSet) -> Non
             f"{path} is damaged ({error}); put a copy of it back or choose another --run"
         ) from error
     if changed := schema.differences(there, config):
-        raise ValueError(
-            f"{run} holds a run of another configuration (there, here): {'; '.join(changed)}; "
-            "choose another --run or delete it"
-        )
+        _extend(run, values, there, config, changed)
     if data != origin["data"]:
         _LOGGER.warning(
             "%s has changed since %s began: it goes on, but not as it would have ended",
@@ -80,11 +90,53 @@ def create_or_check(run: Path, config: Config, landmark_set: LandmarkSet) -> Non
         )
 
 
-def fit_whitening(run: Path, split: dataset.Split, recipe: dataset.Recipe) -> None:
-    """Compute `whitening.json` from the training split's labels, unless it is there and can be read.
+def _extend(run: Path, values: dict, there: Config, config: Config, changed: list[str]) -> None:
+    """Give a finished run the configuration `config`, which has more epochs than `there`.
 
     Raises:
-      ValueError: if the labels cannot be read.
+      ValueError: if more than the rest of the way is `changed`, or the run is not finished.
+      OSError: if `run.json` cannot be written.
+    """
+    before, after = there.train.epochs, config.train.epochs
+    keys = {line.partition(":")[0] for line in changed}
+    if after <= before or not keys <= _FREE_WHEN_EXTENDED:
+        raise ValueError(
+            f"{run} holds a run of another configuration (there, here): {'; '.join(changed)}; "
+            "choose another --run or delete it"
+        )
+    if read_end(run) is None:
+        raise ValueError(
+            f"{run} can be extended to {after} epochs once its {before} are finished: the command that "
+            "began it finishes them"
+        )
+    extended = {**values, "config": config.model_dump(mode="json"), "finished": None}
+    write_json(run / "run.json", extended)
+    points = ", ".join(f"{rate:g} at {epoch:g}" for epoch, rate in config.train.learning_rate)
+    _LOGGER.warning(
+        "%s was finished after %d epochs and goes on to %d; its learning rate by epoch: %s, and as the "
+        "last beyond it",
+        run,
+        before,
+        after,
+        points,
+    )
+
+
+def fit_whitening(
+    run: Path, split: dataset.Split, recipe: dataset.Recipe, model: schema.Model
+) -> None:
+    """Compute `whitening.json` from the training split's labels, unless it is there and can be read.
+
+    Landmarks whose rows of the head are transferred (`transfer.kept_rows`) keep their whitening.
+
+    Args:
+      run: the run's directory.
+      split: what it trains on.
+      recipe: how.
+      model: the `model` section of its configuration.
+
+    Raises:
+      ValueError: if the labels, or the transferred run, cannot be read.
       OSError: if the file cannot be written.
     """
     path, count = run / "whitening.json", split.landmark_set.count
@@ -97,7 +149,12 @@ def fit_whitening(run: Path, split: dataset.Split, recipe: dataset.Recipe) -> No
     else:
         return
     labels = dataset.augmented_labels(split, recipe)
-    whitening.fit(dataset.readable(labels, split), count, recipe.image_size).save(path)
+    fitted = whitening.fit(dataset.readable(labels, split), count, recipe.image_size)
+    if model.transfer is not None:
+        source = load_run(model.transfer)
+        pairs = transfer.kept_rows(source, model, split.landmark_set)
+        fitted = transfer.kept_whitening(fitted, source.whitening, pairs)
+    fitted.save(path)
 
 
 class RunFile:
@@ -111,7 +168,7 @@ class RunFile:
     their `step`.
 
     `finished`, once training has ended: its last `step`, and the checksum `data_sha256` of the data set
-    that `metrics.json` was measured on.
+    that `metrics.json` was measured on. It is null while a finished run goes on for more epochs.
 
     Args:
       run: the run's directory, with a `run.json`.

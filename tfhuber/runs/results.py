@@ -44,6 +44,8 @@ def read_end(run: Path) -> End | None:
         trained_on = values.get("provenance", {}).get("data", {}).get("sha256")
         if "finished" in values:
             end = values["finished"]
+            if end is None:
+                return None
             return End(end["step"], trained_on, end["data_sha256"])
         # A run of before that key: evaluating then wrote metrics.json too, always with a `checkpoint`.
         if values["results"] and "checkpoint" not in read_json(run / "metrics.json"):

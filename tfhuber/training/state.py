@@ -12,7 +12,7 @@ from tfhuber.training.loss_scale import LossScale, policy
 from tfhuber.training.optimizer import Adam, PiecewiseCosine, PiecewiseLinear
 from tfhuber.training.strategy import synchronise
 
-__all__ = ["State", "carry_over", "variable_ids"]
+__all__ = ["State", "variable_ids"]
 
 
 @dataclass(frozen=True)
@@ -78,28 +78,6 @@ class State:
     def step(self) -> int:
         """Steps done so far."""
         return int(self.optimizer.iterations.numpy())
-
-
-def carry_over(source: keras.Model, target: keras.Model) -> None:
-    """Copy all weights but the head's from one model of `network.build` to another.
-
-    Raises:
-      ValueError: if the two have other backbones, another pooling or another size of the image.
-    """
-    old, new = (
-        {layer.name: layer for layer in model.layers if layer.weights and layer.name != "head"}
-        for model in (source, target)
-    )
-    shapes = [
-        {name: [w.shape for w in each.weights] for name, each in m.items()} for m in (old, new)
-    ]
-    if shapes[0] != shapes[1]:
-        raise ValueError(
-            "model.transfer names a run with another model.backbone, model.pooling or "
-            "model.image_size; set these to match"
-        )
-    for name, layer in new.items():
-        layer.set_weights(old[name].get_weights())
 
 
 def variable_ids(layers: Iterable[keras.layers.Layer]) -> set[int]:

@@ -5,6 +5,7 @@ an undisturbed one. SIGTERM and an interrupt (Ctrl-C) save the step that is unde
 """
 
 import contextlib
+import logging
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,14 +26,16 @@ from tfhuber.model.whitening import Whitening
 from tfhuber.runs.checkpoints import Checkpoints, tidy, writing
 from tfhuber.runs.directory import RunFile, create_or_check, fit_whitening, locked_run
 from tfhuber.runs.load import load_run
+from tfhuber.runs.transfer import carry_over, kept_rows
 from tfhuber.training import strategy as distribution
 from tfhuber.training.finite_guard import FiniteGuard
-from tfhuber.training.state import State, carry_over
+from tfhuber.training.state import State
 from tfhuber.training.step import training_step
 from tfhuber.training.tensorboard import Summaries
 
 __all__ = ["Trainer", "recipe_of", "train"]
 
+_LOGGER = logging.getLogger(__name__)
 _REPORT_STEPS = 20
 
 
@@ -116,7 +119,7 @@ class Trainer:
         if self.is_chief:
             create_or_check(run, config, landmark_set)
             tidy(run)
-            fit_whitening(run, self._split, self._recipe)
+            fit_whitening(run, self._split, self._recipe, config.model)
         distribution.barrier(self._strategy)  # the others read what the chief has written
         whitening = Whitening.load(run / "whitening.json", landmark_set.count)
         with self._strategy.scope():
@@ -125,7 +128,7 @@ class Trainer:
             )
         self._checkpoints = Checkpoints(run, *self._state.kept)
         if self._checkpoints.restore() is None and config.model.transfer is not None:
-            carry_over(load_run(config.model.transfer).model, self._state.model)
+            self._take_over(load_run(config.model.transfer))
         self._first = self._state.step
         if distribution.from_chief(self._first, self._strategy) != self._first:
             raise ValueError(
@@ -228,6 +231,18 @@ class Trainer:
         if stop:
             raise self._interrupted(step)
         return over
+
+    def _take_over(self, source: Predictor) -> None:
+        """Start from the weights of another run."""
+        pairs = kept_rows(source, self._config.model, self._split.landmark_set)
+        carry_over(source.model, self._state.model, pairs)
+        if self.is_chief:
+            _LOGGER.warning(
+                "model.transfer: %d of %d landmarks are those of %s and keep their head",
+                len(pairs),
+                self._split.landmark_set.count,
+                self._config.model.transfer,
+            )
 
     def _batches(self) -> Iterator[tuple[int, dict]]:
         """Yield the steps that are left, each with this process's part of its batch."""
