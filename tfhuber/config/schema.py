@@ -83,6 +83,19 @@ class Augmentation(_Section):
         description="Largest shift before and after the perspective, of the size.",
     )
     perspective: float = Field(0.3, ge=0, lt=1, description="Largest perspective over the size.")
+    occlusion: Fraction = Field(
+        0.0,
+        description="Probability that a rectangle of 7 to 64 % of the side is covered: by a plain colour, "
+        "noise, or another part of the photograph. Labels stay, so that deviations learn to grow there.",
+    )
+    colour: Fraction = Field(
+        0.0,
+        description="How far brightness, contrast, gamma, saturation and the white balance may go; with "
+        "a fifth of that as probability, the image becomes grey.",
+    )
+    blur: Fraction = Field(
+        0.0, description="Probability that the network crop is blurred, by up to 2.4 pixels."
+    )
     equal_spacing: bool = Field(
         True, description="Move points along contours (WFLW's jaw) to equal arc-length spacing."
     )
@@ -112,10 +125,14 @@ class Model(_Section):
     image_size: int = Field(
         224, ge=32, le=1024, multiple_of=32, description="Side of the network crop in pixels."
     )
-    pooling: Literal["convolution", "average"] = Field(
+    pooling: Literal["convolution", "average", "spatial_softmax"] = Field(
         "convolution",
-        description="From the last feature map to one vector: a convolution of each channel, or the "
-        "mean of each.",
+        description="From the last feature map to one vector: a convolution of each channel; the mean of "
+        "each; or that convolution and, beside it, feature points: where in a finer map each of some "
+        "learned channels is active. Then parameterization `mu` fits.",
+    )
+    feature_stride: Literal[8, 16, 32] = Field(
+        16, description="Pixels of the network crop a cell of the map of `spatial_softmax`."
     )
     family: Literal["huber", "gauss", "laplace", "charbonnier"] = Field(
         "huber", description="The family of the predicted distributions (eq. 6 and 11-13)."
@@ -199,6 +216,11 @@ class Train(_Section):
         ge=0,
         lt=2**31,
         description="First epochs in which only the new layers train (pretrained backbones).",
+    )
+    backbone_rate: Positive = Field(
+        1.0,
+        le=1,
+        description="Factor of the learning rate for what is not new: the layers of a pretrained backbone.",
     )
     seed: int = Field(0, ge=0, lt=2**31, description="Seed of weights, order and augmentation.")
     distribution: Literal["one_device", "mirrored", "multi_worker"] = Field(

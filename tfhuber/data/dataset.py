@@ -15,6 +15,7 @@ import tensorflow as tf
 from tfhuber.config.schema import Augmentation, Data
 from tfhuber.console.files import reason
 from tfhuber.data import records
+from tfhuber.data.appearance import random_appearance
 from tfhuber.data.augmentation import equal_spacing, example_key, random_map
 from tfhuber.data.decoded_cache import keep_decoded
 from tfhuber.data.wrong_labels import misplace
@@ -241,8 +242,12 @@ def network_example(
       `landmarks_original` [K, 2] and `normalizer` in original pixels; `attributes` [A]; `id`; `box`.
     """
     h, points, weights = _network_labels(example, landmark_set, size, augmentation, key)
+    image = _network_image(example["image"], compose(h, example["crop_to_original"]), size)
+    if augmentation is not None and key is not None:
+        image.set_shape([size, size, 3])
+        image = random_appearance(image, key, augmentation)
     return {
-        "image": _network_image(example["image"], compose(h, example["crop_to_original"]), size),
+        "image": image,
         "landmarks": points,
         "weights": weights,
         "to_network": h,

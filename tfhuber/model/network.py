@@ -1,4 +1,4 @@
-"""The network: a standard backbone, pooling by a learned convolution, one linear layer, the SPD map."""
+"""The network: a standard backbone, pooling, one linear layer, the SPD map."""
 
 import math
 from typing import Any
@@ -12,8 +12,9 @@ from tfhuber.config import schema
 from tfhuber.linalg.small_matrix import matvec
 from tfhuber.linalg.spd import SPDMatrix
 from tfhuber.model import backbones
+from tfhuber.model.feature_points import feature_points, with_finer_maps
 
-__all__ = ["DistributionHead", "build", "new_layers"]
+__all__ = ["DistributionHead", "build", "new_layers", "penalised_kernels"]
 
 
 def build(
@@ -31,25 +32,25 @@ def build(
       `precision_factor` [N, K, 2, 2] and `log_det` [N, K], all float32. It starts at nu = 0, A = I.
 
     Raises:
-      ValueError: as `backbones.build`.
+      ValueError: as `backbones.build`, or if it has no map of `options.feature_stride`.
     """
     image = keras.Input((options.image_size, options.image_size, 3), name="image")
     backbone = backbones.build(options, policy)
     normalised = keras.layers.Normalization(
         mean=backbone.mean, variance=np.square(backbone.stddev), name="normalisation"
     )(image)
-    features = backbone.network(normalised)
-    if options.pooling == "average":
+    if options.pooling == "spatial_softmax":
+        maps = with_finer_maps(backbone.network, options.feature_stride)(normalised)
+        points = feature_points(maps, landmark_count, policy)
+        beside = _convolved(maps[0], policy)
+        flat = keras.layers.Concatenate(dtype="float32", name="features_and_points")(
+            [points, beside]
+        )
+    elif options.pooling == "average":
+        features = backbone.network(normalised)
         flat = keras.layers.GlobalAveragePooling2D(dtype=policy, name="average_pooling")(features)
     else:
-        pooled = keras.layers.DepthwiseConv2D(
-            features.shape[1],
-            depthwise_initializer=_centred_kernel,
-            use_bias=True,
-            dtype=policy,
-            name="channelwise_convolution",
-        )(features)
-        flat = keras.layers.Flatten(dtype=policy, name="features")(pooled)
+        flat = _convolved(backbone.network(normalised), policy)
     outputs = DistributionHead(
         landmark_count,
         options.covariance,
@@ -61,9 +62,28 @@ def build(
     return keras.Model(image, outputs, name="landmarks")
 
 
+def _convolved(features: Any, policy: keras.DTypePolicy | None) -> Any:
+    """Return each channel [N, H, W, C] as one number [N, C], by a convolution over the whole map."""
+    pooled = keras.layers.DepthwiseConv2D(
+        features.shape[1],
+        depthwise_initializer=_centred_kernel,
+        use_bias=True,
+        dtype=policy,
+        name="channelwise_convolution",
+    )(features)
+    return keras.layers.Flatten(dtype=policy, name="features")(pooled)
+
+
 def new_layers(model: keras.Model) -> list[keras.layers.Layer]:
-    """Return the layers that no pretrained backbone brings: channel-wise convolution, if any, and head."""
-    return [layer for layer in model.layers if layer.name in ("channelwise_convolution", "head")]
+    """Return the layers with weights that no pretrained backbone brings: what pools, and the head."""
+    old = ("backbone", "normalisation")
+    return [layer for layer in model.layers if layer.weights and layer.name not in old]
+
+
+def penalised_kernels(model: keras.Model) -> list[keras.Variable]:
+    """Return the kernels that `train.head_l2` penalises: channel-wise convolution, if any, and head."""
+    layers = [layer for layer in model.layers if layer.name in ("channelwise_convolution", "head")]
+    return [v for layer in layers for v in layer.trainable_variables if "kernel" in v.name]
 
 
 @keras.saving.register_keras_serializable(package="tfhuber")

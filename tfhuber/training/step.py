@@ -11,7 +11,7 @@ from tfhuber.distributions.likelihood import negative_log_likelihood
 from tfhuber.distributions.radial import RadialEnergy
 from tfhuber.model import network
 from tfhuber.model.whitening import Whitening
-from tfhuber.training.state import State, variable_ids
+from tfhuber.training.state import State
 
 __all__ = ["training_step"]
 
@@ -93,8 +93,7 @@ def _gradients_of(
     model, head = state.model, state.model.get_layer("head")
     features = keras.Model(model.input, head.input)
     variables = model.trainable_variables
-    new = variable_ids(network.new_layers(model))
-    kernels = [v for v in variables if id(v) in new and "kernel" in v.name]
+    kernels = network.penalised_kernels(model)
 
     @tf.function(jit_compile=train.xla == "loss")
     def loss_of(
