@@ -62,7 +62,7 @@ def test_the_reference_has_every_key_once_with_its_description(monkeypatch, comm
         ("augmentation.perspective", "number >= 0, < 1; default 0.3"),
         ("augmentation.equal_spacing", "true | false; default true"),
         ("model.pretrained", "text or null; default null"),
-        ("model.pooling", '"convolution" | "average"; default "convolution"'),
+        ("model.pooling", '"convolution" | "average" | "spatial_softmax"; default "convolution"'),
         ("model.image_size", "whole number >= 32, <= 1024, in steps of 32; default 224"),
         ("train.epochs", "whole number >= 1; default 50"),
         ("train.learning_rate", "list of [number, number > 0]; default [[0, 0.001], "),

@@ -7,14 +7,18 @@ from tfhuber.config.schema import Augmentation
 __all__ = ["random_appearance"]
 
 
-def random_appearance(image: tf.Tensor, key: tf.Tensor, options: Augmentation) -> tf.Tensor:
+def random_appearance(
+    image: tf.Tensor, key: tf.Tensor | None, options: Augmentation | None
+) -> tf.Tensor:
     """Return the network crop [S, S, 3] (0..255) with other colours, blurred, and partly covered.
 
     Args:
       image: float32.
       key: [2] seed; the same gives the same image.
-      options: how far, and how often.
+      options: how far, and how often; None: not at all.
     """
+    if options is None or key is None:
+        return image
     if options.colour:
         image = _recoloured(image, _uniform(key, 1, [9]), options.colour)
     if options.blur:

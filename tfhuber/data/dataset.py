@@ -36,8 +36,7 @@ __all__ = [
 ]
 
 
-# An example, or a batch of them, by the names of its values.
-Tensors = dict[str, tf.Tensor]
+Tensors = dict[str, tf.Tensor]  # an example, or a batch of them, by the names of its values
 _Batch = TypeVar("_Batch")
 
 
@@ -243,11 +242,8 @@ def network_example(
     """
     h, points, weights = _network_labels(example, landmark_set, size, augmentation, key)
     image = _network_image(example["image"], compose(h, example["crop_to_original"]), size)
-    if augmentation is not None and key is not None:
-        image.set_shape([size, size, 3])
-        image = random_appearance(image, key, augmentation)
     return {
-        "image": image,
+        "image": random_appearance(image, key, augmentation),
         "landmarks": points,
         "weights": weights,
         "to_network": h,
