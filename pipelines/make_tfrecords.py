@@ -10,15 +10,14 @@ finished by the same command.
 import argparse
 import dataclasses
 import json
-import time
 from collections import Counter
 
 import apache_beam as beam
-import google_crc32c
 from tabulate import tabulate
 
 from pipelines.contact_sheet import CONTACT_SHEET, write_contact_sheet
 from pipelines.crops import MARGIN
+from pipelines.launcher import gather_rejects, run_shards
 from pipelines.notes import explained
 from pipelines.options import make_reader, parameters_of, parse_arguments
 from pipelines.output import Work, written_aside
@@ -32,19 +31,19 @@ from pipelines.plans import (
     write_plans,
 )
 from pipelines.readers.base import Reader
-from pipelines.runners import make_pipeline, run_job
+from pipelines.runners import make_pipeline
 from pipelines.shards import (
     REJECTS,
     SUMMARIES,
     CropParameters,
     WriteShard,
-    interrupt,
+    keep_books,
     read_lines,
+    spread,
     versions,
-    write_shards,
 )
 from pipelines.statistics import Statistics
-from pipelines.storage import Source, create, digest, is_local, open_file
+from pipelines.storage import Source, create, open_file
 from tfhuber.console.cli import progress, run_main
 from tfhuber.data import records
 from tfhuber.landmarks import known_sets
@@ -75,7 +74,10 @@ def main(argv: list[str] | None = None) -> None:
     ) as work:
         plans = _plan(reader, source, args, work)
         _run(WriteShard(reader, source, work, crops), plans, work, pipeline)
-        splits, rejects = _split_summaries(plans, reader, work), _gather_rejects(plans, work)
+        splits, rejects = (
+            _split_summaries(plans, reader, work),
+            gather_rejects(plans, work, REJECTS_FILE),
+        )
         if not any(split["examples"] for split in splits.values()):
             raise ValueError(_nothing_usable(splits, args.dataset, work))
         manifest = {
@@ -124,22 +126,12 @@ def _fraction(reader: Reader, args: argparse.Namespace) -> float:
 
 
 def _run(job: WriteShard, plans: list[ShardPlan], work: Work, pipeline: beam.Pipeline) -> None:
-    """Write the planned shards to the work's folder `data`, and leave nothing else there."""
-    entries = {plan.name: plan.entries for plan in plans}
-    for name in set(work.names("data")) - entries.keys():  # Of an earlier run with other options.
-        work.clear("data", name)
-    write_shards(plans, job, work, pipeline)
-    started = time.time()
-    with progress(total=sum(entries.values()), desc="crop", unit=" examples") as bar:
-        bar.disable = not is_local(work.root)  # Elsewhere it is the runner that shows how it goes.
-
-        def follow_files() -> None:
-            if not bar.disable:
-                finished = work.names(SUMMARIES, since=started)
-                bar.update(sum(entries.get(name, 0) for name in finished) - bar.n)
-
-        run_job(pipeline, follow_files, interrupt)
-        bar.update(bar.total - bar.n)
+    """Write the planned shards to the work's folder `data`."""
+    written = spread(plans, pipeline) | "WriteShard" >> beam.ParDo(job).with_outputs(
+        "rejects", main="summaries"
+    )
+    keep_books(written.summaries, written.rejects, work)
+    run_shards(pipeline, plans, work, "crop")
 
 
 def _split_summaries(plans: list[ShardPlan], reader: Reader, work: Work) -> dict[str, dict]:
@@ -184,16 +176,6 @@ def _nothing_usable(splits: dict[str, dict], dataset: str, work: Work) -> str:
         f"nothing could be used; {path} says why: {count:,} of {counts.total():,} are {reason}, first "
         f"{first['position']} of {first['source']}: {first['detail']}{hint}"
     )
-
-
-def _gather_rejects(plans: list[ShardPlan], work: Work) -> dict:
-    """Write `rejects.jsonl`, in the source's order within each split; return its size and checksum."""
-    path, size = work.path("data", REJECTS_FILE), 0
-    with create(path) as file:
-        for plan in plans:
-            with open_file(work.path(REJECTS, plan.name)) as lines:
-                size += file.write(lines.read())
-    return {"name": REJECTS_FILE, "bytes": size, "crc32c": digest(path, google_crc32c.Checksum())}
 
 
 def _report(splits: dict[str, dict], output: str) -> None:

@@ -2,8 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import Any, Protocol, TypeVar
 
 from pipelines.output import Work
 from pipelines.readers.annotation import Entry
@@ -22,6 +23,15 @@ __all__ = [
 ]
 
 SPLITS = ("train", "valid", "test")
+
+_Entry = TypeVar("_Entry")
+
+
+class _InSplit(Protocol):
+    """A dataclass whose fields JSON can hold."""
+
+    @property
+    def split(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -80,16 +90,24 @@ def listed(path: str, reader: Reader) -> Callable[[str], bool]:
     return {reader.photograph(line.strip()) for line in lines}.__contains__
 
 
-def write_plans(entries: Iterable[Entry], shard_examples: int, work: Work) -> list[ShardPlan]:
+def write_plans(
+    entries: Iterable[_InSplit],
+    shard_examples: int,
+    work: Work,
+    splits: Sequence[str] = SPLITS,
+    suffix: str = "tfrecord",
+) -> list[ShardPlan]:
     """Write plans of at most that many entries; each split keeps its order.
 
     Args:
       entries: of any splits, in any order.
       shard_examples: how many a shard holds, but for the last one of a split.
       work: gets the files, in its folder `plans`.
+      splits: all that there may be, in the order of the plans.
+      suffix: of the shards' names.
     """
-    pending: dict[str, list[Entry]] = {split: [] for split in SPLITS}
-    written: dict[str, list[tuple[str, int]]] = {split: [] for split in SPLITS}
+    pending: dict[str, list[Any]] = {split: [] for split in splits}
+    written: dict[str, list[tuple[str, int]]] = {split: [] for split in splits}
 
     def flush(split: str) -> None:
         path = work.path("plans", f"{split}-{len(written[split]):05d}.jsonl")
@@ -103,18 +121,18 @@ def write_plans(entries: Iterable[Entry], shard_examples: int, work: Work) -> li
         pending[entry.split].append(entry)
         if len(pending[entry.split]) == shard_examples:
             flush(entry.split)
-    for split in SPLITS:
+    for split in splits:
         if pending[split]:
             flush(split)
     return [
-        ShardPlan(f"{split}-{index:05d}-of-{len(files):05d}.tfrecord", split, path, count)
+        ShardPlan(f"{split}-{index:05d}-of-{len(files):05d}.{suffix}", split, path, count)
         for split, files in written.items()
         for index, (path, count) in enumerate(files)
     ]
 
 
-def read_plan(path: str) -> Iterator[Entry]:
-    """Yield the entries of a plan."""
+def read_plan(path: str, kind: Callable[..., _Entry]) -> Iterator[_Entry]:
+    """Yield the entries of a plan, which are of this kind."""
     with open_file(path) as file:
         for line in file:
-            yield Entry(**json.loads(line))
+            yield kind(**json.loads(line))

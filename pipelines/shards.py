@@ -30,18 +30,22 @@ from pipelines.readers.annotation import Entry, Labels, Reject
 from pipelines.readers.base import Reader
 from pipelines.source_image import SourceImage
 from pipelines.statistics import Statistics
-from pipelines.storage import Source, create, digest, open_file, rename
+from pipelines.storage import ReadSum, Source, create, digest, open_file, rename
 from tfhuber.data import records
 from tfhuber.data.tfrecord import frame
 
 __all__ = [
+    "REJECTS",
     "SUMMARIES",
     "CropParameters",
     "WriteShard",
+    "finished_shard",
     "interrupt",
+    "keep_books",
     "read_lines",
+    "spread",
+    "stop_if_interrupted",
     "versions",
-    "write_shards",
 ]
 
 # The work's folders of shards' summaries and rejects; runs that were cut short have them under these names.
@@ -115,19 +119,12 @@ class WriteShard(beam.DoFn):
 
     def _kept(self, plan: ShardPlan, made_of: str) -> tuple[dict, list[dict]] | None:
         """Return summary and rejects of a finished shard, if it is what would be written."""
-        try:
-            (summary,) = read_lines(self._work.path(SUMMARIES, plan.name))
-            rejects = read_lines(self._work.path(REJECTS, plan.name))
-            if summary["made_of"] != made_of or len(rejects) != summary["rejects"]:
-                return None
-            shard = digest(self._work.path("data", plan.name), google_crc32c.Checksum())
-        except (OSError, ValueError, LookupError, TypeError):  # Cut short, or not there.
+        if not (finished := finished_shard(self._work, plan, made_of)):
             return None
         sources = _Sources(self._reader, self._source)
-        for _ in sources.groups(read_plan(plan.path)):
+        for _ in sources.groups(read_plan(plan.path, Entry)):
             pass
-        same = shard == summary["crc32c"] and sources.summary() == summary["sources"]
-        return (summary, rejects) if same else None
+        return finished if sources.summary() == finished[0]["sources"] else None
 
     def _write(self, plan: ShardPlan, made_of: str) -> tuple[dict, list[dict]]:
         statistics, rejects = Statistics(self._reader.landmark_set), []
@@ -136,7 +133,7 @@ class WriteShard(beam.DoFn):
         notes: Counter[str] = Counter()
         aside = self._work.path("writing", f"{plan.name}.{uuid.uuid4().hex}")
         with create(aside) as file:
-            for item in self._examples(sources.groups(read_plan(plan.path))):
+            for item in self._examples(sources.groups(read_plan(plan.path, Entry))):
                 if isinstance(item, Reject):
                     rejects.append(asdict(item))
                     continue
@@ -200,7 +197,7 @@ class _Sources:
 
     def __init__(self, reader: Reader, source: Source):
         self._reader, self._source = reader, source
-        self._files, self._bytes, self._checksum = 0, 0, google_crc32c.Checksum()
+        self._read = ReadSum()
 
     def groups(self, entries: Iterable[Entry]) -> Iterator[_Group]:
         """Yield for each image its file's content, and its entries with their labels; or what is wrong.
@@ -208,8 +205,7 @@ class _Sources:
         Neighbours are often boxes of one image, which is then read once.
         """
         for name, group in groupby(entries, key=lambda entry: entry.image):
-            if _INTERRUPTED.is_set():
-                raise InterruptedError("the job was interrupted")
+            stop_if_interrupted()
             content: bytes | Unusable
             try:
                 content = self.read(name, "image", _LARGEST_IMAGE, self._reader.images)
@@ -223,11 +219,9 @@ class _Sources:
         try:
             content = self._source.read(name, kind, most, folder)
         except Unusable as unusable:
-            self._checksum.update(str(unusable).encode())
+            self._read.add_fault(unusable)
             raise
-        self._files += 1
-        self._bytes += len(content)
-        self._checksum.update(content)
+        self._read.add(content)
         return content
 
     def has(self, name: str) -> bool:
@@ -235,9 +229,8 @@ class _Sources:
         return self._source.has(name)
 
     def summary(self) -> dict:
-        """Return how many files and bytes were read, and the CRC-32C of these bytes in a row."""
-        crc = self._checksum.digest().hex()
-        return {"files": self._files, "bytes": self._bytes, "crc32c": crc}
+        """Return what `ReadSum.summary` does."""
+        return self._read.summary()
 
     def _labels(self, entry: Entry) -> Labels | Unusable:
         try:
@@ -266,31 +259,48 @@ def read_lines(path: str) -> list:
         return [json.loads(line) for line in file.read().splitlines()]
 
 
-def write_shards(
-    plans: list[ShardPlan], write_shard: WriteShard, work: Work, pipeline: beam.Pipeline
-) -> None:
-    """Add the job that writes shards, statistics and rejects to the work's folders.
+def finished_shard(work: Work, plan: ShardPlan, made_of: str) -> tuple[dict, list[dict]] | None:
+    """Return summary and rejects of a shard that an earlier run has finished; None if it has not.
+
+    Whether what it was made of is still the same in the source is not looked at.
 
     Args:
-      plans: one a shard.
-      write_shard: makes a shard of each.
-      work: the one that `write_shard` has.
-      pipeline: gets the job, and is not run.
+      work: where it would be.
+      plan: the shard's.
+      made_of: the digest of all else that decides its bytes, as its summary has it.
     """
+    try:
+        (summary,) = read_lines(work.path(SUMMARIES, plan.name))
+        rejects = read_lines(work.path(REJECTS, plan.name))
+        if summary["made_of"] != made_of or len(rejects) != summary["rejects"]:
+            return None
+        shard = digest(work.path("data", plan.name), google_crc32c.Checksum())
+        return (summary, rejects) if shard == summary["crc32c"] else None
+    except (OSError, ValueError, LookupError, TypeError):  # Cut short, or not there.
+        return None
+
+
+def spread(plans: list[ShardPlan], pipeline: beam.Pipeline) -> beam.PCollection:
+    """Add the plans to a pipeline, each for whichever worker is free."""
     _INTERRUPTED.clear()
-    written = (
-        pipeline
-        | "Plans" >> beam.Create(plans)
-        | "Spread" >> beam.Reshuffle()
-        | "WriteShard" >> beam.ParDo(write_shard).with_outputs("rejects", main="summaries")
-    )
-    _ = written.rejects | "KeepRejects" >> beam.ParDo(_WriteLines(work, REJECTS))
-    _ = written.summaries | "KeepSummaries" >> beam.ParDo(_WriteLines(work, SUMMARIES))
+    return pipeline | "Plans" >> beam.Create(plans) | "Spread" >> beam.Reshuffle()
+
+
+def keep_books(summaries: beam.PCollection, rejects: beam.PCollection, work: Work) -> None:
+    """Add the steps that write shards' summaries and rejects, each a (name, JSON values)."""
+    _ = rejects | "KeepRejects" >> beam.ParDo(_WriteLines(work, REJECTS))
+    _ = summaries | "KeepSummaries" >> beam.ParDo(_WriteLines(work, SUMMARIES))
 
 
 def interrupt() -> None:
     """Make the shards that this process is writing fail at their next image."""
     _INTERRUPTED.set()
+
+
+def stop_if_interrupted() -> None:
+    """Raise `InterruptedError` after a call of `interrupt`."""
+    if _INTERRUPTED.is_set():
+        raise InterruptedError("the job was interrupted")
 
 
 def _open_image(content: bytes | Unusable) -> SourceImage | Unusable:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, BinaryIO, Protocol
 
+import google_crc32c
 from apache_beam.io.filesystem import CompressionTypes, FileMetadata
 from apache_beam.io.filesystems import FileSystems
 
@@ -16,6 +17,7 @@ from pipelines.errors import Unusable
 from pipelines.file_names import folded, only_match
 
 __all__ = [
+    "ReadSum",
     "Source",
     "SourceFiles",
     "create",
@@ -58,6 +60,28 @@ def digest(path: str, checksum: Any) -> str:
         while chunk := file.read(_CHUNK):
             checksum.update(chunk)
     return checksum.digest().hex()
+
+
+class ReadSum:
+    """How many files and bytes were read, and the CRC-32C of these bytes in a row."""
+
+    def __init__(self) -> None:
+        self._files, self._bytes, self._checksum = 0, 0, google_crc32c.Checksum()
+
+    def add(self, content: bytes) -> None:
+        """Count what was read of a file."""
+        self._files += 1
+        self._bytes += len(content)
+        self._checksum.update(content)
+
+    def add_fault(self, fault: Unusable) -> None:
+        """Let a file that could not be read be told from one that could."""
+        self._checksum.update(str(fault).encode())
+
+    def summary(self) -> dict:
+        """Return the sums, for a shard's summary."""
+        crc = self._checksum.digest().hex()
+        return {"files": self._files, "bytes": self._bytes, "crc32c": crc}
 
 
 def exists(path: str) -> bool:

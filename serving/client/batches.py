@@ -11,7 +11,7 @@ import numpy as np
 
 from serving.client.base import MAX_ROWS, LandmarkClient, ServerError
 from serving.client.sources import Picture
-from tfhuber.saved_model.image_command import is_outside
+from tfhuber.geometry.boxes import is_outside
 
 __all__ = ["MAX_PARALLEL", "Answer", "predict_in_batches"]
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Protocol, Self
 
 import numpy as np
-import orjson
 from PIL import Image
 
 from serving.client.batches import Answer
@@ -19,6 +18,7 @@ from serving.client.sources import Video, VideoFrame, check_av
 from tfhuber.console.files import Aside, blamed
 from tfhuber.console.lazy import lazy_module
 from tfhuber.drawing.fast_overlay import Painter
+from tfhuber.landmarks.json_lines import answer_line, readable
 
 __all__ = ["Csv", "JsonLines", "OverlayFolder", "OverlayVideo", "Writer", "overlay_name"]
 
@@ -120,7 +120,7 @@ class Csv:
         names = self._names if len(self._names) == len(answer.landmarks) else []
         names = names or [str(k) for k in range(len(answer.landmarks))]
         number = answer.picture.number
-        start = _csv_row(_text(answer.picture.source), "" if number is None else number)
+        start = _csv_row(readable(answer.picture.source), "" if number is None else number)
         middles = (f"{k},{_csv_row(name)}" for k, name in enumerate(names))
         covariance = answer.covariance.reshape(-1, 4)[:, [0, 1, 3]]
         rows = np.concatenate([answer.landmarks, covariance], axis=1).tolist()
@@ -289,22 +289,15 @@ def _aside(path: Path) -> Aside:
 
 def _line(answer: Answer) -> bytes:
     picture = answer.picture
-    head: dict[str, Any] = {"source": _text(picture.source)}
+    frame = {}
     if picture.number is not None:
-        head |= {"frame": picture.number, "seconds": picture.seconds}
-    head["box"] = None if picture.box is None else picture.box.tolist()
+        frame = {"frame": picture.number, "seconds": picture.seconds}
     if answer.error is not None:
-        return orjson.dumps(head | {"error": answer.error})
+        return answer_line(picture.source, picture.box, {"error": answer.error}, **frame)
     arrays = {"landmarks": answer.landmarks, "covariance": answer.covariance}
     if answer.precision_factor is not None:
         arrays["precision_factor"] = answer.precision_factor
-    arrays = {name: np.ascontiguousarray(array, np.float32) for name, array in arrays.items()}
-    return orjson.dumps(head | arrays, option=orjson.OPT_SERIALIZE_NUMPY)
-
-
-def _text(name: str) -> str:
-    """Return a file's name with backslashes for what is no UTF-8 in it."""
-    return name.encode(errors="backslashreplace").decode()
+    return answer_line(picture.source, picture.box, arrays, **frame)
 
 
 def _csv_row(*values: object) -> str:

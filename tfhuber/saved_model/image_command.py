@@ -14,6 +14,7 @@ from tfhuber.console.files import place_aside, write_json
 from tfhuber.console.lazy import lazy_module
 from tfhuber.drawing import style
 from tfhuber.drawing.ellipses import standard_deviation
+from tfhuber.geometry.boxes import is_outside, parse_box
 from tfhuber.saved_model.image_files import read_image
 from tfhuber.saved_model.metadata import ModelMetadata
 
@@ -73,36 +74,6 @@ def read_arguments(
     check_outputs(arguments, [arguments.image])
     box = None if arguments.box is None else parse_box(arguments.box, image.size)
     return arguments, image_bytes, image, box
-
-
-def parse_box(text: str, size: tuple[int, int] | None = None) -> np.ndarray:
-    """Return the box [4] that a user typed as `x0,y0,x1,y1`, float64, in pixels of an image.
-
-    Args:
-      text: four numbers with commas between.
-      size: width and height of the image, if the box is for a single one.
-
-    Raises:
-      ValueError: those are not four finite numbers, or the box is empty or outside the image.
-    """
-    try:
-        box = np.array([float(part) for part in text.split(",")])
-    except ValueError:
-        box = np.array([np.nan])
-    if box.shape != (4,) or not np.isfinite(box).all():
-        raise ValueError(f"--box must be four numbers x0,y0,x1,y1, got {text!r}")
-    if not (box[0] < box[2] and box[1] < box[3]):
-        raise ValueError(f"--box {text} is empty: x0 < x1 and y0 < y1 are required")
-    if size and is_outside(box, size):
-        raise ValueError(
-            f"--box {text} is outside the image, which has {size[0]} x {size[1]} pixels"
-        )
-    return box
-
-
-def is_outside(box: np.ndarray, size: tuple[int, int]) -> bool:
-    """Return whether a box [4] and an image of `size` (width, height) have no pixel in common."""
-    return bool((box[2:] <= -0.5).any() or (box[:2] >= np.array(size) - 0.5).any())
 
 
 def check_outputs(arguments: argparse.Namespace, read: Iterable[Path]) -> None:
