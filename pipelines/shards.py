@@ -286,10 +286,19 @@ def spread(plans: list[ShardPlan], pipeline: beam.Pipeline) -> beam.PCollection:
     return pipeline | "Plans" >> beam.Create(plans) | "Spread" >> beam.Reshuffle()
 
 
-def keep_books(summaries: beam.PCollection, rejects: beam.PCollection, work: Work) -> None:
-    """Add the steps that write shards' summaries and rejects, each a (name, JSON values)."""
-    _ = rejects | "KeepRejects" >> beam.ParDo(_WriteLines(work, REJECTS))
-    _ = summaries | "KeepSummaries" >> beam.ParDo(_WriteLines(work, SUMMARIES))
+def keep_books(
+    summaries: beam.PCollection, rejects: beam.PCollection, work: Work, step: str = "Keep"
+) -> None:
+    """Add the steps that write shards' summaries and rejects, each a (name, JSON values).
+
+    Args:
+      summaries: one value a shard.
+      rejects: any number of values a shard.
+      work: gets the files.
+      step: how the steps' names begin; a pipeline has no name twice.
+    """
+    _ = rejects | f"{step}Rejects" >> beam.ParDo(_WriteLines(work, REJECTS))
+    _ = summaries | f"{step}Summaries" >> beam.ParDo(_WriteLines(work, SUMMARIES))
 
 
 def interrupt() -> None:

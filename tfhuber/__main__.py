@@ -11,14 +11,16 @@ from pathlib import Path
 from tfhuber import __version__
 from tfhuber.console.cli import run_main
 
-__all__ = ["MODULES", "help_text", "main"]
+__all__ = ["COMMANDS", "MODULES", "help_text", "main"]
 
-# A command has the name of its module. Named as text, because these stand above this package.
+# A command has the name of its module, unless another has it already. Named as text, because these
+# stand above this package.
 MODULES = (
     "pipelines.sample_data",
     "pipelines.make_tfrecords",
     "pipelines.verify",
     "pipelines.contact_sheet",
+    "pipelines.predict",
     "tfhuber.train",
     "tfhuber.evaluate",
     "tfhuber.export",
@@ -34,7 +36,8 @@ MODULES = (
     "serving.local_server",
     "serving.client",
 )
-_COMMANDS = {module.rpartition(".")[2]: module for module in MODULES}
+_RENAMED = {"pipelines.predict": "predict_all"}
+COMMANDS = {_RENAMED.get(module, module.rpartition(".")[2]): module for module in MODULES}
 
 
 def main() -> None:
@@ -44,23 +47,23 @@ def main() -> None:
 
 def _dispatch() -> None:
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
-    if name in _COMMANDS:
+    if name in COMMANDS:
         del sys.argv[1]
-        runpy.run_module(_COMMANDS[name], run_name="__main__", alter_sys=True)
+        runpy.run_module(COMMANDS[name], run_name="__main__", alter_sys=True)
     elif name in ("-h", "--help"):
         print(help_text())
     elif name == "--version":
         print(f"tfhuber {__version__}")
     else:
-        nearest = difflib.get_close_matches(name, _COMMANDS, n=1)
+        nearest = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f"did you mean {nearest[0]}? " if nearest else ""
         raise ValueError(f"there is no command {name!r}; {hint}`tfhuber --help` lists them all")
 
 
 def help_text() -> str:
     """Return the commands, each with the first line of its module's docstring."""
-    width = max(map(len, _COMMANDS))
-    lines = [f"  {name:<{width}}  {_summary(module)}" for name, module in _COMMANDS.items()]
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {_summary(module)}" for name, module in COMMANDS.items()]
     usage = "usage: tfhuber COMMAND [ARGUMENTS]\n       tfhuber COMMAND --help\n       tfhuber --version"
     return "\n".join([usage, "", "commands:", *lines])
 

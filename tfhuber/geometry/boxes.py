@@ -132,7 +132,12 @@ def _text_lines(file: BinaryIO) -> Iterator[str]:
     buffered = io.BufferedReader(cast(io.RawIOBase, file))
     is_utf16 = buffered.peek(2).startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     encoding = "utf-16" if is_utf16 else "utf-8-sig"
-    yield from io.TextIOWrapper(buffered, encoding, errors="replace", newline="")
+    text = io.TextIOWrapper(buffered, encoding, errors="replace", newline="")
+    try:
+        yield from text
+    finally:
+        text.detach()  # The file is the caller's to close.
+        buffered.detach()
 
 
 def _csv_line(line: str) -> tuple[str, str]:

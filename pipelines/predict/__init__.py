@@ -1,0 +1,1 @@
+"""Prediction on any number of pictures, as a Beam job."""
