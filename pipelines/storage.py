@@ -23,6 +23,7 @@ __all__ = [
     "create",
     "digest",
     "exists",
+    "is_folder",
     "is_local",
     "names",
     "open_file",
@@ -88,6 +89,11 @@ def exists(path: str) -> bool:
     """Return whether there is such a file, or a folder."""
     with _own_errors(path):
         return FileSystems.exists(path)
+
+
+def is_folder(path: str) -> bool:
+    """Return whether there is such a folder; an object store has those that are not empty."""
+    return os.path.isdir(path) if is_local(path) else any(_match(f"{path.rstrip('/')}/**", 1))
 
 
 def rename(path: str, new: str) -> None:

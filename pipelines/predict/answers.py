@@ -117,6 +117,8 @@ def _why_invalid(picture: Picture) -> Unusable:
         try:
             image = Image.open(io.BytesIO(picture.content))
             kind, (width, height) = image.format, image.size
+        except Image.DecompressionBombError as error:
+            return Unusable("image_too_large", str(error))
         except Exception:  # On damaged bytes Pillow raises nearly anything.
             return Unusable("undecodable_image", "it is no whole JPEG or PNG file")
         if kind not in _DECODED:

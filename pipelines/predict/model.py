@@ -93,7 +93,7 @@ class ExportedModel:
                 tf.config.threading.set_intra_op_parallelism_threads(1)
             try:
                 return LoadedModel(directory, self.signature, self.landmarks)
-            except (tf.errors.OpError, ValueError, AttributeError) as error:
+            except (tf.errors.OpError, OSError, ValueError, AttributeError) as error:
                 raise OSError(
                     f"{self.directory} cannot be loaded: {reason(error)}; export the model again"
                 ) from error

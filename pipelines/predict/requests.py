@@ -9,7 +9,7 @@ from apache_beam.io.filesystems import FileSystems
 
 from pipelines.manifest import read_manifest
 from pipelines.plans import SPLITS
-from pipelines.storage import exists, is_local, names, open_file
+from pipelines.storage import exists, is_folder, is_local, names, open_file
 from tfhuber.data import records
 from tfhuber.data.tfrecord import read_records
 from tfhuber.geometry.boxes import Boxes, read_box_lines
@@ -62,12 +62,12 @@ def find_requests(
       ValueError: there is no such source, or it does not go with the other arguments.
       OSError: it cannot be read.
     """
-    is_folder = os.path.isdir(source) if is_local(source) else any(names(source))
-    if not is_folder and not exists(source):
+    has_files = is_folder(source)
+    if not has_files and not exists(source):
         raise ValueError(f"{source}: there is no such file or folder")
-    is_data_set = is_folder and _holds_data_set(source)
+    is_data_set = has_files and _holds_data_set(source)
     has_records = is_data_set or source.lower().endswith(_RECORDS)
-    is_list = not (is_folder or has_records or source.lower().endswith(_IMAGES))
+    is_list = not (has_files or has_records or source.lower().endswith(_IMAGES))
     if images and not is_list:
         raise ValueError(f"--images belongs to a list of names, which {source} is not")
     if split and not is_data_set:
@@ -79,7 +79,7 @@ def find_requests(
         return _of_data_set(source, split)
     if has_records:
         return _of_record_file(source)
-    if is_folder:
+    if has_files:
         return _of_folder(source, boxes)
     return _of_list(source, boxes, images) if is_list else iter([_request(source, source, boxes)])
 
@@ -143,8 +143,8 @@ def _walk(folder: str, start: str = "") -> Iterator[str]:
     """Yield the paths of all files below a folder, by the names of their parts; one folder is held."""
     with os.scandir(os.path.join(folder, start)) as found:
         inside = sorted((each.name, each.is_dir(follow_symlinks=False)) for each in found)
-    for name, is_folder in inside:
-        if is_folder:
+    for name, leads_on in inside:
+        if leads_on:
             yield from _walk(folder, f"{start}{name}/")
         else:
             yield start + name

@@ -106,7 +106,7 @@ def read_box_lines(file: BinaryIO, path: str) -> Iterator[tuple[int, str, np.nda
     `source`, a file's name, or `frame`, a number. The text is UTF-8, or UTF-16 with a byte-order mark.
 
     Args:
-      file: at its beginning; it is read once, as it may be a pipe, and not held.
+      file: at its beginning; it is read once, as it may be a pipe, not held, and closed at its end.
       path: its name, for messages; one that ends in .jsonl is of JSON lines.
 
     Raises:
@@ -132,12 +132,8 @@ def _text_lines(file: BinaryIO) -> Iterator[str]:
     buffered = io.BufferedReader(cast(io.RawIOBase, file))
     is_utf16 = buffered.peek(2).startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     encoding = "utf-16" if is_utf16 else "utf-8-sig"
-    text = io.TextIOWrapper(buffered, encoding, errors="replace", newline="")
-    try:
+    with io.TextIOWrapper(buffered, encoding, errors="replace", newline="") as text:
         yield from text
-    finally:
-        text.detach()  # The file is the caller's to close.
-        buffered.detach()
 
 
 def _csv_line(line: str) -> tuple[str, str]:
