@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 import tfhuber
-from tfhuber.__main__ import MODULES
+from tfhuber.__main__ import COMMANDS, MODULES
 
 ROOT = Path(__file__).resolve().parent.parent
 MARKDOWN = sorted(
@@ -25,7 +25,6 @@ MARKDOWN = sorted(
     for path in ROOT.glob(pattern)
 )
 GUIDES = [path for path in MARKDOWN if path.name != "CHANGELOG.md"]
-COMMANDS = {module.rpartition(".")[2]: module for module in MODULES}
 PACKAGES = ("tfhuber", "pipelines", "serving", "benchmarks")
 
 

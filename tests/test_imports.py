@@ -19,7 +19,7 @@ HELP = [
         "tfhuber." + name
         for name in ("compare", "seeds", "launch", "graph_lint", "doctor", "config")
     ),
-    *("pipelines." + name for name in ("make_tfrecords", "verify", "sample_data")),
+    *("pipelines." + name for name in ("make_tfrecords", "predict", "verify", "sample_data")),
     "serving.client",  # the local server, which ends its process by itself, has its own test
 ]
 WITHOUT_TENSORFLOW = [
