@@ -177,16 +177,16 @@ def test_any_number_of_workers_writes_the_same_bytes(model, tmp_path):
 
 @pytest.mark.parametrize("way", [[], pytest.param(["--processes", "2"], marks=pytest.mark.slow)])
 def test_a_run_that_was_killed_is_finished_by_the_same_command(model, tmp_path, way):
-    source, output = album(tmp_path / "album", 1200), tmp_path / "out"
+    source, output = album(tmp_path / "album", 400), tmp_path / "out"
     names = names_in(source)
-    command = arguments(model, source, output, "--shard-examples", "10", "--batch", "2", *way)
+    command = arguments(model, source, output, "--shard-examples", "5", "--batch", "1", *way)
     process = start(*command)
     work = tmp_path / ".out.partial"
     kill_amid(process, work, 4)
     assert not output.exists()
     done = {path.name for path in (work / "books").iterdir()}
     done &= {path.name for path in (work / "rejects").iterdir()}
-    assert 3 <= len(done) < 120
+    assert 3 <= len(done) < 80
     before = {name: (work / "data" / name).stat().st_mtime_ns for name in done}
     # One picture of a finished shard is another meanwhile, which must not go unnoticed.
     first = min(done)
@@ -197,7 +197,7 @@ def test_a_run_that_was_killed_is_finished_by_the_same_command(model, tmp_path, 
     after = {name: (output / name).stat().st_mtime_ns for name in done}
     assert {name for name in done if after[name] != before[name]} == {first}
     shutil.rmtree(work, ignore_errors=True)
-    main(arguments(model, source, tmp_path / "calm", "--shard-examples", "10", "--batch", "2"))
+    main(arguments(model, source, tmp_path / "calm", "--shard-examples", "5", "--batch", "1"))
     assert contents(output).keys() == contents(tmp_path / "calm").keys()
     assert [each["source"] for each in answers(output)] == names
     for one, other in zip(answers(output), answers(tmp_path / "calm"), strict=True):
