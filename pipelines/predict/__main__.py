@@ -26,7 +26,7 @@ from pipelines.shards import REJECTS, SUMMARIES, read_lines
 from pipelines.storage import create, digest, open_file
 from tfhuber.console.cli import progress, run_main
 from tfhuber.data import records
-from tfhuber.geometry.boxes import Boxes, parse_box, read_box_lines
+from tfhuber.geometry.boxes import Boxes, box_table, parse_box
 
 __all__ = ["FORMAT", "REJECTS_FILE", "main"]
 
@@ -73,15 +73,11 @@ def _read_boxes(args: argparse.Namespace) -> Boxes | None:
     """Return the boxes of `--box` and `--boxes`; None if there are neither."""
     if not (args.box or args.boxes):
         return None
-    by_name = {}
+    by_name = None
     if args.boxes:
         with open_file(args.boxes) as file:
-            for number, name, box in read_box_lines(file, args.boxes):
-                if name in by_name:
-                    raise ValueError(f"{args.boxes}, line {number}: a second box for {name}")
-                by_name[name] = box
-    default = parse_box(args.box) if args.box else None
-    return Boxes(default, by_name if args.boxes else None)
+            by_name = box_table(file, args.boxes)
+    return Boxes(parse_box(args.box) if args.box else None, by_name)
 
 
 def _plan(args: argparse.Namespace, boxes: Boxes | None, work: Work) -> list[ShardPlan]:

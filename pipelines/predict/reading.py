@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
 
@@ -73,10 +73,6 @@ class Reject:
         """Return the reject that a picture becomes."""
         box = picture.box.tolist() if isinstance(picture.box, np.ndarray) else picture.box
         return cls(readable(picture.source), box, unusable.reason, readable(unusable.detail))
-
-    def values(self) -> dict:
-        """Return what JSON holds of it."""
-        return asdict(self)
 
 
 class PictureReader:

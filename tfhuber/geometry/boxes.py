@@ -10,7 +10,7 @@ from typing import BinaryIO, cast
 
 import numpy as np
 
-__all__ = ["Boxes", "is_outside", "parse_box", "read_box_lines", "read_boxes"]
+__all__ = ["Boxes", "box_table", "is_outside", "parse_box", "read_box_lines", "read_boxes"]
 
 _SEPARATORS = (",", ";", "\t")
 
@@ -81,20 +81,23 @@ class Boxes:
 
 
 def read_boxes(path: Path) -> dict[str, np.ndarray]:
-    """Return the boxes in a file as `read_box_lines` takes it; by name or frame.
+    """Return the boxes in a file of this machine, as `box_table` does."""
+    with path.open("rb") as file:
+        return box_table(file, str(path))
 
-    It is a CSV file, or JSON lines if its name ends in .jsonl.
+
+def box_table(file: BinaryIO, path: str) -> dict[str, np.ndarray]:
+    """Return the boxes that `read_box_lines` yields, by name or frame.
 
     Raises:
-      ValueError: naming the line at fault.
+      ValueError: naming the line at fault, which may be a second one for a name.
       OSError: the file cannot be read.
     """
     boxes: dict[str, np.ndarray] = {}
-    with path.open("rb") as file:
-        for number, name, box in read_box_lines(file, str(path)):
-            if name in boxes:
-                raise ValueError(f"{path}, line {number}: a second box for {name}")
-            boxes[name] = box
+    for number, name, box in read_box_lines(file, path):
+        if name in boxes:
+            raise ValueError(f"{path}, line {number}: a second box for {name}")
+        boxes[name] = box
     return boxes
 
 

@@ -13,6 +13,7 @@ from tiny_model import save_tiny_model
 
 from pipelines.predict import answers as answering
 from pipelines.predict.__main__ import main
+from pipelines.predict.model import ExportedModel
 from serving.client.batches import Answer
 from serving.client.sources import PictureFile
 from serving.client.writers import JsonLines
@@ -235,6 +236,26 @@ def test_everything_may_lie_in_an_object_store(model, tmp_path, monkeypatch):
     main(arguments(*where, "--boxes", "toy://bucket/boxes/b.csv"))
     toy_filesystem.download("toy://bucket/out", tmp_path / "there")
     assert contents(tmp_path / "here") == contents(tmp_path / "there")
+
+
+def test_a_process_loads_the_model_once_and_no_other_than_the_launcher_found(
+    model, tmp_path, monkeypatch
+):
+    loaded = []
+
+    def load(self):
+        loaded.append(self)
+        return undisturbed(self)
+
+    undisturbed = ExportedModel.load
+    monkeypatch.setattr(ExportedModel, "load", load)
+    source = album(tmp_path / "album", 6)
+    predict(model, source, tmp_path / "out", "--shard-examples", "1")
+    assert len(loaded) == 1
+    found = ExportedModel.find(str(save_tiny_model(tmp_path / "other")), "serving_default")
+    (tmp_path / "other/assets.extra/more").write_text("changed meanwhile")
+    with pytest.raises(OSError, match="is not the model that the launcher found there"):
+        found.load()
 
 
 @pytest.mark.slow
