@@ -1,5 +1,6 @@
 """Every fault that keeps a model from being served well is found and named; what is fine is left alone."""
 
+import re
 import shutil
 import sys
 
@@ -15,12 +16,21 @@ from tfhuber.saved_model import lint
 FLOATS = tf.TensorSpec([None], tf.float32, name="x")
 
 
-def save(directory, function, *specs, **attributes):
-    """A SavedModel with one signature, `look`, whose variables and files are the attributes'."""
+def save(directory, function, *specs, strict=True, **attributes):
+    """A SavedModel with one signature, `look`, whose variables and files are the attributes'.
+
+    If it is strict, it refuses other shapes than the specs'.
+    """
+    specs = specs or [FLOATS]
+
+    def checked(*inputs):
+        pairs = zip(inputs, specs, strict=True)
+        return function(*(tf.ensure_shape(value, spec.shape) for value, spec in pairs))
+
     module = tf.Module()
     for name, value in attributes.items():
         setattr(module, name, value)
-    module.look = tf.function(function, input_signature=specs or [FLOATS])
+    module.look = tf.function(checked if strict else function, input_signature=specs)
     tf.saved_model.save(module, str(directory), signatures={"look": module.look})
     return directory
 
@@ -65,6 +75,7 @@ def test_a_model_with_all_that_is_allowed(tmp_path):
     )
 
     def look(x, word):
+        tf.debugging.assert_equal(tf.shape(x), tf.shape(word))
         safe = tf.data.Dataset.from_tensors(x).map(tf.identity).ignore_errors()
         y = safe.get_single_element() * tf.reduce_sum(scale + zeros + more_zeros)
         y += tf.random.stateless_uniform(tf.shape(x), [1, 2])
@@ -181,6 +192,101 @@ def test_inputs_and_outputs_that_cannot_be_batched_or_told_apart(tmp_path, funct
     save(tmp_path, function, spec)
     with pytest.raises(ValueError, match=f"look: {fault}"):
         lint.check(tmp_path)
+
+
+CROPS = tf.TensorSpec([None, 8, 8, 3], tf.uint8, name="image")
+BOXES = tf.TensorSpec([None, 4], tf.float32, name="box")
+FILES = tf.TensorSpec([None], tf.string, name="files")
+
+
+def mean_of(crops):
+    """As a network's last pooling: of any size."""
+    return {"y": tf.reduce_mean(tf.cast(crops, tf.float32), [1, 2])[:, 0]}
+
+
+def paired(files, boxes):
+    tf.debugging.assert_equal(tf.shape(files)[0], tf.shape(boxes)[0])
+    return {"y": tf.strings.length(files), "z": boxes[:, 0]}
+
+
+@pytest.mark.parametrize(
+    ("function", "specs", "fault"),
+    [
+        (
+            mean_of,
+            [CROPS],
+            r"'image' is answered in shape \(2, 8, 8, 2\), and declared as \(None, 8,",
+        ),
+        (
+            lambda x: mean_of(tf.ensure_shape(x, [None, None, None, 3])),
+            [CROPS],
+            r"'image' is answered in shape \(2, 8, 7, 3\)",
+        ),
+        (  # grey crops alone, which every convolution's normalisation broadcasts
+            lambda x: mean_of(
+                tf.ensure_shape(x, [None, 8, 8, None]) - tf.zeros([8, 8, 3], tf.uint8)
+            ),
+            [CROPS],
+            r"'image' is answered in shape \(2, 8, 8, 1\)",
+        ),
+        (lambda box: {"y": box[:, 0] + box[:, 3]}, [BOXES], r"'box' is answered in shape \(2, 5\)"),
+        (
+            lambda box: {"y": tf.reshape(box, [-1, 4])[:, 0]},
+            [BOXES],
+            r"in shape \(2, 1\)|\(2, 4, 1\)",
+        ),
+        (lambda s: {"y": tf.strings.length(s)}, [FILES], r"'files' is answered in shape \(\)"),
+        (
+            lambda s, b: {
+                "y": tf.strings.length(tf.ensure_shape(s, [None])),
+                "z": b[:, 3] + b[:, 0],
+            },
+            [FILES, BOXES],
+            r"'box' is answered in shape \(2, 5\), beside 2 rows of the others",
+        ),
+        (
+            lambda s, b: {
+                "y": tf.strings.length(tf.ensure_shape(s, [None])),
+                "z": tf.ensure_shape(b, [None, 4])[:, 0],
+            },
+            [FILES, BOXES],
+            r"'box' is answered in shape \(3, 4\), beside 2 rows of the others",
+        ),
+    ],
+    ids=["channels", "size", "grey", "width", "rank", "scalar", "two", "rows"],
+)
+def test_signatures_that_answer_wrong_shapes(tmp_path, function, specs, fault):
+    found = lint.faults(save(tmp_path, function, *specs, strict=False))
+    assert len(found) >= 1 and all(line.startswith("look: input '") for line in found)
+    assert any(re.search(fault, line) for line in found), found
+    assert "export again" in found[0]
+    with pytest.raises(ValueError, match="not fit for TensorFlow Serving: look: input"):
+        lint.check(tmp_path)
+
+
+def test_signatures_that_refuse_wrong_shapes(tmp_path):
+    assert lint.faults(save(tmp_path / "crops", mean_of, CROPS)) == []
+    assert lint.faults(save(tmp_path / "pairs", paired, FILES, BOXES)) == []
+    open_sides = tf.TensorSpec([None, None, 2], tf.float32, name="points")
+    points = save(tmp_path / "open", lambda x: {"y": tf.reduce_sum(x, [1, 2])}, open_sides)
+    assert lint.faults(points) == []
+
+
+def test_signatures_that_cannot_be_tried(tmp_path):
+    huge = tf.TensorSpec([None, 2**40], tf.uint8, name="x")
+    (fault,) = lint.faults(save(tmp_path / "huge", lambda x: {"y": x[:, 0]}, huge))
+    assert fault == "look: its inputs are too large to be tried"
+
+    (fault,) = lint.faults(
+        save(
+            tmp_path / "fragile",
+            lambda s: {"y": tf.strings.to_number(s, tf.float32)},
+            FILES,
+        )
+    )
+    assert fault.startswith(
+        "look: it refuses zeros in the shapes that it declares (StringToNumberOp"
+    )
 
 
 def test_variables_stored_twice(tmp_path):

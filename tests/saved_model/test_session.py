@@ -51,6 +51,14 @@ def test_requests_that_cannot_be_answered(model, signature, inputs, message):
         session.answers(model, [(signature, inputs)])
 
 
+def test_what_the_graph_alone_refuses(model):
+    """Two dimensions are nothing that `run` would feed to `x`, and nothing that doubling minds."""
+    refusal = session.SavedModel(model).refusals("serving_default")
+    assert refusal({"x": np.ones(3, np.float32)}) is None
+    assert refusal({"x": np.ones([3, 1], np.float32)}) is None
+    assert "float" in refusal({"x": np.ones(3, np.int64)})
+
+
 def test_a_fresh_process_answers_fails_and_dies(model):
     request = "serving_default", {"x": np.array([1.5], np.float32)}
     with session.fresh_process() as call:

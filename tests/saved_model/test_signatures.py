@@ -263,3 +263,25 @@ def test_more_rows_than_a_server_has_memory_for_are_refused(model, signature):
     names = model.input_specs(signature)
     with pytest.raises(Exception, match="at most 256 images in a request"):
         model.run(signature, {name: rows[name] for name in names})
+
+
+@pytest.mark.parametrize("signature", SIGNATURES)
+def test_other_shapes_are_refused_by_the_graph_itself(model, picture, signature):
+    """TensorFlow Serving compares them with nothing: grey crops and small ones would get landmarks."""
+    refusal = model.refusals(signature)
+    boxes, files = np.zeros((2, 4), np.float32), np.array([picture] * 2, object)
+    crops, queries = np.zeros((2, 32, 32, 3), np.uint8), np.array([b"", b"?"], object)
+    if signature == "tensor":
+        right = {"image": crops}
+        resized = [np.resize(crops, (2, *side)) for side in ((31, 31, 3), (60, 60, 3), (32, 32, 1))]
+        wrong = [{"image": image} for image in (*resized, crops[0], crops[..., None], crops[:, 0])]
+    elif signature == "metadata":
+        right = {"query": queries}
+        wrong = [{"query": queries[:, None]}, {"query": queries[0:1].reshape(())}]
+    else:
+        right = {"box": boxes, "image_bytes": files}
+        columns = [boxes[:, :3], np.zeros((2, 5), np.float32), boxes[0], boxes[:, None], boxes[:1]]
+        wrong = [{"box": box, "image_bytes": files} for box in columns]
+        wrong += [{"box": boxes, "image_bytes": each} for each in (files[:, None], files[:1])]
+    assert refusal(right) is None
+    assert all(refusal(inputs) for inputs in wrong), [refusal(inputs) for inputs in wrong]

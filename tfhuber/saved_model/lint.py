@@ -3,7 +3,7 @@
 import hashlib
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef, SignatureDef
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from tfhuber.console.files import reason
-from tfhuber.saved_model import session, warmup
+from tfhuber.saved_model import session, shape_trials, warmup
 
 __all__ = ["check", "examine", "faults"]
 
@@ -91,24 +91,44 @@ def faults(directory: str | Path) -> list[str]:
     bfloat16 and float64, outputs without a name), randomness that differs from call to call, files
     other than the model's own, and variables that are stored twice or that no signature uses.
 
+    A model without these faults is loaded, and its signatures are asked in wrong shapes, which they
+    must refuse because the server does not (`shape_trials`).
+
     Example:
       >>> faults("exports/wflw/1")
       []
 
     Raises:
-      ValueError: if there is no SavedModel that can be read.
+      ValueError: if there is no SavedModel that can be read and loaded.
     """
     directory = Path(directory)
     meta_graph = _read(directory)
-    graph = _Graph(meta_graph.graph_def)
-    found: list[str] = []
-    seen: set[tuple[str, str]] = set()
-    variables: dict[str, NodeDef] = {}
-    signatures = {
+    signatures = _own_signatures(meta_graph)
+    found = _written_faults(directory, meta_graph, signatures)
+    if not found:
+        with session.blamed(directory):
+            model = session.SavedModel(directory)
+            for name in signatures:
+                found += [f"{name}: {fault}" for fault in shape_trials.accepted(model, name)]
+    return found
+
+
+def _own_signatures(meta_graph: MetaGraphDef) -> dict[str, SignatureDef]:
+    return {
         name: definition
         for name, definition in sorted(meta_graph.signature_def.items())
         if not name.startswith(_OWN_SIGNATURES)
     }
+
+
+def _written_faults(
+    directory: Path, meta_graph: MetaGraphDef, signatures: Mapping[str, SignatureDef]
+) -> list[str]:
+    """Return the faults that the model's files show without being loaded."""
+    graph = _Graph(meta_graph.graph_def)
+    found: list[str] = []
+    seen: set[tuple[str, str]] = set()
+    variables: dict[str, NodeDef] = {}
     if not signatures:
         found.append("it has no signature")
     for name, definition in signatures.items():

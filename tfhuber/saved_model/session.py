@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 from numpy.typing import ArrayLike
+from tensorflow.core.protobuf import config_pb2
 
 from tfhuber.console.cli import import_tensorflow
 from tfhuber.console.files import reason
 
-__all__ = ["SavedModel", "answers", "fresh_process", "run"]
+__all__ = ["SavedModel", "answers", "blamed", "fresh_process", "run"]
 
 # 24 days. The runtime counts in microseconds, which must fit into 64 bits.
 _LONGEST_TIMEOUT_MS = 2**31 - 1
@@ -67,6 +68,28 @@ class SavedModel:
             for name, value in values.items()
         }
 
+    def refusals(self, signature: str) -> Callable[[Mapping[str, np.ndarray]], str | None]:
+        """Return a function that says why the graph cannot take inputs of a signature; None if it can.
+
+        As in TensorFlow Serving, and unlike in `run`, it is the graph alone that looks at their shapes:
+        Python compares none with what the signature declares.
+        """
+        definition = self.signatures[signature]
+        options = config_pb2.CallableOptions(
+            feed=[info.name for _, info in sorted(definition.inputs.items())],
+            fetch=[info.name for info in definition.outputs.values()],
+        )
+        call = self._session._make_callable_from_options(options)
+
+        def refusal(inputs: Mapping[str, np.ndarray]) -> str | None:
+            try:
+                call(*(value for _, value in sorted(inputs.items())))
+            except tf.errors.OpError as error:
+                return reason(error)
+            return None
+
+        return refusal
+
 
 def run(
     directory: str | Path,
@@ -98,9 +121,16 @@ def answers(
       ValueError: the directory holds no such model, it has no such signature, or it cannot take
         these inputs.
     """
-    try:
+    with blamed(directory):
         model = SavedModel(directory)
         return [_answer(model, signature, inputs) for signature, inputs in requests]
+
+
+@contextlib.contextmanager
+def blamed(directory: str | Path) -> Iterator[None]:
+    """Turn what TensorFlow raises for a model into a ValueError that names its directory."""
+    try:
+        yield
     except (KeyError, OSError, tf.errors.OpError, RuntimeError, ValueError) as error:
         raise ValueError(f"{directory}: {reason(error)}") from error
 

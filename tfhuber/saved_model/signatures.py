@@ -1,4 +1,8 @@
-"""The functions behind an exported model's signatures."""
+"""The functions behind an exported model's signatures.
+
+TensorFlow Serving compares no request with the shapes that a signature declares, so each function makes
+sure of its own: a tensor of another shape is an `InvalidArgumentError`, which the server answers with 400.
+"""
 
 from collections.abc import Callable
 
@@ -55,7 +59,8 @@ def image_function(
       [N, K, 2], `covariance` [N, K, 2, 2] and `precision_factor` [N, K, 2, 2], that is A of the density
       |A| / c exp(-rho(|A (y - landmark)|)), in original image pixels, and `valid` [N]: false where the
       file is no whole JPEG or PNG, or the box is empty, not finite or outside the image; the
-      row's numbers are 0 there. More than `MAX_ROWS` rows are an `InvalidArgumentError`.
+      row's numbers are 0 there. An `InvalidArgumentError` are more than `MAX_ROWS` rows, other shapes
+      and another number of boxes than of files.
     """
     size, rule = predictor.options.image_size, predictor.landmark_set.square
 
@@ -71,15 +76,19 @@ def image_function(
         ]
     )
     def predict(image_bytes: tf.Tensor, box: tf.Tensor) -> Answer:
-        crops, to_network, valid = tf.map_fn(
-            crop,
-            (_bounded(image_bytes), box),
-            fn_output_signature=(
-                tf.TensorSpec([size, size, 3], tf.float32),
-                tf.TensorSpec([3, 3], tf.float32),
-                tf.TensorSpec([], tf.bool),
-            ),
-        )
+        rows = _bounded(image_bytes, []), _bounded(box, [4])
+        files, boxes = (tf.shape(value)[0] for value in rows)
+        paired = tf.debugging.assert_equal(boxes, files, "each image file needs a box")
+        with tf.control_dependencies([paired]):
+            crops, to_network, valid = tf.map_fn(
+                crop,
+                rows,
+                fn_output_signature=(
+                    tf.TensorSpec([size, size, 3], tf.float32),
+                    tf.TensorSpec([3, 3], tf.float32),
+                    tf.TensorSpec([], tf.bool),
+                ),
+            )
         # A crop is the image scaled and shifted.
         to_network = to_network[:, tf.newaxis]
         original = predictor.predict(crops, tta).unscaled(
@@ -106,13 +115,14 @@ def tensor_function(predictor: Predictor) -> Callable[[tf.Tensor], Answer]:
     Returns:
       A `tf.function` from `image` [N, S, S, 3] uint8 network crops to a dict of `landmarks` [N, K, 2]
       and `covariance` [N, K, 2, 2] in network-crop pixels, and `valid` [N]: false, with zeros, where a
-      number is not finite. More than `MAX_ROWS` rows are an `InvalidArgumentError`.
+      number is not finite. More than `MAX_ROWS` rows, and crops of another size or number of channels,
+      are an `InvalidArgumentError`.
     """
     size = predictor.options.image_size
 
     @tf.function(input_signature=[tf.TensorSpec([None, size, size, 3], tf.uint8, name="image")])
     def predict(image: tf.Tensor) -> Answer:
-        predicted = predictor.predict(tf.cast(_bounded(image), tf.float32))
+        predicted = predictor.predict(tf.cast(_bounded(image, [size, size, 3]), tf.float32))
         return _answer(
             tf.fill(tf.shape(image)[:1], True),
             landmarks=predicted.loc,
@@ -127,13 +137,15 @@ def metadata_function(text: str) -> Callable[[tf.Tensor], Answer]:
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="query")])
     def describe(query: tf.Tensor) -> Answer:
-        return {"json": tf.fill(tf.shape(_bounded(query)), text)}
+        return {"json": tf.fill(tf.shape(_bounded(query, [])), text)}
 
     return describe
 
 
-def _bounded(rows: tf.Tensor) -> tf.Tensor:
-    """Return the rows, unless they are more than a server should take at once."""
+def _bounded(rows: tf.Tensor, shape: list[int]) -> tf.Tensor:
+    """Return the rows, if each has the shape and they are no more than a server should take at once."""
+    # A crop without channels, or of another size, would pass through the network and get an answer.
+    rows = tf.ensure_shape(rows, [None, *shape])
     few = tf.debugging.assert_less_equal(
         tf.shape(rows)[0], MAX_ROWS, f"at most {MAX_ROWS} images in a request"
     )
