@@ -176,7 +176,7 @@ def test_metrics_are_where_prometheus_is_sent(cpu):
 
 def test_flags_exist(container):
     given = [*container["args"], *compose()["command"]]
-    assert len(given) == 11
+    assert len(given) == 14
     for text in [GUIDE, *map(read_config, CONFIGS)]:
         text = re.sub(r"^ {4}(?!docker run).*", "", text, flags=re.MULTILINE)  # other commands
         given += [flag for flag in re.findall(r"(?<![\w-])--\w+(?:=[^\s`)]+)?", text)]
@@ -227,6 +227,25 @@ def test_ports_are_open_to_this_machine_alone():
     assert compose()["ports"] == ["127.0.0.1:8500:8500", "127.0.0.1:8501:8501"]
     assert compose()["read_only"] is True and compose()["cap_drop"] == ["ALL"]
     assert all(volume.endswith(":ro") for volume in compose()["volumes"])
+
+
+def test_as_many_threads_as_cpus():
+    """Docker refuses more CPUs than a machine has, and two is what every machine has today."""
+    arguments = dict(argument[2:].split("=") for argument in compose()["command"])
+    cpus = compose()["deploy"]["resources"]["limits"]["cpus"]
+    assert cpus == "${CPUS:-2}"
+    for pool in ("intra", "inter"):
+        assert arguments[f"tensorflow_{pool}_op_parallelism"] == cpus
+
+
+def test_the_same_flags_as_in_kubernetes(container):
+    """But for the numbers of threads, which follow the limits."""
+    there, here = (
+        {flag.partition("=")[0] for flag in flags}
+        for flags in (container["args"], compose()["command"])
+    )
+    assert there == here
+    assert {"--rest_api_num_threads=16"} <= set(container["args"]) & set(compose()["command"])
 
 
 @pytest.mark.parametrize(("status", "healthy"), [(200, True), (404, False)])
