@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 BINARY = Path(os.environ.get("TFHUBER_TFSERVING", ROOT / "../shared/tfserving")).resolve() / "run"
@@ -17,6 +19,17 @@ SERVING = ROOT / "serving"
 
 # It replays the warm-up on a machine that may be busy.
 _SECONDS_TO_START = 180
+
+
+def compose_flags(**changed: str) -> list[str]:
+    """Return the flags of the compose file, with other values where they are given by name."""
+    compose = yaml.safe_load((SERVING / "docker-compose.yml").read_text())
+    pairs = (
+        flag[2:].split("=", 1) for flag in compose["services"]["tensorflow-serving"]["command"]
+    )
+    values = {name: re.sub(r"\$\{\w+:-(\w+)\}", r"\1", value) for name, value in pairs}
+    assert changed.keys() <= values.keys()
+    return [f"--{name}={value}" for name, value in (values | changed).items()]
 
 
 class RealServer:

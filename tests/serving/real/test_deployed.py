@@ -16,11 +16,10 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-import yaml
 from demo_browser import Visit, chromium
 from fake_server import running, save_toy, wait_for
 from PIL import Image
-from real_server import ROOT, SERVING, tf_serving
+from real_server import ROOT, SERVING, compose_flags, tf_serving
 from scripted_server import read_lines, run_client
 from starlette.applications import Starlette
 from starlette.routing import Mount
@@ -50,16 +49,11 @@ def config(exported, tmp_path_factory):
 @pytest.fixture(scope="module")
 def server(config):
     """A server with the flags of the compose file, but for paths and for how often it looks."""
-    compose = yaml.safe_load((SERVING / "docker-compose.yml").read_text())
-    flags = compose["services"]["tensorflow-serving"]["command"]
-    changed = {
-        "--model_config_file": str(config),
-        "--model_config_file_poll_wait_seconds": "1",
-        "--monitoring_config_file": str(SERVING / "monitoring.config"),
-    }
-    pairs = [flag.split("=", 1) for flag in flags]
-    values = {name: re.sub(r"\$\{\w+:-(\w+)\}", r"\1", value) for name, value in pairs} | changed
-    command = [f"{name}={value}" for name, value in values.items()]
+    command = compose_flags(
+        model_config_file=str(config),
+        model_config_file_poll_wait_seconds="1",
+        monitoring_config_file=str(SERVING / "monitoring.config"),
+    )
     ready = "/v1/models/wflw/labels/stable/metadata"
     folder = config.parent
     with tf_serving(folder, *command, "--rest_api_enable_cors_support=true", ready=ready) as found:
