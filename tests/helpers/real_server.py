@@ -73,7 +73,7 @@ class RealServer:
 
 
 @contextlib.contextmanager
-def tf_serving(folder: Path, *flags: str, ready: str = "/v1/models/wflw/metadata"):
+def tf_serving(folder: Path, *flags: str, ready: str | None = "/v1/models/wflw/metadata"):
     """Start the server with flags, wait until a path is answered, and kill it in the end.
 
     Skips where the binary is absent.
@@ -81,7 +81,7 @@ def tf_serving(folder: Path, *flags: str, ready: str = "/v1/models/wflw/metadata
     Args:
       folder: where its log goes.
       flags: tensorflow_model_server's, but for the port.
-      ready: the path.
+      ready: the path; None to wait for nothing.
     """
     if not BINARY.is_file():
         pytest.skip(f"no TensorFlow Serving at {BINARY} (set TFHUBER_TFSERVING to its folder)")
@@ -97,7 +97,8 @@ def tf_serving(folder: Path, *flags: str, ready: str = "/v1/models/wflw/metadata
     try:
         server = RealServer(process, port, log)
         with server.http:
-            server.wait_for(ready)
+            if ready:
+                server.wait_for(ready)
             yield server
     finally:
         process.kill()

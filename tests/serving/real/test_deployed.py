@@ -105,6 +105,22 @@ def test_nothing_answers_before_a_model_is_loaded_and_warm(server):
     assert server.log().index("warmup records read") < server.log().index("Exporting HTTP/REST")
 
 
+def test_a_model_without_a_version_keeps_all_from_being_answered(tmp_path):
+    save_toy(tmp_path / "good/1")
+    (tmp_path / "empty").mkdir()
+    models = [
+        f'config {{ name: "{name}" base_path: "{tmp_path / name}" model_platform: "tensorflow" }}'
+        for name in ("good", "empty")
+    ]
+    config = tmp_path / "models.config"
+    config.write_text(f"model_config_list {{ {' '.join(models)} }}")
+    with tf_serving(tmp_path, f"--model_config_file={config}", ready=None) as server:
+        wait_for(lambda: "Successfully loaded servable version {name: good" in server.log())
+        wait_for(lambda: server.log().count("No versions of servable empty found") > 1)
+        with pytest.raises(httpx.ConnectError):
+            server.http.get("/v1/models/good")
+
+
 @pytest.mark.parametrize("signature", SIGNATURES)
 def test_images_and_boxes_by_rows_and_by_columns(server, expected, pictures, signature):
     boxes = [BOX, [0, 0, 0, 0], [-30, 40, 60, 400], BOX]
