@@ -1,15 +1,15 @@
-# `make demo` and `make test` need python3 (3.11 or 3.12) with pip and venv, and make. No more.
+# `make demo` and `make test` need python3 (3.11, 3.12 or 3.13) with pip and venv, and make. No more.
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow lint docs environment clean
 
 # The first Python that can make the environment; if none can, python3, to be told why. Looked for
 # only when it is needed. A command on the PATH may exist and still not run, hence the trial.
-PYTHON ?= $(shell for python in python3 python3.12 python3.11; do \
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	"$$python" tools/check_python.py >/dev/null 2>&1 && break; python=python3; \
 	done; echo $$python)
 verdict = $(shell "$(PYTHON)" tools/check_python.py 2>/dev/null)
-no_python = "$(PYTHON)" does not run: install Python 3.11 or 3.12 (Debian, Ubuntu: apt install python3 python3-venv)
+no_python = "$(PYTHON)" does not run: install Python 3.11, 3.12 or 3.13 (Debian, Ubuntu: apt install python3 python3-venv)
 
 # The quick tests run in so many processes, a file in one of them; each may need 5 GB of memory. The
 # slow ones take all cores by themselves, and some wait for others only so long.

@@ -29,7 +29,7 @@ REQUIREMENTS = [
 
 @pytest.mark.parametrize(
     ("python", "allowed"),
-    [("3.10.14", False), ("3.11.0", True), ("3.12.9", True), ("3.13.0", False)],
+    [("3.10.14", False), ("3.11.0", True), ("3.12.9", True), ("3.13.0", True), ("3.14.0", False)],
 )
 def test_python_range(python, allowed):
     assert SpecifierSet(PROJECT["requires-python"]).contains(python) is allowed
@@ -113,7 +113,7 @@ def python_that(path, prelude):
 
 
 OLD = "sys.version_info = (3, 9, 2, 'final', 0)"
-NEW = "sys.version_info = (3, 13, 0, 'final', 0)"
+NEW = "sys.version_info = (3, 14, 0, 'final', 0)"
 WITHOUT_VENV = "sys.modules['ensurepip'] = None"
 
 
@@ -130,7 +130,7 @@ def test_an_unsupported_python_gets_one_line(checkout, tmp_path, target):
     run = make(checkout, target, f"PYTHON={old}")
     assert run.returncode != 0 and run.stdout == ""
     (line,) = run.stderr.splitlines()
-    assert "Python 3.11 or 3.12 is needed" in line and "is Python 3.9" in line
+    assert "Python 3.11, 3.12 or 3.13 is needed" in line and "is Python 3.9" in line
     assert "apt install python3.12 python3.12-venv" in line
     assert not (checkout / ".venv").exists()
 
@@ -157,6 +157,7 @@ def test_no_python_at_all_gets_one_line(checkout, tmp_path):
     ("commands", "chosen"),
     [
         ({"python3": "sys.flags", "python3.12": "sys.flags"}, "python3"),
+        ({"python3": NEW, "python3.13": "sys.flags", "python3.12": "sys.flags"}, "python3.13"),
         ({"python3": NEW, "python3.12": "sys.flags", "python3.11": "sys.flags"}, "python3.12"),
         ({"python3": WITHOUT_VENV, "python3.12": None, "python3.11": "sys.flags"}, "python3.11"),
         ({"python3": NEW, "python3.12": None}, "python3"),

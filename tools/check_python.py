@@ -8,7 +8,7 @@ import sys
 
 __all__ = ["complaint"]
 
-SUPPORTED = [(3, 11), (3, 12)]
+SUPPORTED = [(3, 11), (3, 12), (3, 13)]
 
 
 def complaint():  # noqa: ANN201 (older Pythons run this file, and may not read the annotation)
@@ -16,8 +16,8 @@ def complaint():  # noqa: ANN201 (older Pythons run this file, and may not read 
     version = "{}.{}".format(*sys.version_info)
     if sys.version_info[:2] not in SUPPORTED:
         return (
-            f"Python 3.11 or 3.12 is needed, and {sys.executable} is Python {version}: install one "
-            "(Debian, Ubuntu: apt install python3.12 python3.12-venv), and name it if it is not "
+            f"Python 3.11, 3.12 or 3.13 is needed, and {sys.executable} is Python {version}: install "
+            "one (Debian, Ubuntu: apt install python3.12 python3.12-venv), and name it if it is not "
             "on the PATH (make PYTHON=/path/to/python3.12)"
         )
     for module in ("venv", "ensurepip"):

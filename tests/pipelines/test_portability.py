@@ -255,7 +255,7 @@ def test_a_worker_with_other_versions_is_turned_away(tmp_path, monkeypatch):
 def test_the_workers_image_has_the_launchers_beam_and_python():
     python, beam = re.search(r"^FROM apache/beam_python(\S+)_sdk:(\S+)$", DOCKERFILE, re.M).groups()
     assert beam == pinned_version(pins()["apache-beam"])
-    assert python in ("3.11", "3.12")
+    assert python in ("3.11", "3.12", "3.13")
 
 
 WITHOUT = """
