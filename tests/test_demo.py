@@ -1,6 +1,7 @@
 """The demo's driver, run on stub commands that leave what the real ones leave."""
 
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -50,11 +51,17 @@ lines = {[PLAIN_FACE, HIDDEN_FACE]!r}
     "tfhuber/evaluate": """
 folder = pathlib.Path(arguments["--run"], "evaluations")
 folder.mkdir()
-(folder / "test-none-latest.json").write_text('{"nme": 5.123, "subsets": {}}')
+(folder / "test-none-latest.json").write_text('{"nme": 5.123, "coverage_90": 0.9312, "subsets": {}}')
 """,
     "tfhuber/export": "",
     "serving/client": 'open(sys.argv[-1], "w").write("a picture")',
 }
+
+
+STEPS = [
+    *("Draw sample faces", "Convert them to TFRecords", "Train", "Evaluate", "Export", "Serve"),
+    "Predict over REST",
+]
 
 
 @pytest.fixture
@@ -96,11 +103,12 @@ def server_stopped(project):
     return True
 
 
-def test_runs_every_command_and_ends_with_the_nme_and_the_picture(project):
+def test_runs_every_command_and_ends_with_what_was_measured_and_the_picture(project):
     code, stdout, stderr = demo(project)
     assert (code, stderr) == (0, "")
-    nme, picture = stdout.splitlines()[-2:]
-    assert nme == "NME 5.12 %"
+    *times, _, measured, picture = stdout.splitlines()[-11:]
+    assert [re.sub(r" {2,}\d+ s$", "", line) for line in times if line] == [*STEPS, "in all"]
+    assert measured == "NME 5.12 %, 90 % ellipses hold 93.1 % of the labels"
     assert picture == f"Picture: {project / 'demo' / 'overlay.png'}"
     assert (project / "demo" / "overlay.png").read_text() == "a picture"
     assert list(calls(project)) == [name.replace("/", ".") for name in STUBS]
