@@ -1,6 +1,7 @@
 """What every test gets: quiet TensorFlow, fixed seeds, and the real photographs where they are."""
 
 import contextlib
+import functools
 import logging
 import os
 import random
@@ -70,6 +71,19 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real photographs at {folder} (set TFHUBER_SHARED_DATA to their folder)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def shared_records(shared_data, tmp_path_factory):
+    """Return a function that converts a layout of them, once: the records, the manifest, the rejects."""
+    from conversion import convert
+
+    @functools.cache
+    def converted(layout: str, dataset: str):
+        output = tmp_path_factory.mktemp("shared") / dataset
+        return output, *convert(shared_data / layout, output, dataset=dataset)
+
+    return converted
 
 
 @pytest.fixture(scope="session")

@@ -33,10 +33,10 @@ def examples(output):
 
 
 @pytest.mark.slow
-def test_damage_among_real_faces(tmp_path, shared_data):
+def test_damage_among_real_faces(tmp_path, shared_data, shared_records):
     source = tmp_path / "source"
     shutil.copytree(shared_data / "faces_wflw_layout", source)
-    convert(source, tmp_path / "whole")
+    whole, _, _ = shared_records("faces_wflw_layout", "wflw")
     bad = damage(source)
     path = source / WFLW_LISTS / "list_98pt_rect_attr_train.txt"
     lines = path.read_text().splitlines()
@@ -49,16 +49,15 @@ def test_damage_among_real_faces(tmp_path, shared_data):
     assert [reject["reason"] for reject in rejects] == [reason for _, reason in bad]
     assert [r["position"] for r in rejects] == [f"line {2 * i + 2}" for i in range(len(bad))]
     assert manifest["splits"]["train"]["rejects"] == len(bad)
-    assert examples(tmp_path / "out") == examples(tmp_path / "whole")
+    assert examples(tmp_path / "out") == examples(whole)
     verify(str(tmp_path / "out"))
-    verify(str(tmp_path / "whole"))
 
 
 @pytest.mark.slow
-def test_damage_among_real_people(tmp_path, shared_data):
+def test_damage_among_real_people(tmp_path, shared_data, shared_records):
     source = tmp_path / "source"
     shutil.copytree(shared_data / "bodies_mpii_layout", source)
-    _, before = convert(source, tmp_path / "whole", dataset="mpii")
+    whole, _, before = shared_records("bodies_mpii_layout", "mpii")
     entries, reasons = damaged_people(source)
     release = loadmat(source / MPII_FILE, variable_names=["RELEASE"])["RELEASE"].flat[0]
     joined = np.concatenate([release["annolist"].ravel(), struct(*entries).ravel()])
@@ -70,9 +69,8 @@ def test_damage_among_real_people(tmp_path, shared_data):
     new = [reject for reject in after if reject not in before]
     assert len(reasons) >= 60 and {r["id"]: r["reason"] for r in new} == reasons
     assert len(after) == len(before) + len(reasons)
-    assert examples(tmp_path / "out") == examples(tmp_path / "whole")
+    assert examples(tmp_path / "out") == examples(whole)
     verify(str(tmp_path / "out"))
-    verify(str(tmp_path / "whole"))
 
 
 def damaged_people(source):

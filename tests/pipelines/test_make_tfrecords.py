@@ -322,15 +322,13 @@ def check_labels_lie_in_the_crop(example):
 
 
 @pytest.mark.slow
-def test_the_shared_data_sets_go_through(tmp_path, shared_data):
-    manifest, rejects = convert(shared_data / "faces_wflw_layout", tmp_path / "faces")
-    verify(str(tmp_path / "faces"))
+def test_the_shared_data_sets_go_through(shared_records):
+    faces, manifest, rejects = shared_records("faces_wflw_layout", "wflw")
+    verify(str(faces))
     counts = {name: split["examples"] for name, split in manifest["splits"].items()}
     assert (counts, rejects) == ({"train": 700, "test": 170}, [])
-    manifest, rejects = convert(
-        shared_data / "bodies_mpii_layout", tmp_path / "bodies", dataset="mpii"
-    )
-    verify(str(tmp_path / "bodies"))
+    bodies, manifest, rejects = shared_records("bodies_mpii_layout", "mpii")
+    verify(str(bodies))
     splits = manifest["splits"]
     assert splits["train"]["examples"] + splits["valid"]["examples"] == 2000
     assert splits["valid"]["examples"] == pytest.approx(200, abs=40)

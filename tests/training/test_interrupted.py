@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tfhuber.console.cpus import uses_onednn
 from tfhuber.console.signals import Interrupted, SignalWatch
 from tfhuber.model import whitening
 from tfhuber.runs.load import load_run, read_config
@@ -140,7 +141,9 @@ def _wait(process: subprocess.Popen, condition) -> None:
 
 
 def _assert_same_end(run: Path, other: Path) -> None:
-    """All that a run ends with, moments and averages included, bit for bit."""
+    """All that a run ends with, moments and averages included, bit for bit; oneDNN was on, or as asked."""
+    for values in (json.loads((r / "run.json").read_text()) for r in (run, other)):
+        assert values["provenance"]["host"]["onednn"] is uses_onednn()
     for part in ("latest", "best"):
         ours, theirs = (
             tf.train.load_checkpoint(tf.train.latest_checkpoint(r / part)) for r in (run, other)
@@ -183,13 +186,13 @@ def test_five_times_sigkill_and_the_run_ends_as_if_undisturbed(start, tiny_confi
     """With averages, decay and held layers, so that every part of the state counts.
 
     Killed by turns while a checkpoint is written and at a random moment after one: 80 steps, a
-    checkpoint every 0.1 seconds at most, and one at the evaluation after every tenth step.
+    checkpoint every 0.1 seconds at most, and one at the evaluation after every twentieth step.
     """
     path = _write_config(
         tmp_path / "c.json",
         tiny_config,
         epochs=16,
-        evaluation_epochs=2,
+        evaluation_epochs=4,
         checkpoint_minutes=0.002,
         frozen_epochs=3,
         ema=0.9,
