@@ -7,7 +7,7 @@ import tensorflow as tf
 from tfhuber.config.schema import Augmentation
 from tfhuber.geometry.projective import translation
 
-__all__ = ["equal_spacing", "example_key", "random_map"]
+__all__ = ["equal_spacing", "example_key", "random_map", "space_contour"]
 
 
 def random_map(
@@ -81,6 +81,14 @@ def equal_spacing(points: tf.Tensor) -> tf.Tensor:
     fraction = tf.math.divide_no_nan(wanted - start, tf.gather(steps, segment))
     low, high = tf.gather(points, segment), tf.gather(points, segment + 1)
     return low + tf.clip_by_value(fraction, 0.0, 1.0)[:, tf.newaxis] * (high - low)
+
+
+def space_contour(points: tf.Tensor, weights: tf.Tensor, first: int, last: int) -> tf.Tensor:
+    """Return the points, those of a contour [K, 2] spaced equally if all are labelled."""
+    part = slice(first, last + 1)
+    complete = tf.reduce_all(weights[part] > 0)
+    spaced = tf.where(complete, equal_spacing(points[part]), points[part])
+    return tf.concat([points[:first], spaced, points[last + 1 :]], axis=0)
 
 
 def _affine(*elements: tf.Tensor | float) -> tf.Tensor:

@@ -16,7 +16,7 @@ from tfhuber.config.schema import Augmentation, Data
 from tfhuber.console.files import reason
 from tfhuber.data import records
 from tfhuber.data.appearance import random_appearance
-from tfhuber.data.augmentation import equal_spacing, example_key, random_map
+from tfhuber.data.augmentation import example_key, random_map, space_contour
 from tfhuber.data.decoded_cache import keep_decoded
 from tfhuber.data.wrong_labels import misplace
 from tfhuber.geometry.projective import apply_map, box_to_crop, compose, visible_part, warp
@@ -38,6 +38,9 @@ __all__ = [
 
 Tensors = dict[str, tf.Tensor]  # an example, or a batch of them, by the names of its values
 _Batch = TypeVar("_Batch")
+
+# Nothing in these graphs needs to be rewritten, over which AutoGraph takes seconds in every process.
+_as_written = tf.autograph.experimental.do_not_convert
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,7 @@ def open_split(directory: str | Path, name: str) -> Split:
     )
 
 
+@_as_written
 def training_batches(
     split: Split, recipe: Recipe, *, start_step: int = 0, part: slice = slice(None)
 ) -> tf.data.Dataset:
@@ -140,6 +144,7 @@ def training_batches(
     )
 
 
+@_as_written
 def evaluation_batches(
     split: Split, size: int, batch_size: int, indices: Iterable[int] | None = None
 ) -> tf.data.Dataset:
@@ -167,12 +172,14 @@ def evaluation_batches(
     )
 
 
+@_as_written
 def augmented_labels(split: Split, recipe: Recipe, minimum: int = 20_000) -> tf.data.Dataset:
     """Return batches of augmented (landmarks [B, K, 2] in network-crop pixels, weights [B, K]).
 
-    As many whole epochs as give at least `minimum` examples; images are not decoded.
+    As many whole epochs as give at least `minimum` examples, but no more than 100; images are not
+    decoded.
     """
-    epochs = -(-minimum // split.examples)
+    epochs = min(-(-minimum // split.examples), 100)
     misplaced = _misplacing(split, recipe)
 
     def prepare(example: Tensors, epoch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -287,16 +294,8 @@ def _network_labels(
     weights = tf.where(mirrored, tf.gather(weights, mirror), weights)
     if augmentation.equal_spacing:
         for first, last in landmark_set.contours:
-            points = _space_contour(points, weights, first, last)
+            points = space_contour(points, weights, first, last)
     return h, points, weights
-
-
-def _space_contour(points: tf.Tensor, weights: tf.Tensor, first: int, last: int) -> tf.Tensor:
-    """Return the points, those of a contour spaced equally if all of them are labelled."""
-    part = slice(first, last + 1)
-    complete = tf.reduce_all(weights[part] > 0)
-    spaced = tf.where(complete, equal_spacing(points[part]), points[part])
-    return tf.concat([points[:first], spaced, points[last + 1 :]], axis=0)
 
 
 def _misplacing(split: Split, recipe: Recipe) -> Callable[..., tf.Tensor]:

@@ -49,7 +49,9 @@ class Predictor:
         size = self.options.image_size
         images = tf.TensorSpec([None, size, size, 3], tf.float32)
         return {
-            tta: tf.function(functools.partial(self.predict, tta=tta), input_signature=[images])
+            tta: tf.function(
+                functools.partial(self.predict, tta=tta), input_signature=[images], autograph=False
+            )
             for tta in TTA
         }
 

@@ -40,7 +40,7 @@ def read(
             f"got {split.landmark_set.name}"
         )
 
-    @tf.function(input_signature=[tf.TensorSpec([], tf.string)])
+    @tf.function(input_signature=[tf.TensorSpec([], tf.string)], autograph=False)
     def example(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
         parsed = records.parse(serialized, split.landmark_set)
         to_crop = projective.invert(parsed["crop_to_original"])

@@ -64,6 +64,7 @@ def image_function(
     """
     size, rule = predictor.options.image_size, predictor.landmark_set.square
 
+    @tf.autograph.experimental.do_not_convert
     def crop(row: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         image, decoded = decoding.decode(row[0])
         region, to_network, inside = decoding.network_crop(image, row[1], size, rule)
@@ -73,7 +74,8 @@ def image_function(
         input_signature=[
             tf.TensorSpec([None], tf.string, name="image_bytes"),
             tf.TensorSpec([None, 4], tf.float32, name="box"),
-        ]
+        ],
+        autograph=False,
     )
     def predict(image_bytes: tf.Tensor, box: tf.Tensor) -> Answer:
         rows = _bounded(image_bytes, []), _bounded(box, [4])
@@ -120,7 +122,10 @@ def tensor_function(predictor: Predictor) -> Callable[[tf.Tensor], Answer]:
     """
     size = predictor.options.image_size
 
-    @tf.function(input_signature=[tf.TensorSpec([None, size, size, 3], tf.uint8, name="image")])
+    @tf.function(
+        input_signature=[tf.TensorSpec([None, size, size, 3], tf.uint8, name="image")],
+        autograph=False,
+    )
     def predict(image: tf.Tensor) -> Answer:
         predicted = predictor.predict(tf.cast(_bounded(image, [size, size, 3]), tf.float32))
         return _answer(
@@ -135,7 +140,7 @@ def tensor_function(predictor: Predictor) -> Callable[[tf.Tensor], Answer]:
 def metadata_function(text: str) -> Callable[[tf.Tensor], Answer]:
     """Return a `tf.function` from `query` [N] string, which it ignores, to `json` [N]: `text` each."""
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="query")])
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="query")], autograph=False)
     def describe(query: tf.Tensor) -> Answer:
         return {"json": tf.fill(tf.shape(_bounded(query, [])), text)}
 

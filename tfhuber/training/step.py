@@ -69,7 +69,7 @@ def training_step(
             )
         return loss, norm / replicas, seen
 
-    @tf.function
+    @tf.function(autograph=False)
     def step(batch: dict) -> Outcome:
         loss, norm, seen = strategy.run(replica_step, args=(batch,))
         total = tf.distribute.ReduceOp.SUM
@@ -95,7 +95,7 @@ def _gradients_of(
     variables = model.trainable_variables
     kernels = network.penalised_kernels(model)
 
-    @tf.function(jit_compile=train.xla == "loss")
+    @tf.function(jit_compile=train.xla == "loss", autograph=False)
     def loss_of(
         parameters: tf.Tensor, landmarks: tf.Tensor, weights: tf.Tensor
     ) -> tuple[tf.Tensor, dict]:

@@ -192,7 +192,7 @@ def _summing(
         counts = context.replica_id_in_sync_group == 0 if of_first else True
         return context.all_reduce(tf.distribute.ReduceOp.SUM, values * tf.cast(counts, tf.int64))
 
-    return tf.function(lambda values: strategy.run(of_replica, args=(values,)))
+    return tf.function(lambda values: strategy.run(of_replica, args=(values,)), autograph=False)
 
 
 def _check_tf_config(text: str | None) -> None:
