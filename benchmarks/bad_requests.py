@@ -38,9 +38,9 @@ def damaged_images(images: list[bytes]) -> list[bytes]:
 
 
 def bad_requests(good: dict) -> list[BadRequest]:
-    """Return all kinds, made from a good request by columns."""
-    columns = good["inputs"]
-    image, box = columns["image_bytes"][:1], columns["box"][:1]
+    """Return all kinds, made from a good row."""
+    image, box = [good["image_bytes"]], [good["box"]]
+    columns = {"image_bytes": image, "box": box}
 
     def document(name: str, status: int, path: str = PREDICT, **content: object) -> BadRequest:
         return body(name, status, json.dumps(content).encode(), path=path)

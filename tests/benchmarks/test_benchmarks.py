@@ -152,7 +152,7 @@ def _is_kept(ratio, relation, bound):
 def test_the_servers_answers_are_right_under_load_and_the_verdict_is_an_exit_status(tmp_path):
     """A toy in place of a network, for seconds: its times and memory may be either, its answers not."""
     save_toy(tmp_path / "wflw" / "1")
-    small = ["--requests", "40", "--clients", "8", "--seconds", "3"]
+    small = ["--requests", "40", "--clients", "8", "--seconds", "3", "--turn", "1"]
     command = [sys.executable, "-m", "benchmarks.serving", "--model_base_path"]
     result = subprocess.run(
         [*command, str(tmp_path / "wflw"), *small], capture_output=True, text=True
@@ -169,9 +169,10 @@ def test_the_servers_answers_are_right_under_load_and_the_verdict_is_an_exit_sta
 
 def test_an_answer_with_other_numbers_is_noticed():
     outputs = {"landmarks": np.ones([1, 98, 2]), "valid": np.array([True])}
-    answer = {name: array.tolist() for name, array in outputs.items()}
-    assert serving.agrees(answer, outputs)
-    assert not serving.agrees(answer | {"valid": [False]}, outputs)
-    assert not serving.agrees(answer | {"landmarks": np.full([1, 98, 2], 1.01).tolist()}, outputs)
-    assert not serving.agrees({"valid": [True]}, outputs)
-    assert not serving.agrees(answer | {"landmarks": [[[1, 1]]]}, outputs)
+    row = {name: array[0].tolist() for name, array in outputs.items()}
+    assert serving.agrees([row], outputs)
+    assert not serving.agrees([row, row], outputs)
+    assert not serving.agrees([row | {"valid": False}], outputs)
+    assert not serving.agrees([row | {"landmarks": np.full([98, 2], 1.01).tolist()}], outputs)
+    assert not serving.agrees([{"valid": True}], outputs)
+    assert not serving.agrees([row | {"landmarks": [[1, 1]]}], outputs)
