@@ -69,8 +69,10 @@ class Client(LandmarkClient):
         self._http.close()
 
     def _call(self, signature: str, inputs: Mapping[str, Sequence | np.ndarray]) -> Any:
-        columns = {name: _column(values) for name, values in inputs.items()}
-        body = json.dumps({"signature_name": signature, "inputs": columns})
+        # By rows: TensorFlow Serving writes columns one number a line, four times as much.
+        columns = zip(*map(_json_values, inputs.values()), strict=True)
+        rows = [dict(zip(inputs, values, strict=True)) for values in columns]
+        body = json.dumps({"signature_name": signature, "instances": rows})
         try:
             response, content = self._post(body)
         except httpx.TimeoutException as error:
@@ -82,14 +84,15 @@ class Client(LandmarkClient):
             reason = document.get("error")
         except (ValueError, AttributeError, RecursionError):
             document, reason = {}, None
-        if response.is_error or "outputs" not in document:
-            nothing = response.reason_phrase if response.is_error else "an answer without outputs"
+        if response.is_error or not isinstance(document.get("predictions"), list):
+            nothing = "an answer without predictions"
+            nothing = response.reason_phrase if response.is_error else nothing
             raise ServerError(
                 f"{self.url} answered {response.status_code}: {reason or nothing}{self._proxy}",
                 response.status_code,
                 _seconds(response.headers.get("retry-after", "")),
             )
-        return document["outputs"]
+        return _outputs(document["predictions"])
 
     def _post(self, body: str) -> tuple[httpx.Response, bytes]:
         """Return the answer and its content; httpx's own timeout would bound each piece only."""
@@ -126,7 +129,18 @@ def _parsed(body: bytes) -> Any:
         return json.loads(body)  # TensorFlow Serving writes NaN and Infinity
 
 
-def _column(values: Sequence | np.ndarray) -> list:
+def _outputs(predictions: list) -> Any:
+    """Return the outputs by name of an answer by rows; the rows themselves where they have no names."""
+    first = predictions[0] if predictions else None
+    if not isinstance(first, dict):
+        return predictions
+    try:
+        return {name: [row[name] for row in predictions] for name in first}
+    except (KeyError, TypeError):
+        return None  # no two models answer one request
+
+
+def _json_values(values: Sequence | np.ndarray) -> list:
     """Return an input's values as JSON has them."""
     if isinstance(values, np.ndarray):
         return values.tolist()

@@ -132,7 +132,7 @@ async function find(candidate = picture) {
 
 async function ask({ picture: { blob }, box: region, signature }, signal) {
   const file = { b64: await base64(blob) };
-  const inputs = { image_bytes: [file], box: [region ?? [0, 0, 0, 0]] };
+  const inputs = { image_bytes: file, box: region ?? [0, 0, 0, 0] };
   return await model.predict(signature, inputs, signal);
 }
 

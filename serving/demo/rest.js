@@ -24,17 +24,20 @@ export class Model {
     const signatures = Object.keys(answer.metadata?.signature_def?.signature_def ?? {});
     const version = answer.model_spec?.version ?? "";
     if (!signatures.includes("metadata")) return { version, signatures, facts: {} };
-    const { outputs } = await this.predict("metadata", { query: [""] });
+    const { outputs } = await this.predict("metadata", { query: "" });
     const [text] = Array.isArray(outputs) ? outputs : outputs.json; // one output alone has no name
     return { version, signatures, facts: parse(text) ?? {} };
   }
 
-  /** Outputs by columns, and how many milliseconds passed from the request to the whole answer. */
+  /**
+   * Outputs by columns for one row of inputs, and how many milliseconds passed until all of the answer
+   * was there. It comes by rows, for TensorFlow Serving writes columns one number a line.
+   */
   async predict(signature, inputs, signal) {
-    const body = JSON.stringify({ signature_name: signature, inputs });
+    const body = JSON.stringify({ signature_name: signature, instances: [inputs] });
     const start = performance.now();
     const answer = await this.#ask(`${this.address}:predict`, { method: "POST", body, signal });
-    return { outputs: answer.outputs, milliseconds: performance.now() - start };
+    return { outputs: columns(answer.predictions), milliseconds: performance.now() - start };
   }
 
   async #ask(address, options = {}) {
@@ -84,6 +87,12 @@ function whyRefused(status, message) {
   if ([429, 503, 504].includes(status)) return `The server is busy; try again (${status}): ${reason}`;
   if (status >= 500) return `The server failed (${status}): ${reason}`;
   return `The server refused the request (${status}): ${reason}`;
+}
+
+function columns(predictions) {
+  const row = predictions?.[0];
+  if (!row || typeof row !== "object") return [row];
+  return Object.fromEntries(Object.entries(row).map(([name, value]) => [name, [value]]));
 }
 
 /** JSON as TensorFlow Serving writes it, where numbers that are none stand as NaN and Infinity. */

@@ -19,7 +19,6 @@ from starlette.routing import Route
 
 from serving.client import __main__ as client_module
 from serving.client import base
-from serving.local_server.json_codec import TensorSpec
 from tfhuber.landmarks.known_sets import WFLW
 
 METADATA = {
@@ -39,13 +38,14 @@ METADATA = {
 }
 
 
-def good_outputs(count: int) -> dict:
+def good_rows(count: int) -> list[dict]:
     """What a model of three landmarks answers for so many images, as JSON has it."""
-    return {
-        "landmarks": np.zeros((count, 3, 2)).tolist(),
-        "covariance": np.tile(np.eye(2), (count, 3, 1, 1)).tolist(),
-        "valid": [True] * count,
+    row = {
+        "landmarks": np.zeros((3, 2)).tolist(),
+        "covariance": np.tile(np.eye(2), (3, 1, 1)).tolist(),
+        "valid": True,
     }
+    return [dict(row) for _ in range(count)]
 
 
 @dataclass
@@ -62,7 +62,7 @@ class Script:
         self.bodies.append(body)
         if self.answers:
             return self.answers.pop(0)
-        return JSONResponse({"outputs": good_outputs(len(body["inputs"]["image_bytes"]))})
+        return JSONResponse({"predictions": good_rows(len(body["instances"]))})
 
 
 @contextlib.contextmanager
@@ -81,10 +81,10 @@ class FullModel(FakeModel):
     begin with `invalid` are not valid.
     """
 
-    def input_specs(self, signature):
+    def input_types(self, signature):
         if signature == "metadata":
-            return {"query": TensorSpec("string", (None,))}
-        return super().input_specs("serving_default" if signature == "tta" else signature)
+            return {"query": "string"}
+        return super().input_types("serving_default" if signature == "tta" else signature)
 
     def run(self, signature, inputs, *, timeout_ms):
         if signature == "metadata":

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_server import COUNT, FakeModel, FakeVersions, running, wait_for
+from fake_server import COUNT, FakeModel, FakeVersions, local_server, running, wait_for
 from PIL import Image
 from scripted_server import noise, read_lines, run_client
 
@@ -16,7 +16,6 @@ from serving.client import Client, ServerError
 from serving.client.batches import predict_in_batches
 from serving.client.boxes import Boxes
 from serving.client.sources import ImageFiles, Picture, find_images
-from serving.local_server.application import create_app
 
 ROOT = Path(__file__).resolve().parents[3]
 BOX = "--box=10,0,110,100"
@@ -247,7 +246,7 @@ def test_numbers_are_the_same_float32_again(tmp_path, monkeypatch):
             return {**found, "landmarks": landmarks, "covariance": matrices}
 
     path, lines, rows = noise(tmp_path / "a.jpg"), tmp_path / "a.jsonl", tmp_path / "a.csv"
-    with running(create_app({"wflw": FakeVersions(model=Odd())})) as http:
+    with running(local_server(FakeVersions(model=Odd()))) as http:
         url = str(http.base_url)
         assert run_client(monkeypatch, path, "--url", url, "--jsonl", lines, "--csv", rows) == 0
         with Client(url) as client:
@@ -333,7 +332,7 @@ def test_one_pictures_results_are_not_for_many(folder, monkeypatch, capsys, flag
 
 
 def test_a_signature_that_the_model_lacks_is_no_pictures_fault(folder, tmp_path, monkeypatch):
-    with running(create_app({"wflw": FakeVersions()})) as http:
+    with running(local_server(FakeVersions())) as http:
         arguments = [folder, "--url", str(http.base_url), "--jsonl", tmp_path / "x.jsonl", "--tta"]
         with pytest.raises(ServerError, match='"tta" not found'):
             run_client(monkeypatch, *arguments)

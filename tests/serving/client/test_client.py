@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from fake_server import COUNT, FakeModel, FakeVersions, running
+from fake_server import COUNT, FakeModel, FakeVersions, local_server, running
 from PIL import Image
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -19,14 +19,13 @@ from starlette.routing import Route
 
 from serving.client import Client, ServerError
 from serving.client import __main__ as client_module
-from serving.local_server.application import create_app
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(scope="module")
 def url():
-    with running(create_app({"wflw": FakeVersions()})) as http:
+    with running(local_server(FakeVersions())) as http:
         yield str(http.base_url)
 
 
@@ -85,7 +84,7 @@ def test_bytes_and_boxes_reach_the_server_unchanged(monkeypatch):
 
     monkeypatch.setattr(FakeModel, "run", spy)
     data, box = bytes(range(256)), np.float32([0.1, -3.25, 1e3, 77.7])
-    app = create_app({"mine": FakeVersions("mine")})
+    app = local_server(FakeVersions("mine"))
     with running(app) as http, Client(f"{http.base_url}/", "mine") as client:
         client.predict([data], box[None])
         client.predict([data])
@@ -131,7 +130,7 @@ def test_nobody_there():
 def test_no_answer_in_time():
     model = FakeModel()
     model.delay = 1.0
-    with running(create_app({"wflw": FakeVersions(model=model)})) as http:
+    with running(local_server(FakeVersions(model=model))) as http:
         client = Client(str(http.base_url), timeout=0.2)
         with client, pytest.raises(TimeoutError, match="no answer from"):
             client.predict([b"x"])
@@ -144,15 +143,14 @@ def test_no_answer_in_time():
         (PlainTextResponse("<html>", 200), "answered 200: "),
         (JSONResponse([1], 200), "answered 200: "),
         (JSONResponse({"error": "one bad\nday"}, 500), "answered 500: one bad"),
-        (JSONResponse({"outputs": [1, 2]}), "but not with landmarks, covariance and valid"),
-        (JSONResponse({"outputs": {"landmarks": [[1], [1, 2]]}}), "but not with landmarks"),
-        (PlainTextResponse("[" * 100_000), "answered 200: an answer without outputs"),
+        (JSONResponse({"predictions": [1]}), "but not with landmarks, covariance and valid"),
+        (JSONResponse({"predictions": [{"landmarks": [[1], [1, 2]]}]}), "but not with landmarks"),
+        (JSONResponse({"predictions": [{"landmarks": []}, 1]}), "but not with landmarks"),
+        (JSONResponse({"predictions": {"landmarks": []}}), "an answer without predictions"),
+        (PlainTextResponse("[" * 100_000), "answered 200: an answer without predictions"),
+        (JSONResponse({"predictions": []}), "but not with landmarks"),
         (
-            JSONResponse({"outputs": {"landmarks": [], "covariance": [], "valid": []}}),
-            "but not with landmarks",
-        ),
-        (
-            JSONResponse({"outputs": {"landmarks": 1, "covariance": 2, "valid": True}}),
+            JSONResponse({"predictions": [{"landmarks": 1, "covariance": 2, "valid": True}]}),
             "but not with landmarks",
         ),
     ],
@@ -254,13 +252,12 @@ def test_what_is_wrong_is_said(url, tmp_path, monkeypatch, capsys, name, data, f
 
 
 def test_an_image_that_the_server_cannot_decode(photo, tmp_path, monkeypatch, capsys):
-    zeros = np.zeros((1, COUNT, 2))
-    outputs = {
-        "landmarks": zeros.tolist(),
-        "covariance": np.zeros((1, COUNT, 2, 2)).tolist(),
-        "valid": [False],
+    row = {
+        "landmarks": np.zeros((COUNT, 2)).tolist(),
+        "covariance": np.zeros((COUNT, 2, 2)).tolist(),
+        "valid": False,
     }
-    with answering(JSONResponse({"outputs": outputs})) as http:
+    with answering(JSONResponse({"predictions": [row]})) as http:
         arguments = [photo, "--url", http.base_url, "--output", tmp_path / "o.png"]
         with pytest.raises(ValueError, match=r"the server could not decode .*photo\.jpg"):
             run(monkeypatch, capsys, *arguments)

@@ -8,7 +8,7 @@ import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
-from fake_server import COUNT, FakeVersions, running, save_toy
+from fake_server import COUNT, FakeVersions, local_server, running, save_toy
 from scripted_server import METADATA, FullModel, noise, read_lines, record_pauses, run_client
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
@@ -18,7 +18,6 @@ from serving.client.boxes import Boxes
 from serving.client.grpc import GrpcClient
 from serving.client.sources import ImageFiles
 from serving.local_server import grpc as grpc_api
-from serving.local_server.application import create_app
 from serving.local_server.versions import ModelVersions
 
 LIMIT = 16 * 2**20
@@ -27,9 +26,9 @@ LIMIT = 16 * 2**20
 @contextlib.contextmanager
 def both(versions):
     """A server for REST and gRPC; its URL, and its host and port for gRPC."""
-    app = create_app({"wflw": versions})
-    service = grpc_api.serving(app.state.service, "localhost:0", max_request_bytes=LIMIT)
-    with running(app) as http, service as port:
+    server = local_server(versions)
+    service = grpc_api.serving(server.service, "localhost:0", max_request_bytes=LIMIT)
+    with running(server) as http, service as port:
         yield str(http.base_url), f"localhost:{port}"
 
 
@@ -109,9 +108,11 @@ def test_pictures_in_batches_over_grpc(full, tmp_path):
 
 
 def test_versions_and_labels(full):
-    for which in ({"version": 3}, {"label": "stable"}):
-        with GrpcClient(full[1], **which) as client:
-            assert client.landmark_count() == COUNT
+    with GrpcClient(full[1], version=3) as client:
+        assert client.landmark_count() == COUNT
+    message = "Unrecognized servable version label: stable"
+    with GrpcClient(full[1], label="stable") as client, pytest.raises(ServerError, match=message):
+        client.landmark_count()
     message = "answered NOT_FOUND: Servable not found"
     with (
         GrpcClient(full[1], version=9) as client,

@@ -7,12 +7,11 @@ import time
 import httpx
 import numpy as np
 import pytest
-from fake_server import COUNT, FakeVersions, running
-from scripted_server import METADATA, FullModel, good_outputs, record_pauses, scripted
+from fake_server import COUNT, FakeVersions, local_server, running
+from scripted_server import METADATA, FullModel, good_rows, record_pauses, scripted
 from starlette.responses import JSONResponse, StreamingResponse
 
 from serving.client import Client, ServerError
-from serving.local_server.application import create_app
 from tfhuber.distributions.radial import Huber
 from tfhuber.landmarks.known_sets import WFLW
 
@@ -124,7 +123,7 @@ def test_a_connection_that_breaks_is_made_again(pauses, monkeypatch):
 def test_a_time_out_is_final(pauses):
     model = FullModel()
     model.delay = 1.0
-    with running(create_app({"wflw": FakeVersions(model=model)})) as http:
+    with running(local_server(FakeVersions(model=model))) as http:
         client = Client(str(http.base_url), timeout=0.2)
         with client, pytest.raises(TimeoutError):
             client.predict([b"x"])
@@ -174,14 +173,14 @@ def test_versions_and_labels_are_in_the_path(which, path):
     assert script.paths == [path.replace("%2F", "/")]
 
 
-def test_the_local_server_knows_the_version_and_the_label():
-    with running(create_app({"wflw": FakeVersions()})) as http:
+def test_the_local_server_knows_the_version_and_no_label():
+    with running(local_server(FakeVersions())) as http:
         url = str(http.base_url)
-        for which in ({"version": 3}, {"label": "stable"}):
-            with Client(url, **which) as client:
-                assert client.landmark_count() == COUNT
-        with Client(url, version=4) as client, pytest.raises(ServerError, match="404"):
-            client.predict([b"x"])
+        with Client(url, version=3) as client:
+            assert client.landmark_count() == COUNT
+        for which, message in (({"version": 4}, "404"), ({"label": "stable"}, "version label")):
+            with Client(url, **which) as client, pytest.raises(ServerError, match=message):
+                client.predict([b"x"])
 
 
 @pytest.mark.parametrize(
@@ -208,9 +207,9 @@ def test_arguments_out_of_range_are_refused(arguments, message):
 def test_many_images_become_several_requests():
     with scripted() as (url, script), Client(url) as client:
         found = client.predict([b"x"] * 600, np.arange(2400).reshape(600, 4))
-    sizes = [len(body["inputs"]["image_bytes"]) for body in script.bodies]
+    sizes = [len(body["instances"]) for body in script.bodies]
     assert sizes == [256, 256, 88] and len(found["landmarks"]) == 600
-    boxes = np.concatenate([body["inputs"]["box"] for body in script.bodies])
+    boxes = [row["box"] for body in script.bodies for row in body["instances"]]
     np.testing.assert_array_equal(boxes, np.arange(2400).reshape(600, 4))
 
 
@@ -218,14 +217,14 @@ def test_large_images_become_several_requests():
     large = bytes(12 * 2**20)
     with scripted() as (url, script), Client(url) as client:
         client.predict([large, large, large, b"x"])
-    assert [len(body["inputs"]["image_bytes"]) for body in script.bodies] == [2, 2]
+    assert [len(body["instances"]) for body in script.bodies] == [2, 2]
 
 
 def test_a_model_that_changes_between_requests_is_an_error():
-    other = good_outputs(256)  # the second request answers without precision factors
-    other["precision_factor"] = other["covariance"]
+    # The second request answers without precision factors.
+    other = [row | {"precision_factor": row["covariance"]} for row in good_rows(256)]
     with (
-        scripted(JSONResponse({"outputs": other})) as (url, _),
+        scripted(JSONResponse({"predictions": other})) as (url, _),
         Client(url) as client,
         pytest.raises(ServerError, match="but not with landmarks"),
     ):
@@ -239,7 +238,7 @@ def test_no_image_is_refused():
 
 def test_the_precision_factor_comes_where_the_model_has_it():
     with (
-        running(create_app({"wflw": FakeVersions(model=FullModel())})) as http,
+        running(local_server(FakeVersions(model=FullModel()))) as http,
         Client(str(http.base_url)) as client,
     ):
         found = client.predict([b"x", b"invalid"])
@@ -255,7 +254,7 @@ def test_the_precision_factor_comes_where_the_model_has_it():
 
 def test_a_model_describes_itself():
     with (
-        running(create_app({"wflw": FakeVersions(model=FullModel())})) as http,
+        running(local_server(FakeVersions(model=FullModel()))) as http,
         Client(str(http.base_url)) as client,
     ):
         assert client.metadata() == METADATA
@@ -264,14 +263,14 @@ def test_a_model_describes_itself():
 def test_a_model_of_before_states_no_kappa():
     """It is computed, so that A, and with it the density, comes back from the covariance."""
     values = {name: value for name, value in METADATA.items() if name != "kappa"}
-    answer = JSONResponse({"outputs": [json.dumps(values | {"delta": 0.5})]})
+    answer = JSONResponse({"predictions": [json.dumps(values | {"delta": 0.5})]})
     with scripted(answer) as (url, _), Client(url) as client:
         assert client.metadata()["kappa"] == pytest.approx(Huber(0.5).kappa(2), rel=1e-12)
 
 
 def test_a_model_that_does_not_is_known_by_its_number_of_landmarks():
     with (
-        running(create_app({"wflw": FakeVersions()})) as http,
+        running(local_server(FakeVersions())) as http,
         Client(str(http.base_url)) as client,
     ):
         metadata = client.metadata()
@@ -282,8 +281,7 @@ def test_a_model_that_does_not_is_known_by_its_number_of_landmarks():
 
 
 def test_landmarks_that_nobody_knows_have_numbers():
-    three = {"landmarks": [[[0, 0]] * 3], "covariance": [[[[1, 0], [0, 1]]] * 3], "valid": [True]}
-    answers = [failure(400), JSONResponse({"outputs": three})]
+    answers = [failure(400), JSONResponse({"predictions": good_rows(1)})]
     with scripted(*answers) as (url, _), Client(url) as client:
         landmark_set = client.metadata()["landmark_set"]
     assert landmark_set == {"name": None, "names": ["0", "1", "2"], "edges": []}
@@ -304,7 +302,7 @@ def test_landmarks_that_nobody_knows_have_numbers():
 )
 def test_metadata_that_make_no_sense_are_an_error(change):
 
-    answer = JSONResponse({"outputs": [json.dumps(METADATA | change)]})
+    answer = JSONResponse({"predictions": [json.dumps(METADATA | change)]})
     with (
         scripted(answer) as (url, _),
         Client(url) as client,
@@ -315,7 +313,7 @@ def test_metadata_that_make_no_sense_are_an_error(change):
 
 def test_an_unknown_model_has_no_metadata():
     with (
-        running(create_app({"wflw": FakeVersions()})) as http,
+        running(local_server(FakeVersions())) as http,
         Client(str(http.base_url), "pose") as client,
         pytest.raises(ServerError, match="404"),
     ):

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from fake_server import FakeVersions, running, wait_for
+from fake_server import FakeVersions, local_server, running, wait_for
 from PIL import Image
 from scripted_server import FullModel, noise, read_lines, run_client
 
@@ -16,7 +16,6 @@ from serving.client import ServerError
 from serving.client.batches import Answer
 from serving.client.sources import Picture
 from serving.client.writers import JsonLines
-from serving.local_server.application import create_app
 
 ROOT = Path(__file__).resolve().parents[3]
 BOX = "--box=10,0,110,100"
@@ -133,7 +132,7 @@ def test_a_server_that_goes_away_leaves_the_lines_until_then(folder, tmp_path, m
     (tmp_path / "boxes.csv").write_text("C.JPG,1,2,30,40\na.png,1,2,30,40\nb.jpg,5,6,30,40\n")
     lines, rows = tmp_path / "x.jsonl", tmp_path / "x.csv"
     flags = ["--boxes", tmp_path / "boxes.csv", BOX, "--batch", 1, "--parallel", 1]
-    with running(create_app({"wflw": FakeVersions(model=model)})) as http:
+    with running(local_server(FakeVersions(model=model))) as http:
         arguments = [folder, "--url", http.base_url, "--jsonl", lines, "--csv", rows, *flags]
         with pytest.raises(ServerError, match="404: gone") as caught:
             run_client(monkeypatch, *arguments)
@@ -153,7 +152,7 @@ def test_an_interrupt_keeps_the_lines_and_what_was_there(number, status, tmp_pat
         lines.write_text("earlier")
         part = tmp_path / "x.jsonl.part"
     model.delay = 0.1
-    with running(create_app({"wflw": FakeVersions(model=model)})) as http:
+    with running(local_server(FakeVersions(model=model))) as http:
         flags = ["--url", str(http.base_url), "--jsonl", str(lines), "--batch", "1"]
         command = [sys.executable, "-m", "serving.client", str(tmp_path / "photos"), *flags]
         process = subprocess.Popen(
