@@ -172,10 +172,8 @@ def picture(faces) -> bytes:
 @pytest.fixture(scope="module")
 def url():
     """Where a server has a model that answers as an exported one does, without TensorFlow."""
-    from fake_server import FakeVersions, running
+    from fake_server import FakeVersions, local_server, running
     from scripted_server import FullModel
 
-    from serving.local_server.application import create_app
-
-    with running(create_app({"wflw": FakeVersions(model=FullModel())})) as http:
+    with running(local_server(FakeVersions(model=FullModel()))) as http:
         yield str(http.base_url)

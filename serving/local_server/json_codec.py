@@ -6,10 +6,13 @@ A request is handled in the order in which TensorFlow Serving finds its errors: 
 landmarks. The format: https://www.tensorflow.org/tfx/serving/api_rest
 """
 
+import base64
 import binascii
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import math
+import re
+import string
+from collections.abc import Mapping
 from itertools import chain
 from typing import Any
 
@@ -18,72 +21,52 @@ import orjson
 
 from serving.errors import RequestError
 
-__all__ = [
-    "TensorSpec",
-    "decode_inputs",
-    "encode_outputs",
-    "parse_body",
-    "signature_name",
-]
+__all__ = ["decode_inputs", "encode_outputs", "parse_body", "signature_name"]
 
-_DEFAULT_SIGNATURE = "serving_default"
-
-
-class _Constant(float):
-    """`NaN`, `Infinity` or `-Infinity` in so many letters; other infinities are numbers too big."""
-
-
-_JSON = json.JSONDecoder(parse_constant=_Constant)
-
-# Names that messages give to types, where they differ from numpy's.
-_TYPE_NAMES = {"float16": "half", "float32": "float", "float64": "double"}
 _FLOATS = ("float32", "float64")
-_INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint32", "uint64")
-# The Python types of the JSON values that an input of each type takes.
-_KINDS = {
-    "bool": (bool,),
-    **dict.fromkeys(_FLOATS, (int, float, _Constant)),
-    **dict.fromkeys(_INTEGERS, (int,)),
+# The type that a JSON integer must fit for each type of input; it is then cast, so that 256 as uint8 is 0.
+_FITTING = {
+    **dict.fromkeys(("int8", "int16", "int32", "uint8"), "int32"),
+    **{name: name for name in ("int64", "uint32", "uint64")},
 }
-# Below NumPy's limit of 64 dimensions, and above what any model is served with.
-_MAX_RANK = 32
+_MAX_DIMENSIONS = 64  # NumPy's
+_ALPHABET = (string.ascii_letters + string.digits + "+/").encode()
+_MAX_DEPTH = 300  # above any number of dimensions, and below what Python's parser can
+
+_STRING = r'"[^"\\]*(?:\\.[^"\\]*)*"'
+_BRACKET = re.compile(rf"(?s){_STRING}|[\[\]{{}}]")
+_ODD_NUMBER = re.compile(rf"(?s){_STRING}|-(NaN)\b|\b(Inf)\b")
+_LONE_SURROGATE = re.compile(r"(?i)(?<!\\)(?:\\\\)*\\ud[89ab]..(?!\\ud[c-f]..)")
 
 
-@dataclass(frozen=True)
-class TensorSpec:
-    """The type and shape that a signature gives one of its tensors.
-
-    Attributes:
-      dtype: numpy's name of the type (`float32`), or `string`.
-      shape: sizes, None where a size is open; None as a whole where even the rank is.
-    """
-
-    dtype: str
-    shape: tuple[int | None, ...] | None
-
-    def admits(self, shape: Sequence[int]) -> bool:
-        """Return whether an array of this shape fits."""
-        if self.shape is None:
-            return len(shape) <= _MAX_RANK
-        return len(shape) == len(self.shape) and all(
-            wanted in (None, size) for wanted, size in zip(self.shape, shape, strict=True)
-        )
+def _float(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError("Number too big to be stored in double.")
+    return number
 
 
-def parse_body(body: bytes | bytearray) -> dict[str, Any]:
-    """Return the JSON object in a request's body.
+def _first_of_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    return dict(reversed(pairs))
+
+
+_JSON = json.JSONDecoder(parse_float=_float, object_pairs_hook=_first_of_each)
+
+
+def parse_body(body: bytes) -> dict[str, Any]:
+    """Return the JSON object at the start of a request's body; what follows it is ignored.
+
+    Of a key that an object has twice, the first counts.
 
     Raises:
-      RequestError: the body is empty, not UTF-8, not JSON, nested too deeply, or not an object.
+      RequestError: the body is empty, not JSON, or not an object.
     """
-    if not body:
+    # TensorFlow Serving does not check that strings are UTF-8.
+    text = body.decode("utf-8-sig", "surrogateescape").lstrip(" \t\r\n")
+    if not text:
         raise RequestError("JSON Parse error: The document is empty")
     try:
-        document = _JSON.decode(body.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise RequestError(
-            f"JSON Parse error: Invalid UTF-8 in string. at offset: {error.start}"
-        ) from None
+        document = _parse(text)
     except json.JSONDecodeError as error:
         raise RequestError(f"JSON Parse error: {error.msg} at offset: {error.pos}") from None
     except (ValueError, RecursionError) as error:
@@ -91,6 +74,41 @@ def parse_body(body: bytes | bytearray) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise RequestError(f"JSON Value: {_show(document)} Is not object")
     return document
+
+
+def _parse(text: str) -> Any:
+    """Return the value of JSON, of which TensorFlow Serving takes a little more than Python."""
+    if "\\" in text and _LONE_SURROGATE.search(text):
+        raise ValueError("The surrogate pair in string is invalid.")
+    try:
+        return _JSON.raw_decode(text)[0]
+    except RecursionError:
+        return _JSON.raw_decode(_shallow(text))[0]
+    except json.JSONDecodeError:
+        with_python_names = _ODD_NUMBER.sub(_number_of_python, text)
+        if with_python_names == text:
+            raise
+        return _JSON.raw_decode(with_python_names)[0]
+
+
+def _shallow(text: str) -> str:
+    """Return JSON with a 0 in place of each value that is nested too deeply to be an input."""
+    kept, start, depth = [], 0, 0
+    for match in _BRACKET.finditer(text):
+        if match[0] in ("[", "{"):
+            depth += 1
+            if depth == _MAX_DEPTH + 1:
+                kept.append(text[start : match.start()])
+        elif match[0] in ("]", "}"):
+            depth -= 1
+            if depth == _MAX_DEPTH:
+                kept.append("0")
+                start = match.end()
+    return "".join(kept) + (text[start:] if depth <= _MAX_DEPTH else "")
+
+
+def _number_of_python(match: re.Match) -> str:
+    return "NaN" if match[1] else "Infinity" if match[2] else match[0]
 
 
 def signature_name(document: Mapping) -> str:
@@ -101,15 +119,12 @@ def signature_name(document: Mapping) -> str:
     """
     name = document.get("signature_name", "")
     if not isinstance(name, str):
-        raise RequestError(
-            f"JSON Value: {_show(document)} not formatted correctly. "
-            "'signature_name' key must be a string value."
-        )
-    return name or _DEFAULT_SIGNATURE
+        raise RequestError("JSON Value: 'signature_name' key must be a string value.")
+    return name or "serving_default"
 
 
 def decode_inputs(
-    document: Mapping, specs: Mapping[str, TensorSpec]
+    document: Mapping, types: Mapping[str, str]
 ) -> tuple[dict[str, np.ndarray], bool]:
     """Return the input arrays of a parsed request, and whether it came by rows.
 
@@ -118,44 +133,36 @@ def decode_inputs(
     object with one batched value for each input name, or a single input's bare value. Binary
     strings are `{"b64": "..."}` in base64's standard alphabet. Other keys are ignored.
 
-    Numbers must be of the input's kind (no strings, no booleans; only integers for integer inputs)
-    and fit its type; an integer for a float input must be one that the float holds exactly.
-
-    Example:
-      >>> specs = {"box": TensorSpec("float32", (None, 4))}
-      >>> decode_inputs({"instances": [[0, 0, 9.5, 9]]}, specs)
-      ({'box': array([[0. , 0. , 9.5, 9. ]], dtype=float32)}, True)
+    Numbers must be of the input's kind: no strings, no booleans, only integers for integer inputs. A
+    number beyond its type's range is infinite as a float and wraps around as a small integer. What
+    shape an input has is the graph's business, as in TensorFlow Serving.
 
     Args:
       document: what `parse_body` returned.
-      specs: the signature's inputs by name.
+      types: numpy's names of the types of the signature's inputs, or `string`, by the inputs' names.
 
     Returns:
       Arrays by input name, strings as arrays of `bytes` objects; and True if it came by rows.
 
     Raises:
-      RequestError: the document does not follow this format, or does not fit the signature; also if
-        inputs with an open first size disagree on it.
+      RequestError: the document does not follow this format, or does not fit the signature.
     """
-    if not specs:
-        raise RequestError(
-            f"Failed to get input map for signature: {document.get('signature_name') or 'DEFAULT'}"
-        )
+    if not types:
+        raise RequestError("Failed to get input map for signature: it has no inputs")
     if "instances" in document and "inputs" in document:
-        raise RequestError(
-            f"JSON Value: {_show(document)} Not formatted correctly expecting only one of 'inputs' "
-            "or 'instances' keys to exist"
-        )
+        raise RequestError("expecting only one of 'inputs' or 'instances' keys to exist")
     values: dict[str, Any]
     if "instances" in document:
-        values, rows = _columns_of_rows(document["instances"], specs), True
+        values, rows = _columns_of_rows(document["instances"], types), True
     elif "inputs" in document:
-        values, rows = _columns(document["inputs"], specs), False
+        values, rows = _columns(document["inputs"], types), False
     else:
         raise RequestError("Missing 'inputs' or 'instances' key")
-    arrays = {name: _array(values[name], name, spec) for name, spec in specs.items()}
-    _check_batch(arrays, specs)
-    return arrays, rows
+    for dtype in types.values():
+        if dtype not in ("bool", "string", *_FLOATS, *_FITTING):
+            what = f"Conversion of JSON Value to type: {dtype}"
+            raise RequestError(what, status=400 if rows else 501)
+    return {name: _array(values[name], name, dtype) for name, dtype in types.items()}, rows
 
 
 def encode_outputs(outputs: Mapping[str, np.ndarray], *, rows: bool) -> bytes:
@@ -164,10 +171,6 @@ def encode_outputs(outputs: Mapping[str, np.ndarray], *, rows: bool) -> bytes:
     Floats print as the shortest decimal that reads back as the same number of their type, with `.0`
     where nothing else marks a float; what is not finite prints as `NaN`, `Infinity` or `-Infinity`.
     String outputs whose names end in `_bytes` come as `{"b64": "..."}`.
-
-    Example:
-      >>> encode_outputs({"area": np.float32([90, 0.1])}, rows=True)
-      b'{"predictions": [90.0, 0.1]}'
 
     Args:
       outputs: arrays by output name.
@@ -178,9 +181,134 @@ def encode_outputs(outputs: Mapping[str, np.ndarray], *, rows: bool) -> bytes:
       RequestError: an output has a type that has no form in JSON (half precision is one), or, by
         rows, no first dimension or another batch size than the others.
     """
-    if not rows:
-        texts = {name: _nested(array, name)[0] for name, array in outputs.items()}
-        return f'{{"outputs": {_element(texts)}}}'.encode()
+    columns = {name: _column(array, name) for name, array in outputs.items()}
+    document: dict[str, Any]
+    if rows:
+        batch = _batch_size(outputs)
+        elements = ({name: column[i] for name, column in columns.items()} for i in range(batch))
+        document = {"predictions": [_bare(element) for element in elements]}
+    else:
+        document = {"outputs": _bare(columns)}
+    if all(np.isfinite(array).all() for array in outputs.values() if array.dtype.name in _FLOATS):
+        return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
+    return json.dumps(document, default=_shortest).encode()
+
+
+def _columns_of_rows(instances: Any, types: Mapping[str, str]) -> dict[str, list]:
+    """Return one list of values for each input, from `instances`."""
+    if not isinstance(instances, list):
+        raise RequestError("Excepting 'instances' to be an list/array")
+    if not instances:
+        raise RequestError("No values in 'instances' array")
+    named = _is_object(instances[0])
+    if not named and len(types) > 1:
+        names = ", ".join(sorted(types))
+        raise RequestError(f"'instances' is a plain list, but expecting a list of objects: {names}")
+    for index, element in enumerate(instances):
+        if _is_object(element) != named:
+            expected, got = ("object", "value/list") if named else ("value/list", "object")
+            raise RequestError(f"Expecting {expected} but got {got} at item {index} of input list")
+        if named and element.keys() != types.keys():
+            keys = ",".join(sorted(types))
+            raise RequestError(f"Element {index} of 'instances': keys must be equal to: {keys}")
+    if named:
+        return {name: [element[name] for element in instances] for name in types}
+    return {next(iter(types)): instances}
+
+
+def _columns(inputs: Any, types: Mapping[str, str]) -> dict[str, Any]:
+    """Return one value for each input, from `inputs`."""
+    if not _is_object(inputs):
+        if len(types) > 1:
+            names = ", ".join(sorted(types))
+            raise RequestError(f"'inputs' is a plain value, but expecting an object: {names}")
+        return {next(iter(types)): inputs}
+    for name in types:
+        if name not in inputs:
+            raise RequestError(f"Missing named input: {name} in 'inputs' object.")
+    return {name: inputs[name] for name in types}
+
+
+def _array(value: Any, name: str, dtype: str) -> np.ndarray:
+    """Return a scalar or nested lists as an array of the input's type."""
+    shape: list[int] = []
+    leaves = [value]
+    while leaves and isinstance(leaves[0], list):
+        size = len(leaves[0])
+        if any(type(leaf) is not list or len(leaf) != size for leaf in leaves):
+            level = len(shape) + 1
+            raise RequestError(f'Input "{name}": lists at level {level} differ in length or depth')
+        shape.append(size)
+        leaves = list(chain.from_iterable(leaves))
+    if len(shape) > _MAX_DIMENSIONS:
+        raise RequestError(f'Input "{name}" has more than {_MAX_DIMENSIONS} dimensions')
+    if dtype == "string":
+        array = np.empty(len(leaves), dtype=object)
+        array[:] = [_bytes(leaf) for leaf in leaves]
+    else:
+        array = _numbers(leaves, dtype)
+    return array.reshape(shape)
+
+
+def _bytes(leaf: object) -> bytes:
+    """Return the bytes of a JSON string or of a base64 object."""
+    if isinstance(leaf, dict) and _is_base64(leaf):
+        return _base64(leaf["b64"])
+    if not isinstance(leaf, str):
+        raise _type_error(leaf, "string")
+    try:
+        return leaf.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return leaf.encode("utf-8", "surrogatepass")
+
+
+def _base64(text: str) -> bytes:
+    data = text.encode(errors="replace")
+    padding = data.translate(None, _ALPHABET)
+    if len(data) % 4 == 0 and padding in (b"", b"=", b"==") and data.endswith(padding):
+        return binascii.a2b_base64(data)  # its strict mode takes half as long again
+    # Line breaks, as the command `base64` makes them, and missing padding are accepted too.
+    text = "".join(text.split()).replace(".", "=")
+    try:
+        padded = text if "=" in text else text + "=" * (-len(text) % 4)
+        return binascii.a2b_base64(padded, strict_mode=True)
+    except ValueError:
+        raise RequestError("Unable to base64 decode") from None
+
+
+def _numbers(leaves: list, dtype: str) -> np.ndarray:
+    """Return a flat array of JSON numbers or booleans."""
+    kinds = (bool,) if dtype == "bool" else (int, float) if dtype in _FLOATS else (int,)
+    if not set(map(type, leaves)).issubset(kinds):
+        raise _type_error(next(leaf for leaf in leaves if type(leaf) not in kinds), dtype)
+    if dtype in _FLOATS:
+        with np.errstate(over="ignore"):
+            return _exact(leaves, "float64").astype(dtype)
+    return _exact(leaves, _FITTING.get(dtype, dtype)).astype(dtype)
+
+
+def _exact(leaves: list, dtype: str) -> np.ndarray:
+    try:
+        return np.array(leaves, dtype)
+    except OverflowError:
+        raise RequestError(f"JSON Value: a number is not of expected type: {dtype}") from None
+
+
+def _column(array: np.ndarray, name: str) -> Any:
+    """Return an output as what orjson writes: an array, a NumPy scalar, or nested lists of strings."""
+    if array.dtype.name in ("bool", *_FLOATS, *_FITTING):
+        return np.require(array, requirements="C") if array.ndim else array[()]
+    if array.dtype.kind not in "OS":
+        raise RequestError(f"Failed to write JSON value for tensor type: {array.dtype.name}")
+    texts = np.empty(array.size, object)
+    if name.endswith("_bytes"):
+        texts[:] = [{"b64": base64.b64encode(value).decode()} for value in array.ravel()]
+    else:
+        texts[:] = [value.decode(errors="replace") for value in array.ravel()]
+    return texts.reshape(array.shape).tolist()
+
+
+def _batch_size(outputs: Mapping[str, np.ndarray]) -> int:
     batch = None
     for name, array in outputs.items():
         if array.ndim == 0:
@@ -190,184 +318,19 @@ def encode_outputs(outputs: Mapping[str, np.ndarray], *, rows: bool) -> bytes:
             raise RequestError(
                 f"Tensor name: {name} has inconsistent batch size: {len(array)} expecting: {batch}"
             )
-    columns = [_nested(array, name, keep=1) for name, array in outputs.items()]
-    elements = (
-        _element(dict(zip(outputs, texts, strict=True))) for texts in zip(*columns, strict=True)
-    )
-    return f'{{"predictions": [{", ".join(elements)}]}}'.encode()
+    return batch or 0
 
 
-def _columns_of_rows(instances: Any, specs: Mapping[str, TensorSpec]) -> dict[str, list]:
-    """Return one list of values for each input, from `instances`."""
-    if not isinstance(instances, list):
-        raise RequestError("Excepting 'instances' to be an list/array")
-    if not instances:
-        raise RequestError("No values in 'instances' array")
-    named = _is_object(instances[0])
-    if not named and len(specs) > 1:
-        raise RequestError(
-            "instances is a plain list, but expecting list of objects as multiple input tensors "
-            f"required: {', '.join(sorted(specs))}"
-        )
-    for index, element in enumerate(instances):
-        if _is_object(element) != named:
-            expected, got = ("object", "value/list") if named else ("value/list", "object")
-            raise RequestError(f"Expecting {expected} but got {got} at item {index} of input list")
-        if named and element.keys() != specs.keys():
-            raise RequestError(
-                f"Failed to process element: {index} of 'instances' list. JSON object: "
-                f"{_show(element)} keys must be equal to: {','.join(sorted(specs))}"
-            )
-    if named:
-        return {name: [element[name] for element in instances] for name in specs}
-    return {next(iter(specs)): instances}
+def _bare(values: dict[str, Any]) -> Any:
+    return next(iter(values.values())) if len(values) == 1 else values
 
 
-def _columns(inputs: Any, specs: Mapping[str, TensorSpec]) -> dict[str, Any]:
-    """Return one value for each input, from `inputs`."""
-    if not _is_object(inputs):
-        if len(specs) > 1:
-            raise RequestError(
-                "inputs is a plain value/list, but expecting an object as multiple input tensors "
-                f"required: {', '.join(sorted(specs))}"
-            )
-        return {next(iter(specs)): inputs}
-    for name in specs:
-        if name not in inputs:
-            raise RequestError(f"Missing named input: {name} in 'inputs' object.")
-    return {name: inputs[name] for name in specs}
-
-
-def _array(value: Any, name: str, spec: TensorSpec) -> np.ndarray:
-    """Return a scalar or nested lists as an array of the input's type and shape."""
-    shape: list[int] = []
-    leaves = [value]
-    while leaves and isinstance(leaves[0], list):
-        size = len(leaves[0])
-        if any(type(leaf) is not list or len(leaf) != size for leaf in leaves):
-            raise RequestError(
-                f'Input "{name}": lists at level {len(shape) + 1} differ in length or depth'
-            )
-        shape.append(size)
-        leaves = list(chain.from_iterable(leaves))
-    if not spec.admits(shape):
-        expected, got = _show_shape(spec.shape), _show_shape(shape)
-        raise RequestError(f'Input "{name}": expecting shape {expected} but got {got}')
-    if spec.dtype == "string":
-        array = np.empty(len(leaves), dtype=object)
-        array[:] = [_bytes(leaf) for leaf in leaves]
-    else:
-        array = _numbers(leaves, spec.dtype)
-    return array.reshape(shape)
-
-
-def _bytes(leaf: object) -> bytes:
-    """Return the bytes of a JSON string or of a base64 object."""
-    if isinstance(leaf, dict):
-        if not _is_base64(leaf):
-            raise RequestError(f"JSON Value: {_show(leaf)} not formatted correctly for base64 data")
-        return _base64(leaf["b64"])
-    if not isinstance(leaf, str):
-        raise _type_error(leaf, "string")
-    try:
-        return leaf.encode()
-    except UnicodeEncodeError:
-        raise RequestError("JSON Parse error: The surrogate pair in string is invalid.") from None
-
-
-def _base64(text: str) -> bytes:
-    try:
-        return binascii.a2b_base64(text, strict_mode=True)
-    except ValueError:
-        # Line breaks, as the command `base64` makes them, and missing padding are accepted too.
-        text = "".join(text.split())
-    try:
-        padding = "" if "=" in text else "=" * (-len(text) % 4)
-        return binascii.a2b_base64(text + padding, strict_mode=True)
-    except ValueError:
-        raise RequestError("Unable to base64 decode") from None
-
-
-def _numbers(leaves: list, dtype: str) -> np.ndarray:
-    """Return a flat array of JSON numbers or booleans; one that the type cannot hold is an error."""
-    kinds = _KINDS.get(dtype)
-    if kinds is None:
-        raise RequestError(f"Conversion of JSON Value to type: {dtype}", status=501)
-    if not set(map(type, leaves)).issubset(kinds):
-        raise _type_error(next(leaf for leaf in leaves if type(leaf) not in kinds), dtype)
-    if dtype not in _FLOATS:
-        try:
-            return np.array(leaves, dtype=dtype)
-        except OverflowError:
-            limits = np.iinfo(dtype)
-            wrong = next(leaf for leaf in leaves if not limits.min <= leaf <= limits.max)
-            raise _type_error(wrong, dtype) from None
-    largest = float(np.finfo(dtype).max)
-    largest_integer = 2 ** (np.finfo(dtype).nmant + 1) - 1
-    for leaf in leaves:
-        if abs(leaf) > largest or (type(leaf) is int and abs(leaf) > largest_integer):
-            if type(leaf) is _Constant:
-                continue
-            if abs(leaf) == np.inf:
-                raise RequestError("JSON Parse error: Number too big to be stored in double.")
-            raise RequestError(
-                f"Cannot convert JSON value: {_show(leaf)} to {_TYPE_NAMES[dtype]} "
-                "without loss of precision."
-            )
-    return np.array(leaves, dtype=dtype)
-
-
-def _check_batch(arrays: Mapping[str, np.ndarray], specs: Mapping[str, TensorSpec]) -> None:
-    batched = {
-        name: len(array)
-        for name, array in arrays.items()
-        if (shape := specs[name].shape) and shape[0] is None
-    }
-    if len(set(batched.values())) > 1:
-        sizes = ", ".join(f"{name} {size}" for name, size in batched.items())
-        raise RequestError(f"input tensors must have equal 0th-dimension size; got {sizes}")
-
-
-def _nested(array: np.ndarray, name: str, keep: int = 0) -> list[str]:
-    """Return the JSON of each element of an array's first `keep` dimensions, as a flat list."""
-    if array.dtype.name in _FLOATS and np.isfinite(array).all():
-        array = np.require(array, requirements="C")
-        elements = array if keep else [array[()]]
-        dumped = (orjson.dumps(each, option=orjson.OPT_SERIALIZE_NUMPY) for each in elements)
-        return [text.decode() for text in dumped]
-    texts = _tokens(array, name)
-    for axis in reversed(range(keep, array.ndim)):
-        size, count = array.shape[axis], int(np.prod(array.shape[:axis]))
-        texts = [f"[{', '.join(texts[i * size : (i + 1) * size])}]" for i in range(count)]
-    return texts
-
-
-def _tokens(array: np.ndarray, name: str) -> list[str]:
-    """Return the JSON of each single value of an array."""
-    dtype = array.dtype.name
-    if dtype in _FLOATS:
-        special = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
-        return [special.get(text, text) for text in map(str, array.ravel())]
-    if dtype in _INTEGERS:
-        return list(map(str, array.ravel().tolist()))
-    if dtype == "bool":
-        return ["true" if value else "false" for value in array.ravel().tolist()]
-    if array.dtype.kind in "OS":
-        if name.endswith("_bytes"):
-            encode = binascii.b2a_base64
-            return [
-                f'{{"b64": "{encode(value, newline=False).decode()}"}}' for value in array.ravel()
-            ]
-        return [json.dumps(value.decode(errors="replace")) for value in array.ravel()]
-    raise RequestError(
-        f"Failed to write JSON value for tensor type: {_TYPE_NAMES.get(dtype, dtype)}"
-    )
-
-
-def _element(texts: Mapping[str, str]) -> str:
-    if len(texts) == 1:
-        return next(iter(texts.values()))
-    return "{" + ", ".join(f"{json.dumps(name)}: {text}" for name, text in texts.items()) + "}"
+def _shortest(values: Any) -> Any:
+    """Return a NumPy array or scalar as JSON's numbers, a float32 as the shortest text for it."""
+    if values.dtype == np.float32:
+        numbers = [float(str(value)) for value in values.ravel()]
+        values = np.array(numbers, np.float64).reshape(values.shape)
+    return values.tolist()
 
 
 def _is_base64(value: object) -> bool:
@@ -379,21 +342,11 @@ def _is_object(value: object) -> bool:
 
 
 def _type_error(value: object, dtype: str) -> RequestError:
-    name = _TYPE_NAMES.get(dtype, dtype)
-    return RequestError(f"JSON Value: {_show(value)} is not of expected type: {name}")
+    return RequestError(f"JSON Value: {_show(value)} is not of expected type: {dtype}")
 
 
 def _show(value: object) -> str:
     """Return a short description of a JSON value, however large it is."""
-    if isinstance(value, list):
-        return f"array of {len(value)}"
-    if isinstance(value, dict):
-        return "object with keys " + (",".join(map(_show, list(value)[:8])) or "(none)")
-    if isinstance(value, str) and len(value) > 40:
-        value = value[:40] + "..."
-    return json.dumps(value)[:80]
-
-
-def _show_shape(shape: Sequence[int | None] | None) -> str:
-    sizes = ["?"] if shape is None else ["?" if size is None else str(size) for size in shape]
-    return f"[{','.join(sizes)}]"
+    if isinstance(value, (list, dict)):
+        return f"{'an array' if isinstance(value, list) else 'an object'} of {len(value)}"
+    return json.dumps(value[:40] if isinstance(value, str) else value)[:80]

@@ -1,11 +1,10 @@
 """What REST and gRPC share: finding a version, running it, and how much may be done at once."""
 
-import asyncio
+import contextlib
 import threading
 import time
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,25 +13,19 @@ from serving.local_server.metrics import Metrics
 
 if TYPE_CHECKING:  # TensorFlow is imported when there is something to serve
     from serving.local_server.saved_model import SavedModel
-    from serving.local_server.versions import ModelVersions, VersionStatus
+    from serving.local_server.versions import ModelVersions
 
-__all__ = ["Busy", "Service"]
-
-Result = TypeVar("Result")
-
-
-class Busy(RequestError):
-    """A request for which there is neither a thread nor a place to wait."""
+__all__ = ["Service"]
 
 
 class Service:
-    """The served models, with metrics and one bound for the requests of all APIs together.
+    """The served model, with metrics and one bound for the requests of both APIs together.
 
     Args:
-      models: what each model's name serves; anything with the interface of `ModelVersions`.
+      versions: of the model; anything with the interface of `ModelVersions`.
       threads: how many requests are decoded and computed at the same time.
       max_waiting: how many more may wait for that; beyond, they are refused.
-      timeout_ms: how long a model may take for one request; 0 for no limit.
+      timeout_ms: how long the model may take for one request; 0 for no limit.
       metrics: what counts requests and times models.
 
     Attributes:
@@ -41,19 +34,19 @@ class Service:
 
     def __init__(
         self,
-        models: Mapping[str, "ModelVersions"],
+        versions: "ModelVersions",
         *,
         threads: int,
         max_waiting: int,
         timeout_ms: int,
         metrics: Metrics,
     ):
-        self.models = models
+        self.versions = versions
         self.metrics = metrics
         self.capacity = threads + max_waiting
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="predict")
         self._threads = threads
         self._timeout_ms = timeout_ms
+        self._computing = threading.Semaphore(threads)
         self._unfinished = 0
         self._lock = threading.Lock()
         metrics.watch(
@@ -73,99 +66,56 @@ class Service:
         """Return a version, by default the latest, with its number.
 
         Raises:
-          RequestError: there is no such model, version or label.
+          RequestError: there is no such model or version, or a label is asked for.
         """
         if label is not None:
-            version = self._labelled(name, label)
-        found = self.models[name].get(version) if name in self.models else None
+            raise RequestError(f"Unrecognized servable version label: {label}")
+        found = self.versions.get(version) if name == self.versions.name else None
         if found is None:
             asked = f"Latest({name})" if version is None else f"Specific({name}, {version})"
             raise RequestError(f"Servable not found for request: {asked}", status=404)
         return found
 
-    def statuses(
-        self, name: str, version: int | None = None, label: str | None = None
-    ) -> list["VersionStatus"]:
-        """Return the state of a version, or of all, newest first.
-
-        Raises:
-          RequestError: there is no such model, version or label.
-        """
-        if label is not None:
-            version = self._labelled(name, label)
-        statuses = self.models[name].statuses() if name in self.models else []
-        if version is not None:
-            statuses = [status for status in statuses if status.version == version]
-        if not statuses:
-            which = "any versions" if version is None else f"version {version}"
-            raise RequestError(f"Could not find {which} of model {name}", status=404)
-        return statuses
-
     def run(
-        self,
-        name: str,
-        model: "SavedModel",
-        signature: str,
-        inputs: Mapping[str, np.ndarray],
-        timeout_ms: int | None = None,
+        self, model: "SavedModel", signature: str, inputs: Mapping[str, np.ndarray]
     ) -> dict[str, np.ndarray]:
         """Return a signature's outputs, and note for the metrics how long the model took.
-
-        Args:
-          name: the model's, for the metrics.
-          model, signature, inputs: as for `SavedModel.run`.
-          timeout_ms: where the client has less patience than the server.
 
         Raises:
           RequestError: as `SavedModel.run` does.
         """
-        limits = [limit for limit in (self._timeout_ms, timeout_ms) if limit]
         started = time.perf_counter()
-        outputs = model.run(signature, inputs, timeout_ms=min(limits, default=0))
-        latency = self.metrics.runtime_latency.labels(name, "Predict", "TF1")
+        outputs = model.run(signature, inputs, timeout_ms=self._timeout_ms)
+        latency = self.metrics.runtime_latency.labels(self.versions.name, "Predict", "TF1")
         latency.observe(1e6 * (time.perf_counter() - started))
         return outputs
 
     def count(self, name: str, code: str, api: str, entrypoint: str, seconds: float) -> None:
         """Count a request that has come to its end and, if it got an answer, note how long it took."""
-        name = name if name in self.models else ""
+        name = name if name == self.versions.name else ""
         self.metrics.request_count.labels(name, code).inc()
         if code == "OK":
             self.metrics.request_latency.labels(name, api, entrypoint).observe(1e6 * seconds)
 
-    def submit(self, function: Callable[..., Result], *args: object) -> "Future[Result]":
-        """Have a function called in one of the threads when its turn comes; from any thread.
+    @contextlib.contextmanager
+    def turn(self) -> Iterator[None]:
+        """Wait for a turn to compute, which lasts as long as the context.
 
         Raises:
-          Busy: too many are computed or wait already, over whichever API they came.
+          RequestError: too many compute or wait already, over whichever API they came.
         """
         with self._lock:
             if self._unfinished >= self.capacity:
                 waiting = self.capacity - self._threads
-                raise Busy(
+                raise RequestError(
                     f"The server is busy: {self._threads} requests are being computed and {waiting} "
                     "wait; try again later",
                     status=503,
                 )
             self._unfinished += 1
-        future = self._pool.submit(function, *args)
-        future.add_done_callback(self._finish)
-        return future
-
-    async def compute(self, function: Callable[..., Result], *args: object) -> Result:
-        """Return what a function returns, called as by `submit`.
-
-        Raises:
-          Busy: as `submit`.
-        """
-        return await asyncio.wrap_future(self.submit(function, *args))
-
-    def _finish(self, _: "Future[Any]") -> None:
-        with self._lock:
-            self._unfinished -= 1
-
-    def _labelled(self, name: str, label: str) -> int:
-        labels = self.models[name].labels if name in self.models else {}
-        if label not in labels:
-            raise RequestError(f"Unrecognized servable version label: {label}")
-        return labels[label]
+        try:
+            with self._computing:
+                yield
+        finally:
+            with self._lock:
+                self._unfinished -= 1

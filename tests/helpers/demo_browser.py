@@ -15,7 +15,6 @@ from PIL import Image, ImageDraw
 
 from pipelines.sample.faces import draw_faces
 from serving.errors import RequestError
-from serving.local_server.json_codec import TensorSpec
 from tfhuber.landmarks.known_sets import WFLW
 
 CHROMIUM = Path(os.environ.get("CHROMIUM", "/usr/bin/chromium"))
@@ -54,12 +53,12 @@ class PageModel(FakeModel):
 
     signatures = ("serving_default", "tta", "metadata")
 
-    def input_specs(self, signature):
+    def input_types(self, signature):
         if signature not in self.signatures:
             raise RequestError(f'Serving signature name: "{signature}" not found in signature def')
         if signature == "metadata":
-            return {"query": TensorSpec("string", (None,))}
-        return super().input_specs("serving_default")
+            return {"query": "string"}
+        return super().input_types("serving_default")
 
     def run(self, signature, inputs, *, timeout_ms):
         if self.error:

@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import io
+import socket
 import threading
 import time
 from dataclasses import dataclass, field
@@ -15,8 +16,9 @@ import uvicorn
 from PIL import Image
 
 from serving.errors import RequestError
-from serving.local_server import http_server
-from serving.local_server.json_codec import TensorSpec
+from serving.local_server.http_server import Server
+from serving.local_server.metrics import Metrics
+from serving.local_server.service import Service
 
 COUNT = 98
 
@@ -71,6 +73,7 @@ def landmark_signature(shift):
         ]
     )
     def landmarks(image_bytes, box):
+        tf.debugging.assert_equal(tf.shape(box), [tf.size(image_bytes), 4])
         sizes = tf.map_fn(size, image_bytes, fn_output_signature=tf.float32)
         whole = tf.concat([tf.zeros_like(sizes), sizes], -1)
         box = tf.where(tf.reduce_all(box == 0, -1, keepdims=True), whole, box)
@@ -119,19 +122,18 @@ class FakeModel:
     delay: float = 0.0
     error: Exception | None = None
 
-    def input_specs(self, signature):
+    def input_types(self, signature):
         if signature != "serving_default":
             raise RequestError(f'Serving signature name: "{signature}" not found in signature def')
-        return {
-            "box": TensorSpec("float32", (None, 4)),
-            "image_bytes": TensorSpec("string", (None,)),
-        }
+        return {"box": "float32", "image_bytes": "string"}
 
     def run(self, signature, inputs, *, timeout_ms):
         time.sleep(self.delay)
         if self.error:
             raise self.error
-        count = len(inputs["box"])
+        count = inputs["image_bytes"].size
+        if inputs["box"].shape != (count, 4) or inputs["image_bytes"].ndim != 1:
+            raise RequestError("no boxes, each of an image")
         steps = np.arange(COUNT, dtype=np.float32)[None, :, None]
         return {
             "landmarks": inputs["box"][:, None, :2] + steps,
@@ -172,7 +174,6 @@ class FakeVersions:
     name: str = "wflw"
     model: FakeModel = field(default_factory=FakeModel)
     serving: int = 3
-    labels: dict[str, int] = field(default_factory=lambda: {"stable": 3, "gone": 2})
 
     def get(self, version=None):
         return (3, self.model) if version in (None, 3) else None
@@ -185,19 +186,49 @@ class FakeVersions:
         pass
 
 
+def local_server(
+    versions, *, threads=4, max_waiting=128, timeout_ms=30_000, metrics=None, **options
+) -> Server:
+    """The local server over versions, on a free port; `running` runs it."""
+    bounds = {"threads": threads, "max_waiting": max_waiting, "timeout_ms": timeout_ms}
+    service = Service(versions, metrics=metrics or Metrics(), **bounds)
+    return Server(service, socket.create_server(("127.0.0.1", 0), backlog=2048), **options)
+
+
 @contextlib.contextmanager
-def running(app):
-    """Serves an application on a free port of this machine; yields a client with its base URL."""
-    server = uvicorn.Server(http_server.configure(app))
+def running(server):
+    """Runs a local server, or an ASGI application; yields a client with its base URL."""
+    run = serving if isinstance(server, Server) else serving_asgi
+    with (
+        run(server) as port,
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client,
+    ):
+        yield client
+
+
+@contextlib.contextmanager
+def serving(server):
+    thread = threading.Thread(target=server.serve_forever, args=[0.02], daemon=True)
+    thread.start()
+    try:
+        yield server.server_address[1]
+    finally:
+        server.shutdown()
+        server.drain()
+        thread.join(timeout=15)
+
+
+@contextlib.contextmanager
+def serving_asgi(app):
+    config = uvicorn.Config(app, port=0, log_config=None, lifespan="off")
+    server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     try:
         while not server.started:
             assert thread.is_alive(), "the server did not start"
             time.sleep(0.01)
-        port = server.servers[0].sockets[0].getsockname()[1]
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
-            yield client
+        yield server.servers[0].sockets[0].getsockname()[1]
     finally:
         server.should_exit = True
         thread.join(timeout=15)

@@ -260,7 +260,7 @@ def test_more_rows_than_a_server_has_memory_for_are_refused(model, signature):
         "image": np.zeros((count, 32, 32, 3), np.uint8),
         "query": np.array([b""] * count, object),
     }
-    names = model.input_specs(signature)
+    names = model.input_types(signature)
     with pytest.raises(Exception, match="at most 256 images in a request"):
         model.run(signature, {name: rows[name] for name in names})
 

@@ -19,13 +19,12 @@ from demo_browser import (
     encoded,
     spotted,
 )
-from fake_server import FakeVersions, running
+from fake_server import FakeVersions, local_server, running
 from PIL import Image
 from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
-from serving.local_server.application import create_app
 from tfhuber.drawing import ellipses, overlay
 from tfhuber.landmarks import known_sets
 
@@ -33,8 +32,11 @@ DEMO = Path(__file__).resolve().parents[2] / "serving" / "demo"
 
 
 def application(**options):
-    versions = {name: FakeVersions(name, model) for name, model in MODELS.items()}
-    return create_app(versions, **options)
+    """A server of several models with labels, as TensorFlow Serving is one."""
+    server = local_server(FakeVersions(), **options)
+    find = server.service.find
+    server.service.find = lambda name, *which: (3, MODELS[name]) if name in MODELS else find(name)
+    return server
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +64,7 @@ def visit(browser, server):
     visits = []
 
     def open_page(query="", url=None, complains=False, **options):
-        options = {"viewport": {"width": 1100, "height": 900}} | options
-        context = browser.new_context(**options)
+        context = browser.new_context(**{"viewport": {"width": 1100, "height": 900}} | options)
         visits.append(
             (context, visit := Visit(context, f"{url or server.base_url}/{query}"), complains)
         )
@@ -380,18 +381,20 @@ def test_another_server_in_the_settings(visit, server):
 def test_a_page_from_elsewhere(visit, server, elsewhere):
     refused = visit(f"?url={server.base_url}", url=elsewhere, complains=True)
     refused.expect("--rest_api_enable_cors_support=true")
-    methods = []
-    inner = application(cors=True)
+    methods, server = [], application(cors=True)
 
-    async def recording(scope, receive, send):
-        if scope["type"] == "http":
-            methods.append(scope["method"])
-        await inner(scope, receive, send)
+    class Recording(server.RequestHandlerClass):
+        def answer(self):
+            methods.append(self.command)
+            super().answer()
 
-    with running(recording) as open_server:
+        do_GET = do_POST = do_OPTIONS = answer
+
+    server.RequestHandlerClass = Recording
+    with running(server) as open_server:
         welcome = visit(f"?url={open_server.base_url}", url=elsewhere, complains=True)
         welcome.choose(encoded(spotted()))
         assert len(welcome.circles()) == 98 and welcome.complaints == []
         assert set(methods) == {"GET", "POST"}  # no OPTIONS, which TensorFlow Serving may not know
-        origins = {httpx.URL(url).netloc for url in welcome.urls if not url.startswith("blob:")}
-        assert origins == {httpx.URL(elsewhere).netloc, open_server.base_url.netloc}
+        asked = {httpx.URL(url).netloc for url in welcome.urls if not url.startswith("blob:")}
+        assert asked == {httpx.URL(elsewhere).netloc, open_server.base_url.netloc}

@@ -8,12 +8,11 @@ import subprocess
 import numpy as np
 import pytest
 from demo_browser import Visit, chromium
-from fake_server import running
+from fake_server import local_server, running
 
 from serving.client import Client
 from serving.client.grpc import GrpcClient
 from serving.local_server import grpc as grpc_api
-from serving.local_server.application import create_app
 from serving.local_server.versions import ModelVersions
 from tfhuber.saved_model import session, versions
 
@@ -25,9 +24,9 @@ def server(exported):
     """The URL of the local server with an exported model, and its port for gRPC."""
     model = ModelVersions("wflw", exported)
     model.poll()
-    app = create_app({"wflw": model})
-    listening = grpc_api.serving(app.state.service, "localhost:0", max_request_bytes=2**24)
-    with running(app) as http, listening as port:
+    local = local_server(model)
+    listening = grpc_api.serving(local.service, "localhost:0", max_request_bytes=2**24)
+    with running(local) as http, listening as port:
         yield str(http.base_url).rstrip("/"), port
 
 

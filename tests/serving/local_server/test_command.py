@@ -1,7 +1,6 @@
 """The local server's command: a process that serves directories of versions, and what it refuses."""
 
 import contextlib
-import json
 import os
 import shutil
 import signal
@@ -71,7 +70,7 @@ def test_a_directory_is_served_version_after_version(tmp_path):
         assert prediction == {"size": [40, 60, 3], "copy_bytes": b64(jpeg(60, 40))}
         for body, message in [
             ({"signature_name": "strict", "instances": ["junk"]}, "Invalid JPEG data, size 4"),
-            ({"signature_name": "half", "instances": [1.0]}, "tensor type: half"),
+            ({"signature_name": "half", "instances": [1.0]}, "tensor type: float16"),
             ({"signature_name": "total", "instances": [1.0]}, "y has no shape information"),
         ]:
             answer = httpx.post(predict, json=body)
@@ -114,82 +113,6 @@ def free_port():
         return listener.getsockname()[1]
 
 
-def write_model_config(folder, versions, labels):
-    """Puts a configuration in place, all at once, of these versions of a toy and these labels."""
-    listed = " ".join(f"versions: {version}" for version in versions)
-    labelled = " ".join(
-        f'version_labels {{ key: "{label}" value: {version} }}' for label, version in labels.items()
-    )
-    (folder / "new.config").write_text(
-        f'model_config_list {{ config {{ name: "wflw" base_path: "{folder / "toy"}" '
-        f'model_platform: "tensorflow" model_version_policy {{ specific {{ {listed} }} }} '
-        f"{labelled} }} }}"
-    )
-    (folder / "new.config").rename(folder / "models.config")
-
-
-def test_a_configuration_file_with_labels_and_both_apis(tmp_path):
-    """Two versions, by label, over REST and gRPC; then a canary becomes stable, and one goes."""
-    import grpc
-    import tensorflow as tf
-    from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
-
-    def configure(versions, **labels):
-        write_model_config(tmp_path, versions, labels)
-
-    for version in (1, 2):
-        save_toy(tmp_path / "toy" / str(version), shift=10.0 * version)
-    (tmp_path / "monitoring.config").write_text('prometheus_config { enable: true path: "/m" }')
-    configure([1, 2], stable=1, canary=2)
-    port = free_port()
-    flags = [
-        f"--model_config_file={tmp_path / 'models.config'}",
-        "--model_config_file_poll_wait_seconds=1",
-        "--allow_version_labels_for_unavailable_models",
-        f"--monitoring_config_file={tmp_path / 'monitoring.config'}",
-        "--log_format=json",
-        "--rest_api_port=0",
-        f"--port={port}",
-    ]
-    with command(*flags) as (process, lines):
-        served = "version 2 of wflw serves at "
-        (ready,) = wait_for(lambda: [line for line in lines if line.startswith(served)])
-        model = ready.removeprefix(served).strip().removesuffix(":predict")
-
-        def shift(label):
-            body = {"instances": [row((0, 0, 40, 40))]}
-            answer = httpx.post(f"{model}/labels/{label}:predict", json=body)
-            return np.mean(answer.json()["predictions"][0]["landmarks"], 0)[0] - 20
-
-        assert shift("stable") == pytest.approx(10) and shift("canary") == pytest.approx(20)
-
-        request = predict_pb2.PredictRequest()
-        request.model_spec.name, request.model_spec.version_label = "wflw", "canary"
-        request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto([b"x"]))
-        request.inputs["box"].CopyFrom(tf.make_tensor_proto([[0.0, 0, 40, 40]]))
-        with grpc.insecure_channel(f"localhost:{port}") as channel:
-            stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
-            response = stub.Predict(request, timeout=20)
-        assert tf.make_ndarray(response.outputs["landmarks"]).mean(1)[0, 0] == pytest.approx(40)
-        url = model.partition("/v1/")[0]
-        assert 'entrypoint="GRPC",model_name="wflw"} 1.0' in httpx.get(f"{url}/m").text
-
-        configure([1, 2], stable=2)
-        wait_for(lambda: shift("stable") == pytest.approx(20))
-        assert httpx.get(f"{model}/labels/canary").status_code == 400
-        (tmp_path / "models.config").write_text("model_config_list {")
-        wait_for(lambda: any("the configuration stays as it was" in line for line in lines))
-        assert shift("stable") == pytest.approx(20)
-        configure([2], stable=2)
-        wait_for(lambda: httpx.get(f"{model}/versions/1/metadata").status_code == 404)
-        process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=20) == 130
-    assert "interrupted\n" in lines
-    logged = [json.loads(line) for line in lines if line.startswith("{")]
-    assert {"info", "error"} == {entry["level"] for entry in logged}
-    assert any(entry.get("version") == 2 and entry["status"] == 200 for entry in logged)
-
-
 def save_endless(directory):
     """Writes a SavedModel whose answer never comes."""
     import tensorflow as tf
@@ -202,7 +125,7 @@ def save_endless(directory):
 
 
 def test_a_stop_waits_for_nothing_that_has_no_end(tmp_path):
-    """Over both APIs, with no limit of time: one computes, one waits for its turn."""
+    """Over both APIs, with no limit of time: one computes, two wait for their turn."""
     import grpc
     import tensorflow as tf
     from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
@@ -213,7 +136,7 @@ def test_a_stop_waits_for_nothing_that_has_no_end(tmp_path):
         "--model_name=wflw",
         f"--model_base_path={tmp_path / 'toy'}",
         "--rest_api_timeout_in_ms=0",
-        "--rest_api_num_threads=2",
+        "--rest_api_num_threads=1",
         "--rest_api_port=0",
         f"--port={port}",
     ]
@@ -236,11 +159,11 @@ def test_a_stop_waits_for_nothing_that_has_no_end(tmp_path):
                 pool.submit(httpx.post, predict, json={"instances": [0.0]}, timeout=120)
                 for _ in range(2)
             ]
-            wait_for(lambda: "requests_waiting 1.0" in metrics())
+            wait_for(lambda: "requests_waiting 2.0" in metrics())
             process.send_signal(signal.SIGTERM)
-            assert [post.result().status_code for post in posts] == [503, 503]
             assert process.wait(timeout=60) == 0
             assert call.exception(timeout=20) is not None
+            assert all(isinstance(post.exception(), httpx.TransportError) for post in posts)
     assert not any("Traceback" in line for line in lines), lines
 
 
@@ -261,13 +184,7 @@ def test_what_cannot_be_served_gets_one_line(tmp_path):
     with socket.create_server(("localhost", 0)) as taken:
         port = taken.getsockname()[1]
         for flags, message in [
-            ([], "say what to serve: --model_base_path DIR or --model_config_file FILE"),
             (["--model_base_path=nowhere"], "--model_base_path nowhere is no directory"),
-            (["--model_config_file=nowhere"], "No such file or directory: 'nowhere'"),
-            (
-                [f"--model_config_file={tmp_path / '1' / 'saved_model.pb'}"],
-                "holds no model_config_list",
-            ),
             ([f"--model_base_path={tmp_path / '1'}"], "is a single version; give the directory"),
             (
                 [f"--model_base_path={tmp_path}", f"--rest_api_port={port}"],
@@ -291,9 +208,9 @@ def test_what_cannot_be_served_gets_one_line(tmp_path):
             ),
             (
                 [f"--model_base_path={tmp_path}", "--model_name=a/b"],
-                "--model_name: name 'a/b' must",
+                "--model_name 'a/b' must",
             ),
-            ([f"--model_base_path={tmp_path}", "--model_name="], "--model_name: name '' must be"),
+            ([f"--model_base_path={tmp_path}", "--model_name="], "--model_name '' must be"),
             (
                 [f"--model_base_path={tmp_path}", "--rest_api_host=2001:db8::1"],
                 "[2001:db8::1]:8501 cannot be listened at",
@@ -316,6 +233,13 @@ def test_what_cannot_be_served_gets_one_line(tmp_path):
         ["--model_base_path=.", "--rest_api_port=x"],
         ["--model_base_path=.", "--rest_api_num_threads=0"],
         ["--model_base_path=.", "--model_nam=x"],
+        [],
+        # What this server had once.
+        ["--model_base_path=.", "--model_config_file=models.config"],
+        ["--model_base_path=.", "--model_config_file_poll_wait_seconds=1"],
+        ["--model_base_path=.", "--allow_version_labels_for_unavailable_models"],
+        ["--model_base_path=.", "--monitoring_config_file=monitoring.config"],
+        ["--model_base_path=.", "--log_format=json"],
     ],
 )
 def test_wrong_flags_end_with_the_usage(flags):

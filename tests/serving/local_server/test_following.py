@@ -1,12 +1,16 @@
-"""How the server follows its models' directories and its configuration while it runs."""
+"""How the command follows its model's directory while it runs."""
 
-from fake_server import FakeVersions, running, wait_for
+import threading
 
-from serving.local_server.application import create_app
+from fake_server import FakeVersions, wait_for
+
+from serving.local_server import __main__ as local_server
+
+URL = "http://localhost:8501"
 
 
 class Counted(FakeVersions):
-    """Counts the looks at its directory; the first ones fail."""
+    """Counts the looks at its directory; the first ones fail, and the sixth finds another version."""
 
     looks = 0
     failing = 0
@@ -15,47 +19,22 @@ class Counted(FakeVersions):
         self.looks += 1
         if self.looks <= self.failing:
             raise RuntimeError("a defect")
+        self.serving = 3 if self.looks < 6 else 4
 
 
-class Configured(dict):
-    """Models whose configuration is read again; tells, one after another, what `answers` holds."""
-
-    def __init__(self, *answers, **models):
-        super().__init__(models)
-        self.answers = list(answers)
-        self.read = 0
-
-    def reload(self):
-        self.read += 1
-        answer = self.answers.pop(0) if self.answers else False
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-
-def test_nothing_ends_the_following(caplog):
-    model = Counted()
+def test_nothing_ends_the_following(caplog, capsys):
+    model = Counted(serving=None)
     model.failing = 2
-    models = Configured(RuntimeError("first"), OSError("second"), wflw=model)
-    with running(create_app(models, poll_seconds=0.01, reload=models.reload, reload_seconds=0.01)):
-        wait_for(lambda: model.looks > 4 and models.read > 4)
+    follower = (model, 0.01, URL)
+    threading.Thread(target=local_server._follow, args=follower, daemon=True).start()
+    wait_for(lambda: model.looks > 8)
     messages = [record.getMessage() for record in caplog.records]
     assert messages.count("looking for versions of wflw failed") == 2
-    assert messages.count("reading the configuration failed") == 2
+    path = f"of wflw serves at {URL}/v1/models/wflw:predict"
+    assert capsys.readouterr().out.splitlines() == [f"version {n} {path}" for n in (3, 4)]
 
 
-def test_no_seconds_are_one_look_and_one_more_after_a_change():
+def test_no_pause_is_one_look():
     model = Counted()
-    models = Configured(False, False, True, wflw=model)
-    with running(create_app(models, poll_seconds=0, reload=models.reload, reload_seconds=0.01)):
-        wait_for(lambda: models.read > 10)
-    assert model.looks == 2
-
-
-def test_no_seconds_at_all_are_one_look():
-    model, often = Counted(), Counted()
-    with running(create_app({"wflw": model}, poll_seconds=0)):
-        wait_for(lambda: model.looks)
-        with running(create_app({"wflw": often}, poll_seconds=0.01)):
-            wait_for(lambda: often.looks > 20)
+    local_server._follow(model, 0, URL)
     assert model.looks == 1

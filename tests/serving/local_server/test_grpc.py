@@ -8,18 +8,19 @@ import httpx
 import numpy as np
 import pytest
 import tensorflow as tf
-from fake_server import FakeModel, FakeVersions, HeldModel, row, running, save_toy, wait_for
-from tensorflow_serving.apis import (
-    get_model_metadata_pb2,
-    get_model_status_pb2,
-    model_service_pb2_grpc,
-    predict_pb2,
-    prediction_service_pb2_grpc,
+from fake_server import (
+    FakeModel,
+    FakeVersions,
+    HeldModel,
+    local_server,
+    row,
+    running,
+    save_toy,
+    wait_for,
 )
+from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from serving.local_server import grpc as grpc_api
-from serving.local_server.application import create_app
-from serving.local_server.json_codec import TensorSpec
 from serving.local_server.saved_model import SavedModel
 
 MEGABYTE = 2**20
@@ -27,7 +28,7 @@ MEGABYTE = 2**20
 
 @pytest.fixture(scope="module")
 def service():
-    return create_app({"wflw": FakeVersions()}).state.service
+    return local_server(FakeVersions()).service
 
 
 @contextlib.contextmanager
@@ -69,7 +70,7 @@ def request(images=(b"x",), boxes=((1, 2, 30, 40),), **spec):
     return message
 
 
-@pytest.mark.parametrize("which", [{}, {"version": 3}, {"label": "stable"}])
+@pytest.mark.parametrize("which", [{}, {"version": 3}])
 def test_predict(stub, which):
     response = stub.Predict(request([b"x", b""], [[1, 2, 30, 40]] * 2, **which), timeout=10)
     assert response.model_spec.name == "wflw" and response.model_spec.version.value == 3
@@ -77,7 +78,9 @@ def test_predict(stub, which):
     outputs = {name: tf.make_ndarray(proto) for name, proto in response.outputs.items()}
     assert set(outputs) == {"landmarks", "covariance", "valid"}
     expected = FakeModel().run(
-        "", {"box": np.float32([[1, 2, 30, 40]] * 2), "image_bytes": [b"x", b""]}, timeout_ms=0
+        "",
+        {"box": np.float32([[1, 2, 30, 40]] * 2), "image_bytes": np.array([b"x", b""], object)},
+        timeout_ms=0,
     )
     for name, array in expected.items():
         np.testing.assert_array_equal(outputs[name], array, strict=True)
@@ -115,11 +118,10 @@ def bomb():
         (request(name="x"), "NOT_FOUND", "Servable not found for request: Latest(x)"),
         (request(version=9), "NOT_FOUND", "Specific(wflw, 9)"),
         (request(label="x"), "INVALID_ARGUMENT", "Unrecognized servable version label: x"),
-        (request(name=""), "INVALID_ARGUMENT", "ModelSpec has no name specified."),
         (request(signature="x"), "INVALID_ARGUMENT", 'name: "x" not found in signature def'),
         (changed("z", tensor(1, tf.float32)), "INVALID_ARGUMENT", "Sent extra: {z}"),
         (changed("box", tensor([[1.0] * 4], tf.float64)), "INVALID_ARGUMENT", "expects float32"),
-        (changed("box", tensor([1.0] * 4, tf.float32)), "INVALID_ARGUMENT", "but got [4]"),
+        (changed("box", tensor([1.0] * 4, tf.float32)), "INVALID_ARGUMENT", "no boxes"),
         (changed("box", bomb()), "INVALID_ARGUMENT", "is not possible here"),
         (changed("box", predict_pb2.PredictRequest().inputs["x"]), "INVALID_ARGUMENT", "box"),
         (request([b"x" * MEGABYTE]), "RESOURCE_EXHAUSTED", "larger than max"),
@@ -134,8 +136,8 @@ def test_errors(stub, message, code, words):
 class AnyModel(FakeModel):
     """Takes x of the type that a signature's name is."""
 
-    def input_specs(self, signature):
-        return {"x": TensorSpec(signature, (None,))}
+    def input_types(self, signature):
+        return {"x": signature}
 
 
 @pytest.mark.parametrize(
@@ -154,7 +156,7 @@ def test_values_beyond_their_type_are_refused(dtype, values):
     message.inputs["x"].tensor_shape.dim.add(size=1)
     for name, value in values.items():
         getattr(message.inputs["x"], name).extend(value)
-    service = create_app({"wflw": FakeVersions(model=AnyModel())}).state.service
+    service = local_server(FakeVersions(model=AnyModel())).service
     with asking(service) as stub, pytest.raises(grpc.RpcError) as caught:
         stub.Predict(message, timeout=10)
     assert caught.value.code().name == "INVALID_ARGUMENT"
@@ -164,7 +166,7 @@ def test_values_beyond_their_type_are_refused(dtype, values):
 def test_neither_client_nor_server_need_a_deadline(tmp_path):
     save_toy(tmp_path / "1")
     versions = FakeVersions(model=SavedModel(tmp_path / "1"))
-    service = create_app({"wflw": versions}, timeout_ms=0).state.service
+    service = local_server(versions, timeout_ms=0).service
     message = predict_pb2.PredictRequest()
     message.model_spec.name, message.model_spec.signature_name = "wflw", "double"
     message.inputs["x"].CopyFrom(tensor([[1, 2, 3]], tf.float32))
@@ -175,21 +177,21 @@ def test_neither_client_nor_server_need_a_deadline(tmp_path):
 def test_rest_and_grpc_share_one_bound():
     """1 computes and 2 wait, over whichever API they came; a fourth is refused at once by both."""
     model = HeldModel()
-    app = create_app({"wflw": FakeVersions(model=model)}, threads=1, max_waiting=2)
+    server = local_server(FakeVersions(model=model), threads=1, max_waiting=2)
     body = {"instances": [row()]}
     with (
-        running(app) as http,
-        asking(app.state.service) as stub,
+        running(server) as http,
+        asking(server.service) as stub,
         ThreadPoolExecutor(2) as pool,
     ):
         url = f"{http.base_url}/v1/models/wflw:predict"
         posts = [pool.submit(httpx.post, url, json=body, timeout=30) for _ in range(2)]
-        wait_for(lambda: b"requests_waiting 1.0" in app.state.service.metrics.page())
+        wait_for(lambda: b"requests_waiting 1.0" in server.service.metrics.page())
         waits = stub.Predict.future(request(), timeout=30)
-        wait_for(lambda: b"requests_waiting 2.0" in app.state.service.metrics.page())
+        wait_for(lambda: b"requests_waiting 2.0" in server.service.metrics.page())
         with pytest.raises(grpc.RpcError) as caught:
             stub.Predict(request(), timeout=10)
-        assert caught.value.code().name == "RESOURCE_EXHAUSTED"
+        assert caught.value.code().name == "UNAVAILABLE"
         assert "1 requests are being computed and 2 wait" in caught.value.details()
         assert http.post("/v1/models/wflw:predict", json=body).status_code == 503
         assert model.held == 1 and not waits.done()
@@ -203,34 +205,11 @@ def test_rest_and_grpc_share_one_bound():
 def test_a_failure_of_the_server_tells_nothing(caplog):
     model = FakeModel()
     model.error = RuntimeError("an internal secret")
-    service = create_app({"wflw": FakeVersions(model=model)}).state.service
+    service = local_server(FakeVersions(model=model)).service
     with asking(service) as stub, pytest.raises(grpc.RpcError) as caught:
         stub.Predict(request(), timeout=10)
     assert caught.value.code().name == "INTERNAL" and "secret" not in caught.value.details()
     assert "an internal secret" in caplog.text
-
-
-def test_metadata(stub):
-    message = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
-    message.model_spec.name = "wflw"
-    response = stub.GetModelMetadata(message, timeout=10)
-    signatures = get_model_metadata_pb2.SignatureDefMap()
-    assert response.metadata["signature_def"].Unpack(signatures)
-    assert signatures.signature_def["serving_default"].method_name == "tensorflow/serving/predict"
-    message.metadata_field.append("x")
-    with pytest.raises(grpc.RpcError, match="signature_def alone"):
-        stub.GetModelMetadata(message, timeout=10)
-
-
-def test_status(channel):
-    stub = model_service_pb2_grpc.ModelServiceStub(channel)
-    message = get_model_status_pb2.GetModelStatusRequest()
-    message.model_spec.name = "wflw"
-    (status,) = stub.GetModelStatus(message, timeout=10).model_version_status
-    assert (status.version, status.state) == (3, get_model_status_pb2.ModelVersionStatus.AVAILABLE)
-    message.model_spec.version.value = 9
-    with pytest.raises(grpc.RpcError, match="Could not find version 9 of model wflw"):
-        stub.GetModelStatus(message, timeout=10)
 
 
 def test_calls_are_counted_beside_the_rest_apis(stub, service):

@@ -12,7 +12,6 @@ from hypothesis.extra import numpy as arrays
 
 from serving.local_server.json_codec import (
     RequestError,
-    TensorSpec,
     decode_inputs,
     encode_outputs,
     parse_body,
@@ -38,10 +37,10 @@ def test_rows_and_columns_of_outputs():
 
 def test_a_single_output_is_bare():
     outputs = {"y": np.int32([[1, 2], [3, 4]])}
-    assert encode_outputs(outputs, rows=True) == b'{"predictions": [[1, 2], [3, 4]]}'
-    assert encode_outputs(outputs, rows=False) == b'{"outputs": [[1, 2], [3, 4]]}'
-    assert encode_outputs({"y": np.float64(1)}, rows=False) == b'{"outputs": 1.0}'
-    assert encode_outputs({"y": np.array(b"ab", object)}, rows=False) == b'{"outputs": "ab"}'
+    assert encode_outputs(outputs, rows=True) == b'{"predictions":[[1,2],[3,4]]}'
+    assert encode_outputs(outputs, rows=False) == b'{"outputs":[[1,2],[3,4]]}'
+    assert encode_outputs({"y": np.float64(1)}, rows=False) == b'{"outputs":1.0}'
+    assert encode_outputs({"y": np.array(b"ab", object)}, rows=False) == b'{"outputs":"ab"}'
 
 
 @pytest.mark.parametrize("shape", [(0,), (0, 3), (2, 0), (2, 0, 3), (2, 3, 0), (1, 2, 3, 2)])
@@ -83,7 +82,19 @@ def test_strings_and_bytes():
     ],
 )
 def test_how_numbers_are_written(number, text):
-    assert encode_outputs({"y": number[None]}, rows=True).decode() == f'{{"predictions": [{text}]}}'
+    answer = encode_outputs({"y": number[None]}, rows=True).decode()
+    assert answer.replace(" ", "") == f'{{"predictions":[{text}]}}'
+
+
+def test_a_number_that_is_none_changes_no_others():
+    outputs = {
+        "y": np.float32([[0.1, np.nan], [np.inf, 2]]),
+        "n": np.int32([1, 2]),
+        "v": np.bool([1, 0]),
+    }
+    answer = encode_outputs(outputs, rows=True).decode()
+    rows = '{"y": [0.1, NaN], "n": 1, "v": true}, {"y": [Infinity, 2.0], "n": 2, "v": false}'
+    assert answer == f'{{"predictions": [{rows}]}}'
 
 
 @given(st.lists(finite_float32, min_size=1, max_size=6))
@@ -91,7 +102,7 @@ def test_float32_prints_shortest_marked_as_float_and_reads_back(values):
     array = np.float32(values)
     text = encode_outputs({"y": array}, rows=True).decode()
     np.testing.assert_array_equal(np.float32(json.loads(text)["predictions"]), array, strict=True)
-    for token, number in zip(text[17:-2].split(", "), array, strict=True):
+    for token, number in zip(text[16:-2].split(","), array, strict=True):
         assert "." in token or "e" in token
         digits = len(token.split("e")[0].replace("-", "").replace(".", "").strip("0")) or 1
         with np.errstate(over="ignore"):
@@ -109,7 +120,7 @@ def test_any_float64_reads_back(data):
 @pytest.mark.parametrize(
     ("outputs", "message"),
     [
-        ({"y": np.float16([1])}, "Failed to write JSON value for tensor type: half"),
+        ({"y": np.float16([1])}, "Failed to write JSON value for tensor type: float16"),
         ({"y": np.complex64([1])}, "tensor type: complex64"),
         ({"y": np.float32(1)}, "Tensor name: y has no shape information"),
         ({"y": np.array(b"ab", object)}, "Tensor name: y has no shape information"),
@@ -129,7 +140,7 @@ def test_what_is_encoded_by_columns_decodes_to_the_same(data):
     shape = data.draw(arrays.array_shapes(min_dims=1, max_dims=3, min_side=1, max_side=3))
     array = data.draw(arrays.arrays(dtype, shape))
     outputs = json.loads(encode_outputs({"x": array}, rows=False))["outputs"]
-    specs = {"x": TensorSpec(dtype, (None, *shape[1:]))}
+    specs = {"x": dtype}
     inputs, _ = decode_inputs(parse_body(json.dumps({"inputs": outputs}).encode()), specs)
     np.testing.assert_array_equal(inputs["x"], array, strict=True)
 
@@ -140,5 +151,5 @@ def test_bytes_that_are_encoded_by_rows_decode_to_the_same(values):
     array[:] = values
     rows = json.loads(encode_outputs({"x_bytes": array}, rows=True))["predictions"]
     document = parse_body(json.dumps({"instances": rows}).encode())
-    inputs, _ = decode_inputs(document, {"x_bytes": TensorSpec("string", (None,))})
+    inputs, _ = decode_inputs(document, {"x_bytes": "string"})
     assert inputs["x_bytes"].tolist() == values
