@@ -72,8 +72,10 @@ def _scaled(labels: Labels, declared: tuple[int, int], size: tuple[int, int]) ->
             f"the labels' file says {declared[0]} x {declared[1]}, beyond which its own points lie; "
             f"the picture has {size[0]} x {size[1]}",
         )
-    box = ((labels.box.reshape(2, 2) + 0.5) * factor - 0.5).ravel()
-    check_box(box)
+    box = labels.box
+    if box is not None:
+        box = ((box.reshape(2, 2) + 0.5) * factor - 0.5).ravel()
+        check_box(box)
     return replace(
         labels,
         landmarks=np.where(labelled, (labels.landmarks + 0.5) * factor - 0.5, 0.0),

@@ -1,4 +1,4 @@
-"""Conversion of a data set in its official layout, or COCO's, to TFRecords.
+"""Conversion of a data set in its official layout, COCO's or a pose project's, to TFRecords.
 
     python -m pipelines.make_tfrecords --dataset wflw --source DIR --output DIR
 
@@ -28,9 +28,11 @@ from pipelines.plans import (
     hashed,
     hold_out,
     listed,
+    some_photographs,
     write_plans,
 )
 from pipelines.readers.base import Reader
+from pipelines.readers.poses import PoseReader
 from pipelines.runners import make_pipeline
 from pipelines.shards import (
     REJECTS,
@@ -58,6 +60,8 @@ def main(argv: list[str] | None = None) -> None:
     """Run the command; `argv` defaults to the process's arguments."""
     args, beam_options = parse_arguments(argv)
     reader, source = make_reader(args), Source(args.source)
+    for remark in getattr(reader, "remarks", ()):
+        print(remark)
     crops = CropParameters(
         rule=reader.landmark_set.square,
         size=args.size,
@@ -100,6 +104,8 @@ def _plan(reader: Reader, source: Source, args: argparse.Namespace, work: Work) 
     """Plan all shards, with some training photographs' entries moved to the split "valid"."""
     fraction = _fraction(reader, args)
     is_held_out = hashed(fraction)
+    if fraction and isinstance(reader, PoseReader) and reader.by_video:
+        is_held_out = some_photographs(reader.entries(source), reader, fraction)
     if args.validation_images:
         is_held_out = listed(args.validation_images, reader)
     entries = progress(reader.entries(source), desc="read", unit=" labels")

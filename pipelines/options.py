@@ -6,15 +6,40 @@ import os
 
 from pipelines.readers.base import Reader
 from pipelines.readers.coco import Coco
+from pipelines.readers.cvat import read_cvat
+from pipelines.readers.dlc import Dlc
+from pipelines.readers.label_studio import LabelStudio
+from pipelines.readers.lightning_pose import LightningPose
 from pipelines.readers.lp300w import Lp300w
 from pipelines.readers.mpii import Mpii
+from pipelines.readers.poses import PoseReader
+from pipelines.readers.sleap import Sleap
 from pipelines.readers.wflw import Wflw
 from pipelines.storage import Source, digest, is_local
 
-__all__ = ["DATASETS", "make_reader", "parameters_of", "parse_arguments"]
+__all__ = ["COCO_OPTIONS", "DATASETS", "make_reader", "parameters_of", "parse_arguments"]
 
-DATASETS = ("300w_lp", "coco", "mpii", "wflw")
-COCO_OPTIONS = ("landmarks", "annotations", "images", "category", "apply_exif")
+POSE_READERS: dict[str, type[PoseReader]] = {
+    "dlc": Dlc,
+    "labelstudio": LabelStudio,
+    "lightning_pose": LightningPose,
+    "sleap": Sleap,
+}
+DATASETS = ("300w_lp", "coco", "cvat", *POSE_READERS, "mpii", "wflw")
+
+# Which data sets an option is for.
+_COCO = ("coco", "cvat")
+_POSES = tuple(POSE_READERS)
+_OPTIONS: dict[str, tuple[str, ...]] = {
+    "landmarks": (*_COCO, *_POSES),
+    "annotations": (*_COCO, *(name for name in _POSES if name != "dlc")),
+    "images": ("coco",),
+    "category": _COCO,
+    "apply_exif": _COCO,
+    "box": _POSES,
+    "split_by": _POSES,
+}
+COCO_OPTIONS = tuple(name for name, datasets in _OPTIONS.items() if "coco" in datasets)
 
 
 def parse_arguments(argv: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
@@ -39,10 +64,11 @@ def parse_arguments(argv: list[str] | None) -> tuple[argparse.Namespace, list[st
     for name in ("source", "output", "validation_images", "landmarks", "category"):
         if getattr(args, name) in ("", [""]):
             raise ValueError(f"--{name.replace('_', '-')} must not be empty")
-    for name in COCO_OPTIONS:
-        if getattr(args, name) and args.dataset != "coco":
+    for name, datasets in _OPTIONS.items():
+        if getattr(args, name) and args.dataset not in datasets:
             option = name.replace("_", "-")
-            raise ValueError(f"--{option} belongs to --dataset coco, not {args.dataset}")
+            belongs = " or ".join(datasets)
+            raise ValueError(f"--{option} belongs to --dataset {belongs}, not {args.dataset}")
     _check_split(args)
     for name in ("source", "output"):
         path = getattr(args, name)
@@ -55,8 +81,14 @@ def parse_arguments(argv: list[str] | None) -> tuple[argparse.Namespace, list[st
 
 def make_reader(args: argparse.Namespace) -> Reader:
     """Return the reader of `args.dataset` with its options."""
+    options = {
+        name: getattr(args, name) for name, datasets in _OPTIONS.items() if args.dataset in datasets
+    }
+    if args.dataset in POSE_READERS:
+        return POSE_READERS[args.dataset].from_options(Source(args.source), **options)
+    if args.dataset == "cvat":
+        return read_cvat(Source(args.source), **options)
     if args.dataset == "coco":
-        options = {name: getattr(args, name) for name in COCO_OPTIONS}
         return Coco.from_options(Source(args.source), **options)
     if args.dataset == "mpii":
         return Mpii(deploy=args.split == "deploy")
@@ -69,9 +101,9 @@ def parameters_of(args: argparse.Namespace, reader: Reader) -> dict:
     held_out = {"validation_fraction": reader.validation_fraction if fraction is None else fraction}
     if args.validation_images:
         held_out = {"validation_images_sha256": digest(args.validation_images, hashlib.sha256())}
-    coco = {name: getattr(args, name) for name in COCO_OPTIONS if getattr(args, name)}
+    options = {name: getattr(args, name) for name in _OPTIONS if getattr(args, name)}
     shards = {"shard_examples": args.shard_examples}
-    return {"dataset": args.dataset, "split": args.split, **held_out, **coco, **shards}
+    return {"dataset": args.dataset, "split": args.split, **held_out, **options, **shards}
 
 
 def _check_split(args: argparse.Namespace) -> None:
@@ -92,7 +124,7 @@ def _check_split(args: argparse.Namespace) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m pipelines.make_tfrecords",
-        description="Converts a data set in its official layout, or COCO's, to TFRecords.",
+        description="Converts a data set in its official layout, COCO's or a pose project's, to TFRecords.",
         epilog="Paths may be local or gs://, s3:// and so on, as Beam's installed extras allow. Any other "
         "option is Beam's own, such as --project for --runner DataflowRunner.",
         allow_abbrev=False,
@@ -121,9 +153,31 @@ def _parser() -> argparse.ArgumentParser:
     held_out.add_argument(
         "--validation-fraction", type=float, metavar="F", help="part held out (wflw 0, others 0.1)"
     )
+    splits.add_argument(
+        "--split-by",
+        choices=("video", "frame"),
+        help="what is held out of a pose project: whole videos, or frames (video, where several are known)",
+    )
     held_out.add_argument("--validation-images", metavar="FILE", help="or their names, one a line")
-    coco = parser.add_argument_group("coco (docs/bring_your_own_data.md)")
-    coco.add_argument("--landmarks", metavar="NAME|FILE", help="landmark set (landmarks.json)")
+    _add_own_data(parser)
+    return parser
+
+
+def _add_own_data(parser: argparse.ArgumentParser) -> None:
+    coco = parser.add_argument_group(
+        "your own data (docs/bring_your_own_data.md, docs/animals.md)",
+    )
+    coco.add_argument(
+        "--landmarks",
+        metavar="NAME|FILE",
+        help="landmark set (coco: landmarks.json; pose projects and cvat: their skeleton)",
+    )
+    coco.add_argument(
+        "--box",
+        choices=("points", "frame"),
+        help="of a pose project: the labelled points' with a margin, unless the file has one (points), or "
+        "the whole frame",
+    )
     coco.add_argument(
         "--annotations",
         action="append",
@@ -144,4 +198,3 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="turn photographs as EXIF's orientation says: they were labelled upright",
     )
-    return parser

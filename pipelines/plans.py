@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol, TypeVar
@@ -19,6 +20,7 @@ __all__ = [
     "hold_out",
     "listed",
     "read_plan",
+    "some_photographs",
     "write_plans",
 ]
 
@@ -76,6 +78,28 @@ def first_photograph(entries: Iterable[Entry], reader: Reader) -> str | None:
             several |= first not in (None, photograph)
             first = photograph if first is None else min(first, photograph, key=_number)
     return first if several else None
+
+
+def some_photographs(
+    entries: Iterable[Entry], reader: Reader, fraction: float
+) -> Callable[[str], bool]:
+    """Return a test that is true of whole videos, or such, with about that fraction of training entries.
+
+    They are taken in the order of `hashed`, and left out where too many would be held out with them. The
+    smallest is held out if none else is, and never all are.
+    """
+    counts: Counter[str] = Counter()
+    for entry in entries:
+        if entry.split == "train" and entry.image:
+            counts[reader.photograph(entry.image)] += 1
+    chosen, missing = [], fraction * counts.total()
+    for photograph in sorted(counts, key=_number):
+        if counts[photograph] / 2 <= missing:
+            chosen.append(photograph)
+            missing -= counts[photograph]
+    if not chosen:
+        chosen = sorted(counts, key=lambda name: (counts[name], _number(name)))[:1]
+    return frozenset(chosen[: len(counts) - 1]).__contains__
 
 
 def _number(photograph: str) -> int:

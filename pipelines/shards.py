@@ -10,7 +10,7 @@ import json
 import threading
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from itertools import groupby
@@ -27,7 +27,7 @@ from pipelines.label_frame import in_pixels_of
 from pipelines.output import Work
 from pipelines.plans import ShardPlan, read_plan
 from pipelines.readers.annotation import Entry, Labels, Reject
-from pipelines.readers.base import Reader
+from pipelines.readers.base import MakesPictures, Reader
 from pipelines.source_image import SourceImage
 from pipelines.statistics import Statistics
 from pipelines.storage import ReadSum, Source, create, digest, open_file, rename
@@ -176,14 +176,19 @@ class WriteShard(beam.DoFn):
     def _example(self, entry: Entry, labels: Labels, image: SourceImage) -> _Example:
         """Return the example, numbers rounded as records hold them."""
         labels, picture, notes = in_pixels_of(labels, image)
-        jpeg, crop_to_original = store_crop(picture, labels.box, **vars(self._parameters))
+        box, normalizer = labels.box, labels.normalizer
+        if box is None:
+            box = np.array([-0.5, -0.5, picture.size[0] - 0.5, picture.size[1] - 0.5])
+            length = self._reader.landmark_set.normalizer_length
+            normalizer = length(labels.landmarks, labels.weights, box)
+        jpeg, crop_to_original = store_crop(picture, box, **vars(self._parameters))
         example = {
             "id": entry.id,
             "image": jpeg,
             "landmarks": labels.landmarks.astype(np.float32),
             "weights": labels.weights,
-            "box": labels.box.astype(np.float32),
-            "normalizer": labels.normalizer,
+            "box": box.astype(np.float32),
+            "normalizer": normalizer,
             "attributes": labels.attributes,
             "people": labels.people,
             "crop_to_original": crop_to_original,
@@ -208,7 +213,7 @@ class _Sources:
             stop_if_interrupted()
             content: bytes | Unusable
             try:
-                content = self.read(name, "image", _LARGEST_IMAGE, self._reader.images)
+                content = self._picture(name)
                 Metrics.distribution("bytes", "image").update(len(content))
             except Unusable as unusable:
                 content = unusable
@@ -216,13 +221,11 @@ class _Sources:
 
     def read(self, name: str, kind: str, most: int, folder: str = "") -> bytes:
         """Read as `Source.read` does."""
-        try:
-            content = self._source.read(name, kind, most, folder)
-        except Unusable as unusable:
-            self._read.add_fault(unusable)
-            raise
-        self._read.add(content)
-        return content
+        return self._counted(lambda: self._source.read(name, kind, most, folder))
+
+    def find(self, name: str, kind: str, folder: str = "") -> str:
+        """Return what `Source.find` does."""
+        return self._source.find(name, kind, folder)
 
     def has(self, name: str) -> bool:
         """Return what `Source.has` does."""
@@ -231,6 +234,22 @@ class _Sources:
     def summary(self) -> dict:
         """Return what `ReadSum.summary` does."""
         return self._read.summary()
+
+    def _picture(self, name: str) -> bytes:
+        """Return the content of an image's file, or of a picture that the reader makes, as of a video."""
+        if isinstance(self._reader, MakesPictures) and self._reader.makes(name):
+            make = self._reader.picture
+            return self._counted(lambda: make(name, self))
+        return self.read(name, "image", _LARGEST_IMAGE, self._reader.images)
+
+    def _counted(self, content_of: Callable[[], bytes]) -> bytes:
+        try:
+            content = content_of()
+        except Unusable as unusable:
+            self._read.add_fault(unusable)
+            raise
+        self._read.add(content)
+        return content
 
     def _labels(self, entry: Entry) -> Labels | Unusable:
         try:

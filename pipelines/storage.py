@@ -120,6 +120,9 @@ class SourceFiles(Protocol):
     def read(self, name: str, kind: str, most: int, folder: str = "") -> bytes:
         """Return a file's content; raise `Unusable` if it cannot be had."""
 
+    def find(self, name: str, kind: str, folder: str = "") -> str:
+        """Return a file's full path; raise `Unusable` if it is not there."""
+
 
 @dataclass(frozen=True)
 class Source:
@@ -162,7 +165,28 @@ class Source:
           folder: below the source's directory; no name, nor a symbolic link, may leave it.
 
         Raises:
-          Unusable: `path_outside_source`, or `missing_`, `unreadable_` or the kind with `_too_large`.
+          Unusable: as `find`, and `unreadable_` or the kind with `_too_large`.
+        """
+        path = self.find(name, kind, folder)
+        try:
+            with open_file(path) as file:
+                chunks, size = [], 0
+                while size <= most and (chunk := file.read(_CHUNK)):
+                    chunks.append(chunk)
+                    size += len(chunk)
+        except OSError as error:
+            if not is_local(path):
+                raise  # A connection that fails is no fault of the data: the runner tries again.
+            raise Unusable(f"unreadable_{kind}", f"{name!r}: {_one_line(error)}") from None
+        if size > most:
+            raise Unusable(f"{kind}_too_large", f"{name!r} has more than {most:,} bytes")
+        return b"".join(chunks)
+
+    def find(self, name: str, kind: str, folder: str = "") -> str:
+        """Return the full path of a file that the source names itself; the arguments are those of `read`.
+
+        Raises:
+          Unusable: `path_outside_source`, or `missing_` and the kind.
         """
         root = self.path(folder) if folder else self.root
         root = _real(root) if is_local(root) else root
@@ -179,19 +203,7 @@ class Source:
                     f"missing_{kind}", f"{name!r} is no file of {folder or 'the source'}"
                 )
             path = _inside(root, meant, kind)
-        try:
-            with open_file(path) as file:
-                chunks, size = [], 0
-                while size <= most and (chunk := file.read(_CHUNK)):
-                    chunks.append(chunk)
-                    size += len(chunk)
-        except OSError as error:
-            if not is_local(path):
-                raise  # A connection that fails is no fault of the data: the runner tries again.
-            raise Unusable(f"unreadable_{kind}", f"{name!r}: {_one_line(error)}") from None
-        if size > most:
-            raise Unusable(f"{kind}_too_large", f"{name!r} has more than {most:,} bytes")
-        return b"".join(chunks)
+        return path
 
 
 def _inside(root: str, name: str, kind: str) -> str:

@@ -52,8 +52,8 @@ class Labels:
     Attributes:
       landmarks: [K, 2] float64; 0 where there is no label.
       weights: [K] 1 where labelled, else 0.
-      box: [4] x0, y0, x1, y1.
-      normalizer: the length that errors are divided by; 0 if unknown.
+      box: [4] x0, y0, x1, y1; None for the whole picture.
+      normalizer: the length that errors are divided by; 0 if unknown, or if the box is to tell it.
       attributes: 0/1 flags in the landmark set's order.
       people: how many annotated subjects the image holds, if the format says so; else 1.
       size: (width, height) of the picture that was labelled, if the format says so.
@@ -64,7 +64,7 @@ class Labels:
 
     landmarks: np.ndarray
     weights: np.ndarray
-    box: np.ndarray
+    box: np.ndarray | None
     normalizer: float
     attributes: tuple[int, ...] = ()
     people: int = 1

@@ -1,13 +1,13 @@
-"""The protocol of a format's reader: `wflw`, `mpii`, `lp300w` and `coco` have one each."""
+"""The protocol of a format's reader: `wflw`, `mpii`, `lp300w`, `coco` and `poses` have one each."""
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from pipelines.readers.annotation import Entry, Labels
 from pipelines.storage import Source, SourceFiles
 from tfhuber.landmarks.known_sets import LandmarkSet
 
-__all__ = ["Reader"]
+__all__ = ["MakesPictures", "Reader"]
 
 
 class Reader(Protocol):
@@ -45,3 +45,14 @@ class Reader(Protocol):
 
     def photograph(self, image: str) -> str:
         """Return the photograph that an image was made from, which no two splits may share."""
+
+
+@runtime_checkable
+class MakesPictures(Protocol):
+    """A reader some of whose images have no file of their own, as frames in a video."""
+
+    def makes(self, image: str) -> bool:
+        """Return whether an image has no file of its own."""
+
+    def picture(self, image: str, source: SourceFiles) -> bytes:
+        """Return the file that such an image would have; raise `Unusable` if it cannot be had."""

@@ -7,7 +7,7 @@ import json
 import posixpath
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -21,12 +21,12 @@ from pipelines.readers.annotation import (
 )
 from pipelines.readers.coco_categories import Category, choose
 from pipelines.readers.coco_database import CocoDatabase, opened
-from pipelines.storage import Source, SourceFiles, exists, is_local, open_file
-from tfhuber.landmarks.known_sets import LANDMARK_SETS, LandmarkSet, load, parse
+from pipelines.readers.option_values import SPLITS, assignment, named_landmark_set
+from pipelines.storage import Source, SourceFiles
+from tfhuber.landmarks.known_sets import LandmarkSet
 
 __all__ = ["Coco"]
 
-_SPLITS = ("train", "valid", "test")
 _LANDMARKS = "landmarks.json"
 _HELP = "docs/bring_your_own_data.md says how to lay out a data set of your own"
 
@@ -45,6 +45,7 @@ class Coco:
       categories: the names of the annotations' categories; none for all with the same keypoints.
       folders: (split, folder below `images`) pairs, if each split's images have a folder.
       apply_exif: whether labels are of the photographs as EXIF's orientation turns them.
+      remarks: lines to tell the user.
 
     Example:
       >>> Coco.from_options(Source("coco"), "coco", ["test=test_coco.json"]).lists
@@ -57,12 +58,13 @@ class Coco:
     categories: tuple[str, ...] = ()
     folders: tuple[tuple[str, str], ...] = ()
     apply_exif: bool = False
+    remarks: tuple[str, ...] = field(default=(), repr=False)
 
     @classmethod
     def from_options(
         cls,
         source: Source,
-        landmarks: str | None = None,
+        landmarks: str | LandmarkSet | None = None,
         annotations: list[str] | None = None,
         images: list[str] | None = None,
         category: list[str] | None = None,
@@ -72,7 +74,7 @@ class Coco:
 
         Args:
           source: the data set.
-          landmarks: a known set's name or a JSON file; None for `landmarks.json` in the source.
+          landmarks: a set, a known one's name or a JSON file; None for `landmarks.json` in the source.
           annotations: `SPLIT=FILE`s; None for those of `annotations/SPLIT.json` that there are.
           images: a folder, or a `SPLIT=FOLDER` for each split; None for `images` if there is one, or
             else the source itself.
@@ -83,9 +85,9 @@ class Coco:
           ValueError: in one line that says what is missing or wrong.
         """
         if annotations:
-            files = [_assignment("--annotations", text) for text in annotations]
+            files = [assignment("--annotations", text) for text in annotations]
         else:
-            usual = [(split, f"annotations/{split}.json") for split in _SPLITS]
+            usual = [(split, f"annotations/{split}.json") for split in SPLITS]
             files = [(split, name) for split, name in usual if source.has(name)]
         if not files:
             raise ValueError(
@@ -96,7 +98,11 @@ class Coco:
         for name in (*(file for _, file in files), folder, *folders.values()):
             if name and not source.has(name):
                 raise ValueError(f"{name} is missing in {source.root}. {_HELP}")
-        landmark_set = _landmark_set(source, landmarks)
+        landmark_set = (
+            landmarks
+            if isinstance(landmarks, LandmarkSet)
+            else named_landmark_set(landmarks or source.path(_LANDMARKS), _HELP)
+        )
         if landmark_set.normalizer == "reader":
             raise ValueError(
                 f"the normalizer of {landmark_set.name!r} is not known from COCO's files: nothing could "
@@ -221,24 +227,15 @@ def _fault(row: sqlite3.Row, categories: dict[str, Category]) -> list[str] | Non
     return None
 
 
-def _assignment(option: str, text: str) -> tuple[str, str]:
-    split, _, name = text.partition("=")
-    if split not in _SPLITS or not name:
-        raise ValueError(
-            f"{option} must be SPLIT=NAME with one of {', '.join(_SPLITS)} as SPLIT, got {text!r}"
-        )
-    return split, name
-
-
 def _folders(
     source: Source, images: list[str] | None, splits: set[str]
 ) -> tuple[str, dict[str, str]]:
     """Return the folder of all images, and below it those of the splits."""
     if not images:
         return "images" if source.has("images") else "", {}
-    if len(images) == 1 and images[0].partition("=")[0] not in _SPLITS:
+    if len(images) == 1 and images[0].partition("=")[0] not in SPLITS:
         return _below_source(images[0]), {}
-    named = [_assignment("--images", text) for text in images]
+    named = [assignment("--images", text) for text in images]
     if len(named) != len(splits) or {split for split, _ in named} != splits:
         raise ValueError(
             f"--images must be one folder, or SPLIT=FOLDER once for each of {', '.join(sorted(splits))}"
@@ -251,23 +248,3 @@ def _below_source(folder: str) -> str:
     if normal.startswith(("/", "..")):
         raise ValueError(f"--images must be a folder below the source, got {folder!r}")
     return "" if normal == "." else normal
-
-
-def _landmark_set(source: Source, option: str | None) -> LandmarkSet:
-    """Return the set of that name, or of that file, or else of the source's own file."""
-    if option in LANDMARK_SETS:
-        return LANDMARK_SETS[option]
-    path = option or source.path(_LANDMARKS)
-    if not exists(path):
-        raise ValueError(
-            f"there is no landmark set {path}: describe your landmarks in such a file, or give "
-            f"--landmarks one of {', '.join(LANDMARK_SETS)}. {_HELP}"
-        )
-    if is_local(path):
-        return load(path)
-    with open_file(path) as file:
-        try:
-            values = json.load(file)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{path} is not JSON that can be read: {error}") from None
-    return parse(values, path)
