@@ -150,8 +150,8 @@ def _found(path: str, source: Source) -> str:
     tail = tail_in(path, source.has)
     if tail == path and not source.has(path):
         folder, _, name = path.rpartition("/")
-        own = f"{folder}/{_UPLOADED.sub('', name)}"
-        return tail_in(own, source.has)
+        before = tail_in(f"{folder}/{_UPLOADED.sub('', name)}", source.has)
+        return before if source.has(before) else path
     return tail
 
 

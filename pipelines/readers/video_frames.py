@@ -108,4 +108,7 @@ def _opened(path: str) -> Any:
 def _packed(path: str) -> list[Any]:
     """Return the videos of a package; those that are not inside it raise when they are asked for."""
     videos = sleap_io.load_slp(path, open_videos=False).videos
+    for video in videos:
+        if video.filename == path:
+            video.open()
     return [video if video.filename == path else () for video in videos]

@@ -6,6 +6,8 @@ import pytest
 from conversion import convert, faces, photograph
 from official_layouts import image, person, write_mpii
 
+from pipelines.plans import some_photographs
+from pipelines.readers.annotation import Entry
 from pipelines.verify import verify
 from tfhuber.data import records
 from tfhuber.data.tfrecord import read_records
@@ -126,3 +128,27 @@ def test_where_nothing_is_to_be_held_out_nothing_is_said(tmp_path, capsys):
     options = ["--validation-fraction", "0"]
     manifest, _ = convert(tmp_path / "source", tmp_path / "out", *options, dataset="mpii")
     assert manifest["splits"].keys() == {"train"} and "held out" not in capsys.readouterr().out
+
+
+class Folders:
+    """A reader whose photographs are folders."""
+
+    def photograph(self, image):
+        return image.partition("/")[0]
+
+
+def test_whole_videos_are_held_out_until_the_fraction_is_reached():
+    def held_out(counts, fraction):
+        entries = [
+            Entry(f"{video}/{i}", "train", f"{video}/{i}", "list", "1", None)
+            for video, count in counts.items()
+            for i in range(count)
+        ]
+        test = some_photographs(entries, Folders(), fraction)
+        return {video: test(video) for video in counts}
+
+    many = held_out({f"v{i}": 10 for i in range(40)}, 0.1)
+    assert sum(many.values()) == 4
+    assert held_out({"a": 5, "b": 100, "c": 100}, 0.1) == {"a": True, "b": False, "c": False}
+    assert sum(held_out({"a": 50, "b": 50}, 1.0).values()) == 1
+    assert not any(held_out({"a": 50}, 0.5).values())

@@ -8,7 +8,7 @@ import pytest
 from clock_keypoints import CLOCK, category, clock, document, outcomes, read, reader, write
 from conversion import convert
 
-from pipelines.readers import coco, coco_database
+from pipelines.readers import coco_database, option_values
 from pipelines.readers.coco import Coco
 from pipelines.storage import Source
 from pipelines.verify import verify
@@ -157,7 +157,7 @@ def test_a_directory_without_annotations_or_landmarks_is_told_where_to_read(tmp_
 
 @pytest.mark.parametrize("is_local", [True, False])
 def test_landmarks_are_a_name_or_a_file_anywhere(tmp_path, monkeypatch, is_local):
-    monkeypatch.setattr(coco, "is_local", lambda path: is_local)
+    monkeypatch.setattr(option_values, "is_local", lambda path: is_local)
     write(tmp_path / "data", train=document(clock()))
     assert reader(tmp_path / "data").landmark_set == known_sets.parse(CLOCK)
     other = tmp_path / "other.json"

@@ -19,9 +19,11 @@ from pipelines.storage import Source
 NODES = ["nose", "earL", "earR", "tail"]
 
 
-def skeleton(nodes=NODES, symmetries=(("earL", "earR"),)):
+def skeleton(nodes=tuple(NODES), symmetries=(("earL", "earR"),)):
     edges = [("nose", "earL"), ("nose", "earR")]
-    return sleap_io.Skeleton(nodes=nodes, edges=edges, symmetries=symmetries, name="mouse")
+    return sleap_io.Skeleton(
+        nodes=list(nodes), edges=edges, symmetries=list(symmetries), name="mouse"
+    )
 
 
 def pictures(root, count=3):
