@@ -25,6 +25,7 @@ from serving.client.batches import MAX_PARALLEL, Answer, predict_in_batches
 from serving.client.boxes import Boxes, read_boxes
 from serving.client.measurements import Drift, box_area
 from serving.client.rest import Client
+from serving.client.result_options import add_result_options, result_files, result_writer
 from serving.client.sources import IMAGE_SUFFIXES, VIDEO_SUFFIXES, ImageFiles, Video, find_images
 from serving.client.writers import Csv, JsonLines, OverlayFolder, OverlayVideo, Writer, overlay_name
 from tfhuber.console.cli import import_tensorflow, progress, result_path, run_main, summary_stream
@@ -52,17 +53,19 @@ def main() -> int:
     for name, most in (("batch", MAX_ROWS), ("parallel", MAX_PARALLEL)):
         if not 1 <= getattr(arguments, name) <= most:
             raise ValueError(f"--{name} must be from 1 to {most}, got {getattr(arguments, name)}")
-    for_many = arguments.jsonl or arguments.csv or arguments.overlay
+    for_many = result_files(arguments) or arguments.jsonl or arguments.csv or arguments.overlay
     if arguments.output or arguments.json:
         if for_many:
-            parser.error("--output and --json don't go with --jsonl, --csv and --overlay")
+            parser.error(
+                "--output and --json don't go with --jsonl, --csv, --results and --overlay"
+            )
         if len(arguments.sources) > 1 or not _is_picture(arguments.sources[0]):
             parser.error("--output and --json are for one picture; use --overlay, --jsonl or --csv")
         return _predict_one(arguments)
     if not for_many:
         parser.error(
             "nothing to write: give --output, --json or both for one picture, "
-            "--jsonl, --csv or --overlay for any number"
+            "--jsonl, --csv, --results or --overlay for any number"
         )
     return _predict_all(arguments)
 
@@ -98,6 +101,7 @@ def _parse() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
         type=Path,
         help="where drawn pictures go: a folder, or, for a video, a file ending in .mp4",
     )
+    add_result_options(parser)
     _add_server_options(parser)
     return parser, parser.parse_args()
 
@@ -282,6 +286,8 @@ def _writers(
         writers.append(JsonLines(arguments.jsonl))
     if arguments.csv:
         writers.append(Csv(arguments.csv, metadata.names))
+    if arguments.results:
+        writers.append(result_writer(arguments, metadata))
     if arguments.overlay:
         painter = Painter(metadata.edges, family=metadata.family, delta=metadata.delta)
         if isinstance(source, Video) and arguments.overlay.suffix.lower() in VIDEO_SUFFIXES:
@@ -294,7 +300,7 @@ def _writers(
 def _check_outputs(arguments: argparse.Namespace, source: ImageFiles | Video) -> None:
     """Refuse results in places that are for something else."""
     overlay = arguments.overlay
-    written = [arguments.jsonl, arguments.csv, overlay]
+    written = [arguments.jsonl, arguments.csv, *result_files(arguments), overlay]
     read: Sequence[Path]
     if isinstance(source, ImageFiles):
         if overlay and overlay.suffix.lower() in IMAGE_SUFFIXES and not overlay.is_dir():

@@ -179,7 +179,9 @@ def test_damaged_exif_is_no_orientation():
 
 def test_the_option_is_cocos():
     paths = ["--source", "a", "--output", "b"]
-    with pytest.raises(ValueError, match="--apply-exif belongs to --dataset coco or cvat, not wflw"):
+    with pytest.raises(
+        ValueError, match="--apply-exif belongs to --dataset coco or cvat, not wflw"
+    ):
         main(["--dataset", "wflw", *paths, "--apply-exif"])
 
 
