@@ -35,8 +35,8 @@ _LARGE_DELTA = 1e3
 # Directions in a quarter of the circle over which a probability is averaged: flat ellipses need some.
 _DIRECTIONS = 256
 
-# Radii beyond which no family has any mass in double precision.
-_FURTHEST = 1e6
+# Radii beyond it, whose squares overflow, are replaced by it.
+_FURTHEST = 1e150
 
 
 def kappa(family: str = "huber", delta: float = 1.0) -> float:

@@ -1,6 +1,7 @@
 """Answers in the files of pose tools, read back by the libraries that own the formats."""
 
 import csv
+import functools
 import json
 
 import numpy as np
@@ -45,12 +46,14 @@ def expected(found):
     rows = np.full((3, 3, 3), np.nan)
     for i in (0, 2):
         rows[i, :, :2] = found[i].landmarks
-        rows[i, :, 2] = [within(3.0, matrix) for matrix in found[i].covariance]
+        rows[i, :, 2] = [within(3.0, tuple(each.ravel())) for each in found[i].covariance]
     return rows
 
 
+@functools.cache
 def within(distance, covariance):
-    """The probability of the disc under a Gaussian, by the distribution of a sum of squares."""
+    """The probability of the disc under a Gaussian, by integrating its density."""
+    covariance = np.reshape(covariance, (2, 2))
     values, _ = integrate.dblquad(
         lambda r, a: (
             r * stats.multivariate_normal.pdf([r * np.cos(a), r * np.sin(a)], cov=covariance)
