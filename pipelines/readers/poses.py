@@ -188,6 +188,12 @@ class PoseReader(abc.ABC):
         values = entry.labels
         if values["fault"]:
             raise Unusable(*values["fault"])
+        if self.whole_frame and values["people"] > 1:
+            raise Unusable(
+                "several_in_frame",
+                f"{values['people']} animals have the whole frame as their box, which says of none that it "
+                "is meant; without --box frame each has its own",
+            )
         names = self.landmark_set.names
         points = np.array([values["points"].get(name, (0.0, 0.0)) for name in names], np.float64)
         given = np.array([name in values["points"] for name in names])

@@ -149,6 +149,9 @@ def test_several_animals_are_an_entry_each(tmp_path):
     np.testing.assert_array_equal(items[0].landmarks, one)
     np.testing.assert_array_equal(items[2].landmarks, two)
     assert [item.people for item in items[:3]] == [2, 2, 1]
+    whole = read(tmp_path, box="frame")
+    reasons = [getattr(item, "reason", None) for item in whole]
+    assert reasons == ["several_in_frame", "several_in_frame", None, "unlabelled"]
     assert isinstance(items[3], Reject) and items[3].reason == "unlabelled"
 
 
@@ -258,15 +261,20 @@ def test_bodyparts_keep_the_order_of_the_configuration_and_their_text(tmp_path):
 
 def test_all_frames_of_a_video_stand_in_one_split(tmp_path, capsys):
     write_dlc(tmp_path / "source", videos=tuple("abcdef"), frames=2)
-    for options, whole in (((), True), (("--split-by", "frame"), False)):
-        out = tmp_path / f"out{whole}"
-        manifest, _ = convert(
-            tmp_path / "source", out, "--validation-fraction", "0.5", *options, dataset="dlc"
-        )
-        splits = manifest["splits"]
-        assert splits["train"]["examples"] + splits["valid"]["examples"] == 12
-        if whole:
-            assert splits["valid"]["examples"] == 6
+    source, half = tmp_path / "source", ("--validation-fraction", "0.5")
+    divided = {}
+    for options in ((), ("--split-by", "frame")):
+        out = tmp_path / f"out{len(options)}"
+        manifest, _ = convert(source, out, *half, *options, dataset="dlc")
+        splits = {}
+        for split in ("train", "valid"):
+            for shard in records.shard_paths(out, manifest, split):
+                with open(shard, "rb") as file:
+                    ids = [records.decode(each)["id"].decode() for each in read_records(file)]
+                splits[split] = {name.partition("/")[0] for name in ids}
+        assert splits["train"] | splits["valid"] == set("abcdef")
+        divided[options] = splits["train"] & splits["valid"]
+    assert divided[()] == set() and divided["--split-by", "frame"]
     assert "each of the 6 videos" in capsys.readouterr().out
 
 
