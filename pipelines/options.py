@@ -67,7 +67,7 @@ def parse_arguments(argv: list[str] | None) -> tuple[argparse.Namespace, list[st
     for name, datasets in _OPTIONS.items():
         if getattr(args, name) and args.dataset not in datasets:
             option = name.replace("_", "-")
-            belongs = " or ".join(datasets)
+            belongs = " or ".join(filter(None, [", ".join(datasets[:-1]), datasets[-1]]))
             raise ValueError(f"--{option} belongs to --dataset {belongs}, not {args.dataset}")
     _check_split(args)
     for name in ("source", "output"):

@@ -71,13 +71,12 @@ class Sleap(PoseReader):
         """Yield as in `PoseReader`; frames with nothing but predictions are not labelled."""
         for split, name in self.annotations:
             labels = _load(source, name)
-            files = [
-                _files(video, labels.videos.index(video), name, source) for video in labels.videos
-            ]
+            videos = labels.videos
+            files = [_files(video, index, name, source) for index, video in enumerate(videos)]
             for number, frame in enumerate(labels.labeled_frames, start=1):
                 if not frame.user_instances:
                     continue
-                image = _image(files[labels.videos.index(frame.video)], int(frame.frame_idx))
+                image = _image(files[videos.index(frame.video)], int(frame.frame_idx))
                 several = len(frame.user_instances) > 1
                 animals = [
                     Animal(str(index) if several else "", _points(instance))

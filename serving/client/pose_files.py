@@ -270,7 +270,7 @@ class Movement(_Collected):
             file.source_file = self._found[0].source
             file.time_unit = "seconds" if in_seconds else "frames"
             if in_seconds and len(times) > 1 and (rate := _rate(moments)):
-                file.fps = rate
+                file.fps = np.float64(rate)
 
 
 class CocoResults(_Collected):
@@ -290,18 +290,23 @@ class CocoResults(_Collected):
     ):
         super().__init__(path, trust, scorer)
         self._images = images
+        self._ids: list[Any] = []
+
+    def write(self, answer: Answer) -> None:
+        super().write(answer)
+        self._ids.append(self._id(self._found[-1], len(self._found)))
 
     def _save(self, path: Path) -> None:
         rows = [
             {
-                "image_id": self._id(each, index),
+                "image_id": id,
                 "category_id": 1,
                 "keypoints": each.points.ravel().tolist(),
                 "score": float(each.points[:, 2].mean()),
                 "file_name": each.source,
                 "covariance": each.covariance.tolist(),
             }
-            for index, each in enumerate(self._found, start=1)
+            for id, each in zip(self._ids, self._found, strict=True)
             if not np.isnan(each.points).all()
         ]
         mode = "a" if self._aside.is_stream else "w"

@@ -253,7 +253,7 @@ def test_a_failed_run_leaves_what_was_there(tmp_path, monkeypatch):
         (["--split", "official", "--validation-fraction", "0.5"], "holds nothing out"),
         (["--validation-images", ""], "--validation-images must not be empty"),
         (["--runner", "os.path"], "--runner os.path: "),
-        (["--landmarks", "x.json"], "--landmarks belongs to --dataset coco, not wflw"),
+        (["--landmarks", "x.json"], "--landmarks belongs to --dataset coco, cvat, dlc"),
         (["--sizes", "64"], "'--sizes' is no option of this command, nor of Beam"),
         (["stray"], "'stray' is no option"),
         (["--direct_num_workers", "two"], "direct_num_workers: invalid int value"),

@@ -67,7 +67,7 @@ def within(distance, covariance):
     return values
 
 
-def test_deeplabcuts_csv_is_read_by_sleap_io_and_by_columns(tmp_path):
+def test_deeplabcuts_csv_has_three_rows_of_names_and_a_row_a_frame(tmp_path):
     found = answers()
     write(DlcCsv(tmp_path / "clip.csv", TRUST, "net"), found)
     with open(tmp_path / "clip.csv", newline="") as file:
@@ -78,6 +78,17 @@ def test_deeplabcuts_csv_is_read_by_sleap_io_and_by_columns(tmp_path):
     assert [row[0] for row in rows] == ["0", "1", "2"] and rows[1][1:] == [""] * 9
     values = np.array([[float(cell or "nan") for cell in row[1:]] for row in rows]).reshape(3, 3, 3)
     np.testing.assert_allclose(values, expected(found), rtol=1e-5)
+
+
+def test_deeplabcuts_csv_is_read_by_pandas_as_their_programs_do(tmp_path):
+    import pandas
+
+    found = answers()
+    write(DlcCsv(tmp_path / "clip.csv", TRUST, "net"), found)
+    frame = pandas.read_csv(tmp_path / "clip.csv", header=[0, 1, 2], index_col=0)
+    assert frame.columns.names == ["scorer", "bodyparts", "coords"]
+    assert list(frame.index) == [0, 1, 2] and list(frame["net"].columns.levels[0]) == sorted(NAMES)
+    np.testing.assert_allclose(frame["net", "left ear", "y"], expected(found)[:, 1, 1], rtol=1e-8)
 
 
 def test_covariances_stand_beside_the_csv(tmp_path):
@@ -146,7 +157,7 @@ def test_movements_axes_and_numbers(tmp_path):
         read = {name: np.array(variable[:]) for name, variable in file.variables.items()}
         axes = {name: variable.dimensions for name, variable in file.variables.items()}
         assert (file.ds_type, file.time_unit) == (b"poses", b"seconds")
-        assert file.fps == pytest.approx(50)
+        assert file.fps == pytest.approx(50, rel=1e-12)
     assert axes["position"] == ("time", "space", "keypoints", "individuals")
     assert axes["confidence"] == ("time", "keypoints", "individuals")
     assert axes["covariance"] == ("time", "space", "other_space", "keypoints", "individuals")
