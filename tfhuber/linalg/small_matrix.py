@@ -33,7 +33,7 @@ def matmul(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
     For such sizes that is as fast, and it is exact to float32 where GPUs would round the factors of
     a matrix multiplication to ten bits.
     """
-    return tf.reduce_sum(x[..., :, :, tf.newaxis] * y[..., tf.newaxis, :, :], axis=-2)
+    return tf.reduce_sum(tf.expand_dims(x, -1) * tf.expand_dims(y, -3), axis=-2)
 
 
 def matvec(matrix: tf.Tensor, vector: tf.Tensor) -> tf.Tensor:
@@ -94,7 +94,7 @@ def square_root(matrix: tf.Tensor, log_det: tf.Tensor | None = None) -> tf.Tenso
         if log_det is None:
             log_det = log_determinant(matrix)
         root_det = tf.exp(log_det / 2)[..., tf.newaxis, tf.newaxis]
-        trace = tf.linalg.trace(matrix)[..., tf.newaxis, tf.newaxis]
+        trace = (matrix[..., 0, 0] + matrix[..., 1, 1])[..., tf.newaxis, tf.newaxis]
         identity = tf.eye(2, dtype=matrix.dtype)
         return (matrix + root_det * identity) / tf.sqrt(trace + 2 * root_det)
     return _square_root_by_eigh(matrix)
