@@ -36,9 +36,6 @@ Functions = dict[str, Callable[..., dict[str, tf.Tensor]]]
 _ASIDE = ".export-"
 _ABANDONED_SECONDS = 24 * 3600
 
-# Examples on which the reference of the predicted uncertainty stands, and how many at once.
-_EXAMPLES, _BATCH = 256, 16
-
 
 def export(
     run: str | Path,
@@ -63,7 +60,7 @@ def export(
     directory = config.data.directory if data is None else data
     try:
         size = predictor.options.image_size
-        examples = served_examples.read(directory, predictor.landmark_set, size, _EXAMPLES)
+        examples = served_examples.read(directory, predictor.landmark_set, size)
     except ValueError as error:
         error.add_note("--data DIR says where the run's data set is now")
         raise
@@ -75,7 +72,7 @@ def export(
         # It takes as long to start as the first steps take.
         with session.fresh_process() as in_fresh_process:
             functions = signatures.predict_functions(predictor, config.augmentation.mirror > 0)
-            deviations = _deviations(functions["serving_default"], examples)
+            deviations = served_examples.deviations(functions["serving_default"], examples)
             described = description.describe(
                 predictor, run, checkpoint, deviations, tta="tta" in functions
             )
@@ -92,21 +89,6 @@ def export(
         return _publish(aside, output)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-
-
-def _deviations(
-    function: Callable[..., dict[str, tf.Tensor]], examples: dict[str, np.ndarray]
-) -> np.ndarray:
-    """Return the `description.relative_deviations` [N, K] that the model predicts for examples."""
-    files, boxes = examples["image_bytes"], examples["box"]
-    found = []
-    for start in progress(range(0, len(boxes), _BATCH), desc="examples", unit="batch"):
-        rows = slice(start, start + _BATCH)
-        answer = {name: value.numpy() for name, value in function(files[rows], boxes[rows]).items()}
-        if not answer["valid"].all():
-            raise ValueError("the model's numbers for an example of its data set are not finite")
-        found.append(description.relative_deviations(answer["covariance"], boxes[rows]))
-    return np.concatenate(found)
 
 
 def _write(

@@ -14,6 +14,7 @@ from tfhuber.saved_model import decoding
 __all__ = [
     "IMAGE_SIGNATURES",
     "MAX_ROWS",
+    "answer",
     "image_function",
     "metadata_function",
     "predict_functions",
@@ -96,7 +97,7 @@ def image_function(
         original = predictor.predict(crops, tta).unscaled(
             to_network[..., 0, 0], to_network[..., :2, 2]
         )
-        return _answer(
+        return answer(
             valid,
             landmarks=original.loc,
             covariance=original.covariance(predictor.energy),
@@ -128,7 +129,7 @@ def tensor_function(predictor: Predictor) -> Callable[[tf.Tensor], Answer]:
     )
     def predict(image: tf.Tensor) -> Answer:
         predicted = predictor.predict(tf.cast(_bounded(image, [size, size, 3]), tf.float32))
-        return _answer(
+        return answer(
             tf.fill(tf.shape(image)[:1], True),
             landmarks=predicted.loc,
             covariance=predicted.covariance(predictor.energy),
@@ -158,7 +159,7 @@ def _bounded(rows: tf.Tensor, shape: list[int]) -> tf.Tensor:
         return tf.identity(rows)
 
 
-def _answer(valid: tf.Tensor, **numbers: tf.Tensor) -> Answer:
+def answer(valid: tf.Tensor, **numbers: tf.Tensor) -> Answer:
     """Return the numbers, with zeros in rows that are not valid or in which one is not finite."""
     for value in numbers.values():
         valid &= tf.reduce_all(tf.math.is_finite(value), axis=range(1, value.shape.rank))
