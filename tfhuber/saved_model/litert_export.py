@@ -24,6 +24,14 @@ __all__ = ["BOUNDS", "QUANTIZATIONS", "Bound", "Difference", "Exported", "differ
 
 Function = Callable[..., dict[str, tf.Tensor]]
 
+# By `model.pooling`: the first layer that computes in float32 whatever those before it do. Feature points
+# look at several maps, so that there it is the head.
+_FIRST_IN_FLOAT = {
+    "convolution": "channelwise_convolution",
+    "average": "average_pooling",
+    "spatial_softmax": "head",
+}
+
 _BATCH = 16  # images that the run sees at once
 
 # More say nothing new of the ranges, and 1,000 take minutes.
@@ -222,21 +230,20 @@ def _expected(predictor: Predictor, images: np.ndarray) -> dict[str, np.ndarray]
 
 
 def _parts(predictor: Predictor) -> tuple[Function, Function]:
-    """Return functions from an image to the last feature map, and from there to the `tensor` signature's.
+    """Return functions from an image to the border of what is float32, and on to the `tensor` signature's.
 
     Each is for one row: accelerators of phones want all shapes known.
     """
     model, size = predictor.model, predictor.options.image_size
-    is_average = predictor.options.pooling == "average"
-    pooling = model.get_layer("average_pooling" if is_average else "channelwise_convolution")
-    backbone = keras.Model(model.input, pooling.input)
-    rest = keras.Model(pooling.input, model.output)
+    border = model.get_layer(_FIRST_IN_FLOAT[predictor.options.pooling]).input
+    backbone = keras.Model(model.input, border)
+    rest = keras.Model(border, model.output)
 
     @tf.function(input_signature=[tf.TensorSpec([1, size, size, 3], tf.uint8, name="image")])
     def network(image: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"features": backbone(tf.cast(image, tf.float32), training=False)}
 
-    shape = [1, *pooling.input.shape[1:]]
+    shape = [1, *border.shape[1:]]
 
     @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32, name="features")])
     def head(features: tf.Tensor) -> dict[str, tf.Tensor]:
