@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import sys
+import typing
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 from tfhuber import export as export_command
 from tfhuber import predict
+from tfhuber.config import schema as schema_of_runs
 from tfhuber.data import dataset
 from tfhuber.runs.load import load_run
 from tfhuber.saved_model import litert_export, litert_file, served_examples, session
@@ -87,6 +89,11 @@ def test_one_file_has_the_metadata_of_the_saved_model(exported_file, exported):
     loaded = LiteRTModel(exported_file.path).metadata
     known = ModelMetadata.read(exported / "1")
     assert loaded == dataclasses.replace(known, tta=False) and loaded.names[96] == "left_pupil_0"
+
+
+def test_every_pooling_has_a_border_between_what_is_quantised_and_what_is_not():
+    poolings = typing.get_args(schema_of_runs.Model.model_fields["pooling"].annotation)
+    assert set(litert_export._FIRST_IN_FLOAT) == set(poolings)
 
 
 def run_predict(monkeypatch, *arguments):
