@@ -1,37 +1,21 @@
 """A SavedModel as the local server runs it: as TensorFlow Serving does, without a look at shapes."""
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from google.protobuf import json_format
-from tensorflow.core.protobuf import config_pb2, error_codes_pb2
+from tensorflow.core.protobuf import error_codes_pb2
 
 from serving.errors import HTTP_STATUS, RequestError
 from tfhuber.saved_model import session
 
 __all__ = ["SavedModel", "explain"]
 
-# 24 days. The runtime counts in microseconds, which must fit into 64 bits.
-_LONGEST_TIMEOUT_MS = 2**31 - 1
-
 
 class SavedModel(session.SavedModel):
-    """One version of a model.
-
-    `Session.run` refuses inputs whose shape is not the signature's, which TensorFlow Serving leaves to the
-    graph. So this runs the session's callables, which are faster too. Their maker,
-    `_make_callable_from_options`, is a name of TensorFlow's that is not public.
-
-    Args:
-      directory: the one with `saved_model.pb`.
-    """
-
-    def __init__(self, directory: str | Path):
-        super().__init__(directory)
-        self._callables: dict[tuple[str, int], Callable[..., list]] = {}
+    """One version of a model, whose errors are those that TensorFlow Serving answers with."""
 
     def input_types(self, signature: str) -> dict[str, str]:
         """Return the types, by numpy's names or `string`, of a signature's inputs by name.
@@ -58,20 +42,11 @@ class SavedModel(session.SavedModel):
           RequestError: the graph does not take these inputs or could not compute them, or not in time,
             with the status that TensorFlow Serving answers with.
         """
-        key = (signature, timeout_ms)
         try:
-            if key not in self._callables:
-                self._callables[key] = self._callable(signature, timeout_ms)
-            values = self._callables[key](*(inputs[name] for name in sorted(inputs)))
+            return super().run(signature, inputs, timeout_ms=timeout_ms)
         except tf.errors.OpError as error:
             code, message = explain(error)
             raise RequestError(message, HTTP_STATUS.get(code, 500), code) from error
-        names = sorted(self.signatures[signature].outputs)
-        # TensorFlow returns a string of rank 0 as bytes.
-        return {
-            name: np.array(value, object) if isinstance(value, bytes) else np.asarray(value)
-            for name, value in zip(names, values, strict=True)
-        }
 
     def describe_signatures(self) -> dict[str, Any]:
         """Return all signatures as the JSON object of a `SignatureDefMap` message."""
@@ -83,14 +58,6 @@ class SavedModel(session.SavedModel):
             )
             for name, definition in sorted(self.signatures.items())
         }
-
-    def _callable(self, signature: str, timeout_ms: int) -> Callable[..., list]:
-        definition = self.signatures[signature]
-        options = config_pb2.CallableOptions()
-        options.feed.extend(info.name for _, info in sorted(definition.inputs.items()))
-        options.fetch.extend(info.name for _, info in sorted(definition.outputs.items()))
-        options.run_options.timeout_in_ms = min(timeout_ms, _LONGEST_TIMEOUT_MS)
-        return self._session._make_callable_from_options(options)
 
 
 def explain(error: Exception) -> tuple[str, str]:

@@ -41,22 +41,23 @@ def test_answers_to_several_requests(model):
         ("median", {}, "it has no signature 'median'; export the model again"),
         ("serving_default", {"z": np.ones(3, np.float32)}, r"takes \['x'\], got \['z'\]"),
         ("serving_default", {}, r"takes \['x'\], got \[\]"),
-        ("serving_default", {"x": np.ones([3, 1], np.float32)}, "shape"),
-        ("serving_default", {"x": np.array(["a"], object)}, "could not convert"),
+        ("serving_default", {"x": np.array(["a"], object)}, "string"),
     ],
-    ids=range(5),
+    ids=range(4),
 )
 def test_requests_that_cannot_be_answered(model, signature, inputs, message):
     with pytest.raises(ValueError, match=f"{model}: .*{message}"):
         session.answers(model, [(signature, inputs)])
 
 
-def test_what_the_graph_alone_refuses(model):
-    """Two dimensions are nothing that `run` would feed to `x`, and nothing that doubling minds."""
-    refusal = session.SavedModel(model).refusals("serving_default")
-    assert refusal({"x": np.ones(3, np.float32)}) is None
-    assert refusal({"x": np.ones([3, 1], np.float32)}) is None
-    assert "float" in refusal({"x": np.ones(3, np.int64)})
+def test_the_graph_alone_refuses(model):
+    """Two dimensions are not what `x` is declared with, and nothing that doubling minds."""
+    loaded = session.SavedModel(model)
+    for shape in ([3], [3, 1]):
+        doubled = loaded.run("serving_default", {"x": np.ones(shape, np.float32)})["y"]
+        np.testing.assert_array_equal(doubled, np.full(shape, 2.0))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="float"):
+        loaded.run("serving_default", {"x": np.ones(3, np.int64)})
 
 
 def test_a_fresh_process_answers_fails_and_dies(model):

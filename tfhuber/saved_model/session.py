@@ -22,7 +22,7 @@ _LONGEST_TIMEOUT_MS = 2**31 - 1
 
 
 class SavedModel:
-    """A SavedModel, loaded into a session of its own.
+    """A SavedModel, loaded into a session of its own, and run as TensorFlow Serving runs it.
 
     The session is closed when the last reference goes, so that whoever still runs it comes to an end.
 
@@ -43,11 +43,14 @@ class SavedModel:
         with self.graph.as_default():
             meta_graph = tf.compat.v1.saved_model.load(self._session, ["serve"], str(directory))
         self.signatures = dict(meta_graph.signature_def)
+        self._callables: dict[tuple[str, int], Callable[..., list]] = {}
 
     def run(
         self, signature: str, inputs: Mapping[str, np.ndarray], *, timeout_ms: int = 0
     ) -> dict[str, np.ndarray]:
         """Return a signature's outputs by name, sorted. May be called from several threads.
+
+        It is the graph alone that looks at shapes: nothing compares them with what the signature declares.
 
         Args:
           signature: one of `signatures`.
@@ -57,38 +60,26 @@ class SavedModel:
         Raises:
           Exception: whatever TensorFlow raises where the graph cannot take the inputs or compute.
         """
-        definition = self.signatures[signature]
-        feeds = {definition.inputs[name].name: value for name, value in inputs.items()}
-        fetches = {name: info.name for name, info in sorted(definition.outputs.items())}
-        options = tf.compat.v1.RunOptions(timeout_in_ms=min(timeout_ms, _LONGEST_TIMEOUT_MS))
-        values = self._session.run(fetches, feeds, options=options)
+        key = (signature, timeout_ms)
+        if key not in self._callables:
+            self._callables[key] = self._callable(signature, timeout_ms)
+        values = self._callables[key](*(inputs[name] for name in sorted(inputs)))
+        names = sorted(self.signatures[signature].outputs)
         # TensorFlow returns a string of rank 0 as bytes.
         return {
-            name: np.array(value, object) if isinstance(value, bytes) else value
-            for name, value in values.items()
+            name: np.array(value, object) if isinstance(value, bytes) else np.asarray(value)
+            for name, value in zip(names, values, strict=True)
         }
 
-    def refusals(self, signature: str) -> Callable[[Mapping[str, np.ndarray]], str | None]:
-        """Return a function that says why the graph cannot take inputs of a signature; None if it can.
-
-        As in TensorFlow Serving, and unlike in `run`, it is the graph alone that looks at their shapes:
-        Python compares none with what the signature declares.
-        """
+    def _callable(self, signature: str, timeout_ms: int) -> Callable[..., list]:
+        # `Session.run` would refuse what is not of the signature's shape. The name is not TensorFlow's API.
         definition = self.signatures[signature]
         options = config_pb2.CallableOptions(
             feed=[info.name for _, info in sorted(definition.inputs.items())],
-            fetch=[info.name for info in definition.outputs.values()],
+            fetch=[info.name for _, info in sorted(definition.outputs.items())],
         )
-        call = self._session._make_callable_from_options(options)
-
-        def refusal(inputs: Mapping[str, np.ndarray]) -> str | None:
-            try:
-                call(*(value for _, value in sorted(inputs.items())))
-            except tf.errors.OpError as error:
-                return reason(error)
-            return None
-
-        return refusal
+        options.run_options.timeout_in_ms = min(timeout_ms, _LONGEST_TIMEOUT_MS)
+        return self._session._make_callable_from_options(options)
 
 
 def run(

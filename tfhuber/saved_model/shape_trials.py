@@ -6,15 +6,16 @@ another size, or grey ones, as long as its operations do, and finds landmarks in
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef, TensorInfo
 
+from tfhuber.console.files import reason
 from tfhuber.saved_model.session import SavedModel
 
-__all__ = ["accepted"]
+__all__ = ["accepted", "refusal"]
 
 _ROWS = 2
 
@@ -33,14 +34,13 @@ def accepted(model: SavedModel, signature: str) -> Iterator[str]:
     if sum(math.prod(_shape(info)) * 8 for _, info in inputs) > _MOST_BYTES:
         yield "its inputs are too large to be tried"
         return
-    refusal = model.refusals(signature)
     right = {name: _zeros(info, _shape(info)) for name, info in inputs}
-    if why := refusal(right):
+    if why := refusal(model, signature, right):
         yield f"it refuses zeros in the shapes that it declares ({why})"
         return
     for name, info in inputs:
         for shape in _wrong_shapes(definition, name):
-            if refusal(right | {name: _zeros(info, shape)}) is None:
+            if refusal(model, signature, right | {name: _zeros(info, shape)}) is None:
                 declared = tf.TensorShape(info.tensor_shape)
                 beside = f", beside {_ROWS} rows of the others" if len(inputs) > 1 else ""
                 yield (
@@ -48,6 +48,15 @@ def accepted(model: SavedModel, signature: str) -> Iterator[str]:
                     "the graph must check it (tf.ensure_shape); an older export, export again"
                 )
                 break
+
+
+def refusal(model: SavedModel, signature: str, inputs: Mapping[str, np.ndarray]) -> str | None:
+    """Return why a signature's graph cannot take these inputs; None if it can."""
+    try:
+        model.run(signature, inputs)
+    except tf.errors.OpError as error:
+        return reason(error)
+    return None
 
 
 def _wrong_shapes(definition: SignatureDef, name: str) -> Iterator[tuple[int, ...]]:
