@@ -23,8 +23,13 @@ at its own root-mean-square distance: a view counts fully unless the point is fu
 view expects, and then less. One view comes back as it is; V views alike give sqrt(V) A; Gaussians
 give sqrt(sum_i A_i^2), which is exact. For independent views of other families in 2-D the true
 covariance is 0.6 to 1.3 times `kappa inv(F F)`; docs/fusion.md has the measurements, and why
-neither the Hessian nor the plain curvature will do. Views that err alike, as an image and its
-mirror image do, are less sure together than this says.
+neither the Hessian nor the plain curvature will do.
+
+**Views that err alike**, as an image and its mirror image do, are less sure together than that. With
+P = F F, B_i the roots of its terms and S their sum, and c the correlation of the whitened errors z_i
+of any two views, the point errs by inv(P) sum_i B_i z_i (Gaussians exactly), whose covariance is
+inv(P) M inv(P) with M = (1 - c) P + c S S. So P inv(M) P takes P's place, which for V views alike is
+V / (1 + (V - 1) c) A A. The point stays where it is.
 
 **Gradients** are those of the exact minimum, not of the steps that lead to it: at the point the forces
 `g = sum_i w(r_i) A_i A_i (y - mu_i)` balance, and with the Hessian H of the sum, dy = -inv(H) dg.
@@ -70,6 +75,7 @@ def fuse(
     energy: RadialEnergy,
     max_iterations: int = 100,
     tolerance: float = 1e-6,
+    correlation: float = 0.0,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Find the maximum-likelihood point of several views and its precision factor, in their frame.
 
@@ -89,6 +95,7 @@ def fuse(
       max_iterations: a bound; 4 are usual and 30 rare.
       tolerance: a point is done when Newton's next step would be shorter than this, in units of the
         radius.
+      correlation: c of the whitened errors of any two views, a number in [0, 1].
 
     Returns:
       The fused locations [..., d] and precision factors [..., d, d]. NaN or infinity in any of several
@@ -96,9 +103,10 @@ def fuse(
 
     Raises:
       ValueError: the number of views or of dimensions is not known statically, the shapes do not fit
-        each other, or `loc` is neither float32 nor float64.
+        each other, `loc` is neither float32 nor float64, or `correlation` is out of range.
     """
     loc, precision_factor = _checked(loc, precision_factor)
+    _check_correlation(correlation)
     if loc.shape[0] == 1:
         return loc[0], precision_factor[0]
 
@@ -114,7 +122,7 @@ def fuse(
         energy,
     )
     y = _optimum(views, max_iterations, tolerance**2)
-    precision = [x for row in views.fused_precision(y) for x in row]
+    precision = [x for row in views.fused_precision(y, correlation) for x in row]
     shape, nan = tf.shape(loc)[1:-1], tf.constant(math.nan, tf.float64)
     point = small_matrix.interleave([tf.reshape(x, shape) for x in y], [d])
     square = small_matrix.interleave([tf.reshape(x, shape) for x in precision], [d, d])
@@ -125,15 +133,19 @@ def fuse(
     return tf.cast(point, loc.dtype), tf.cast(factor, loc.dtype)
 
 
-def mean_fusion(loc: Any, precision_factor: Any) -> tuple[tf.Tensor, tf.Tensor]:
+def mean_fusion(
+    loc: Any, precision_factor: Any, correlation: float = 1.0
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Compute the mean of several views' locations and the root of the mean of their `A A`.
 
     Both are in the views' frame, and as sure as one view is on average: nothing is gained from their
-    number, as is right for views that err alike.
+    number, as is right for views that err alike. With a smaller `correlation` c something is: the mean
+    of A A is then multiplied by V / (1 + (V - 1) c), as the mean of V errors varies the less.
 
     Args:
       loc: [V, ..., d], the views' locations.
       precision_factor: [V, ..., d, d], symmetric positive definite.
+      correlation: c of the whitened errors of any two views, a number in [0, 1].
 
     Returns:
       The fused locations [..., d] and precision factors [..., d, d].
@@ -142,7 +154,11 @@ def mean_fusion(loc: Any, precision_factor: Any) -> tuple[tf.Tensor, tf.Tensor]:
       ValueError: as `fuse`.
     """
     loc, precision_factor = _checked(loc, precision_factor)
+    _check_correlation(correlation)
     mean_square = tf.reduce_mean(small_matrix.matmul(precision_factor, precision_factor), axis=0)
+    if correlation != 1:
+        views = loc.shape[0]
+        mean_square *= views / (1 + (views - 1) * correlation)
     return tf.reduce_mean(loc, axis=0), small_matrix.square_root(mean_square)
 
 
@@ -244,12 +260,25 @@ class _Views:
             best = _lower(best, (candidate, candidate_energy))
         return *best, best[1] < energy, promised
 
-    def fused_precision(self, y: Vector) -> Matrix:
-        """Compute F F, as `fuse` explains."""
+    def fused_precision(self, y: Vector, correlation: float) -> Matrix:
+        """Compute F F, as the module's head explains."""
         _, squared = self.residuals(y)
         typical = tf.cast(self.radial.second_moment(len(y)), tf.float64)
         count = tf.minimum(self.weight(squared) / self.weight(typical), 1)
-        return _symmetric(lambda i, j: tf.reduce_sum(count * self.precision[i][j], 0), len(y))
+        d = len(y)
+        precision = _symmetric(lambda i, j: tf.reduce_sum(count * self.precision[i][j], 0), d)
+        if not correlation:
+            return precision
+        root = tf.sqrt(count)
+        total = _symmetric(lambda i, j: tf.reduce_sum(root * self.factor[i][j], 0), d)
+        cost = _symmetric(
+            lambda i, j: (
+                (1 - correlation) * precision[i][j] + correlation * _dot(total[i], total[j])
+            ),
+            d,
+        )
+        columns = [_solve(cost, column) for column in precision]
+        return _symmetric(lambda i, j: _dot(precision[i], columns[j]), d)
 
 
 def _optimum(views: _Views, max_iterations: int, least_gain: float) -> Vector:
@@ -346,6 +375,11 @@ def _lower(current: Located, candidate: Located, margin: float = 0.0) -> Located
     is_lower = candidate[1] < (1 - margin) * current[1]
     y = [tf.where(is_lower, a, b) for a, b in zip(candidate[0], current[0], strict=True)]
     return y, tf.where(is_lower, candidate[1], current[1])
+
+
+def _check_correlation(correlation: float) -> None:
+    if not 0 <= correlation <= 1:
+        raise ValueError(f"correlation must be between 0 and 1, got {correlation!r}.")
 
 
 def _checked(loc: Any, precision_factor: Any) -> tuple[tf.Tensor, tf.Tensor]:
