@@ -11,6 +11,7 @@ import argparse
 import dataclasses
 import json
 from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 
 import apache_beam as beam
 from tabulate import tabulate
@@ -31,6 +32,7 @@ from pipelines.plans import (
     some_photographs,
     write_plans,
 )
+from pipelines.readers.annotation import Entry
 from pipelines.readers.base import Reader
 from pipelines.readers.poses import PoseReader
 from pipelines.runners import make_pipeline
@@ -98,25 +100,37 @@ def main(argv: list[str] | None = None) -> None:
     _report(splits, args.output)
     if _fraction(reader, args) and not splits.get("valid", {}).get("examples"):
         print("note: no example is held out to validate with; --validation-fraction holds out more")
+    if args.calibration_fraction and not splits.get("calibration", {}).get("examples"):
+        print("note: no example is held out to calibrate with; raise --calibration-fraction")
 
 
 def _plan(reader: Reader, source: Source, args: argparse.Namespace, work: Work) -> list[ShardPlan]:
-    """Plan all shards, with some training photographs' entries moved to the split "valid"."""
-    fraction = _fraction(reader, args)
+    """Plan all shards, with some training photographs' entries moved to "valid" and "calibration"."""
+
+    by_video = isinstance(reader, PoseReader) and reader.by_video
+    fraction, calibration_fraction = _fraction(reader, args), args.calibration_fraction
+
+    def split_up(entries: Iterable[Entry], validates: Callable[[str], bool]) -> Iterator[Entry]:
+        calibrates = hashed(calibration_fraction, "calibration/")
+        if calibration_fraction and by_video:
+            left = hold_out(reader.entries(source), reader, validates)
+            calibrates = some_photographs(left, reader, calibration_fraction)
+        return hold_out(hold_out(entries, reader, validates), reader, calibrates, "calibration")
+
     is_held_out = hashed(fraction)
-    if fraction and isinstance(reader, PoseReader) and reader.by_video:
+    if fraction and by_video:
         is_held_out = some_photographs(reader.entries(source), reader, fraction)
     if args.validation_images:
         is_held_out = listed(args.validation_images, reader)
     entries = progress(reader.entries(source), desc="read", unit=" labels")
-    plans = write_plans(hold_out(entries, reader, is_held_out), args.shard_examples, work)
+    plans = write_plans(split_up(entries, is_held_out), args.shard_examples, work)
     if not plans:
         raise ValueError(f"{args.source} lists nothing")
     if any(plan.split == "valid" for plan in plans):
         return plans
     if fraction and (one := first_photograph(reader.entries(source), reader)):
         # There are so few that the fraction is not one of them.
-        held_out = hold_out(reader.entries(source), reader, one.__eq__)
+        held_out = split_up(reader.entries(source), one.__eq__)
         return write_plans(held_out, args.shard_examples, work)
     if args.validation_images:
         raise ValueError(f"{args.validation_images} names no training image of {args.source}")

@@ -56,6 +56,7 @@ def parse_arguments(argv: list[str] | None) -> tuple[argparse.Namespace, list[st
         ("shard_examples", 1, 1_000_000),
         ("processes", 1, 1024),
         ("validation_fraction", 0, 1),
+        ("calibration_fraction", 0, 0.9),
     ):
         value = getattr(args, name)
         if value is not None and not least <= value <= most:
@@ -103,6 +104,8 @@ def parameters_of(args: argparse.Namespace, reader: Reader) -> dict:
         held_out = {"validation_images_sha256": digest(args.validation_images, hashlib.sha256())}
     options = {name: getattr(args, name) for name in _OPTIONS if getattr(args, name)}
     shards = {"shard_examples": args.shard_examples}
+    if args.calibration_fraction:
+        held_out["calibration_fraction"] = args.calibration_fraction
     return {"dataset": args.dataset, "split": args.split, **held_out, **options, **shards}
 
 
@@ -159,6 +162,14 @@ def _parser() -> argparse.ArgumentParser:
         help="what is held out of a pose project: whole videos, or frames (video, where several are known)",
     )
     held_out.add_argument("--validation-images", metavar="FILE", help="or their names, one a line")
+    splits.add_argument(
+        "--calibration-fraction",
+        type=float,
+        default=0.0,
+        metavar="F",
+        help="part of the training photographs that becomes split `calibration`, on which no run trains, "
+        "for tfhuber.calibrate (0)",
+    )
     _add_own_data(parser)
     return parser
 

@@ -24,7 +24,7 @@ __all__ = [
     "write_plans",
 ]
 
-SPLITS = ("train", "valid", "test")
+SPLITS = ("train", "valid", "calibration", "test")
 
 _Entry = TypeVar("_Entry")
 
@@ -54,19 +54,25 @@ class ShardPlan:
 
 
 def hold_out(
-    entries: Iterable[Entry], reader: Reader, is_held_out: Callable[[str], bool]
+    entries: Iterable[Entry],
+    reader: Reader,
+    is_held_out: Callable[[str], bool],
+    split: str = "valid",
 ) -> Iterator[Entry]:
-    """Yield the entries, those of some training photographs moved to the split "valid"."""
+    """Yield the entries, those of some training photographs moved to that split."""
     for entry in entries:
         if entry.split == "train" and entry.image and is_held_out(reader.photograph(entry.image)):
-            entry = replace(entry, split="valid")
+            entry = replace(entry, split=split)
         yield entry
 
 
-def hashed(fraction: float) -> Callable[[str], bool]:
-    """Return a test that is true of that fraction of all names, whatever else is in the data set."""
+def hashed(fraction: float, purpose: str = "") -> Callable[[str], bool]:
+    """Return a test that is true of that fraction of all names, whatever else is in the data set.
 
-    return lambda photograph: _number(photograph) < fraction * 2**64
+    For each purpose it is another fraction of them, chosen without regard to the others.
+    """
+
+    return lambda photograph: _number(purpose + photograph) < fraction * 2**64
 
 
 def first_photograph(entries: Iterable[Entry], reader: Reader) -> str | None:

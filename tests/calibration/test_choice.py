@@ -87,6 +87,10 @@ def test_photographs_are_never_torn_apart():
     ]
     found = photographs(ids)
     assert found[0] == found[1] and found[3] == found[4] and len(set(found)) == 3
+    frames = photographs(
+        [b"labeled-data/a/img007.png", b"labeled-data/b/img007.png", "c_1_2.jpg", "c_1_3.jpg"]
+    )
+    assert len(set(frames)) == 4
     many = photographs([f"{i % 500}.jpg#{i}" for i in range(1000)])
     chooses, promises = parts(many)
     assert not set(many[chooses]) & set(many[promises])

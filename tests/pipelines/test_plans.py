@@ -22,9 +22,9 @@ def crowd(directory, images=60):
     return names
 
 
-def split_images(output):
+def split_images(output, splits=("train", "valid")):
     """The names of the images of each split's examples."""
-    found, manifest = {"train": set(), "valid": set()}, records.read_manifest(output)
+    found, manifest = {split: set() for split in splits}, records.read_manifest(output)
     for split, images in found.items():
         for path in records.shard_paths(output, manifest, split):
             with open(path, "rb") as file:
@@ -152,3 +152,39 @@ def test_whole_videos_are_held_out_until_the_fraction_is_reached():
     assert held_out({"a": 5, "b": 100, "c": 100}, 0.1) == {"a": True, "b": False, "c": False}
     assert sum(held_out({"a": 50, "b": 50}, 1.0).values()) == 1
     assert not any(held_out({"a": 50}, 0.5).values())
+
+
+def test_a_part_is_held_out_to_calibrate_and_the_rest_stays_as_it_was(tmp_path):
+    names = crowd(tmp_path / "source")
+    options = ["--validation-fraction", "0.2"]
+    without, _ = convert(tmp_path / "source", tmp_path / "without", *options, dataset="mpii")
+    options += ["--calibration-fraction", "0.25"]
+    manifest, _ = convert(tmp_path / "source", tmp_path / "out", *options, dataset="mpii")
+    before = split_images(tmp_path / "without")
+    found = split_images(tmp_path / "out", ("train", "valid", "calibration"))
+    assert found["valid"] == before["valid"]
+    assert found["train"] | found["calibration"] == before["train"]
+    assert not found["train"] & found["calibration"]
+    # Some 48 names, each with chance 0.25: 12 +- 3, so that 3 to 21 is 3 sigma.
+    assert 3 <= len(found["calibration"]) <= 21
+    assert manifest["splits"]["calibration"]["examples"] == 2 * len(found["calibration"])
+    assert manifest["parameters"]["calibration_fraction"] == 0.25
+    assert "calibration_fraction" not in without["parameters"]
+    assert list(manifest["splits"]) == ["train", "valid", "calibration"]
+    verified = verify(str(tmp_path / "out"))
+    assert sum(split["examples"] for split in verified.values()) == 2 * len(names)
+
+
+def test_a_listed_photograph_validates_and_does_not_calibrate(tmp_path):
+    names = crowd(tmp_path / "source", images=12)
+    listed = tmp_path / "valid.txt"
+    listed.write_text("\n".join(names[:6]))
+    options = ["--validation-images", str(listed), "--calibration-fraction", "0.9"]
+    convert(tmp_path / "source", tmp_path / "out", *options, dataset="mpii")
+    assert split_images(tmp_path / "out", ("valid",))["valid"] == set(names[:6])
+
+
+@pytest.mark.parametrize("fraction", ["-0.1", "0.95", "nan"])
+def test_what_is_no_part_to_calibrate_with_is_refused(tmp_path, fraction):
+    with pytest.raises(ValueError, match=r"--calibration-fraction must be between 0 and 0\.9"):
+        convert(tmp_path, tmp_path / "out", "--calibration-fraction", fraction)

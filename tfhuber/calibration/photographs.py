@@ -12,12 +12,17 @@ import numpy as np
 
 __all__ = ["folds", "parts", "photographs"]
 
+# How 300W-LP names its images.
+_RENDERED = re.compile(
+    r"(AFW|HELEN|IBUG|LFPW)(_Flip)?/(?P<photograph>[^#]+?)(_\d{1,2})?_\d+\.jpg", re.ASCII
+)
+
 
 def photographs(ids: Sequence[bytes | str]) -> np.ndarray:
     """Return the number [N] of each example's photograph, from 0 in the order of a hash of the names.
 
-    An example's id is `image#number`, as the readers write it, or in 300W-LP the image's name, which ends
-    with the numbers of face and pose; all of these are of one photograph.
+    An example's id is `image#number`, as the readers write it, or the image alone. In 300W-LP that is one of
+    a photograph's many faces, poses and mirrored copies, whose numbers its name ends with.
 
     >>> photographs(["a.jpg#1", "b.jpg#2", "a.jpg#3"]).tolist()
     [1, 0, 1]
@@ -45,8 +50,6 @@ def folds(photograph: np.ndarray, count: int = 5) -> np.ndarray:
 
 
 def _name(id: str) -> str:
-    image, hash_sign, _ = id.rpartition("#")
-    if hash_sign:
-        return image
-    stem = id.rpartition("/")[2].rpartition(".")[0] or id
-    return re.sub(r"(_\d{1,2})?_\d+$", "", stem)
+    if rendered := _RENDERED.fullmatch(id):
+        return rendered["photograph"]
+    return id.rpartition("#")[0] or id

@@ -6,7 +6,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from tfhuber.config.shipped import config_path, shipped_configs
 from tfhuber.console.files import read_json
@@ -44,11 +52,19 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+def _not_calibration(split: str) -> str:
+    if split == "calibration":
+        raise ValueError("no run trains on split 'calibration', as that would end what it is for")
+    return split
+
+
 class Data(_Section):
     """Where the examples come from."""
 
     directory: str = Field(description="A converted data set: a directory with manifest.json.")
-    train_split: str = Field("train", description="The split to train on.")
+    train_split: Annotated[str, AfterValidator(_not_calibration)] = Field(
+        "train", description="The split to train on; never calibration, which others are judged by."
+    )
     evaluation_split: str = Field("test", description="The split to evaluate on.")
     shuffle_buffer: Count = Field(
         8192,
