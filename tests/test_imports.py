@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 HELP = [
     *(
         "tfhuber." + name
-        for name in ("train", "evaluate", "export", "predict", "reproduce", "figures")
+        for name in ("train", "calibrate", "evaluate", "export", "predict", "reproduce", "figures")
     ),
     *(
         "tfhuber." + name

@@ -22,6 +22,7 @@ MODULES = (
     "pipelines.contact_sheet",
     "pipelines.predict",
     "tfhuber.train",
+    "tfhuber.calibrate",
     "tfhuber.evaluate",
     "tfhuber.export",
     "tfhuber.predict",

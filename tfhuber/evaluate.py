@@ -2,7 +2,9 @@
 
 Prints a table and writes `DIR/evaluations/SPLIT-TTA-CHECKPOINT.json`, which says what was measured, and
 beside it the best, median and worst examples with their 90 % ellipses (`...-examples.png`) and the
-calibration (`...-calibration.png`, figure 3: expected against empirical error).
+calibration (`...-calibration.png`, figure 3: expected against empirical error). What
+`tfhuber.calibrate` has found out about the run is used, and the files are `...-calibrated.json` and so
+on; `--uncalibrated` leaves it out.
 """
 
 import argparse
@@ -13,8 +15,10 @@ from tfhuber.console.cli import import_tensorflow, run_main
 from tfhuber.console.lazy import lazy_module
 
 if TYPE_CHECKING:
+    from tfhuber.calibration import corrected
     from tfhuber.evaluation import run_evaluation, summary
 else:
+    corrected = lazy_module("tfhuber.calibration.corrected")
     run_evaluation = lazy_module("tfhuber.evaluation.run_evaluation")
     summary = lazy_module("tfhuber.evaluation.summary")
 
@@ -29,19 +33,36 @@ def main() -> int:
     parser.add_argument("--split", help="the split to measure on (default: the run's)")
     parser.add_argument("--tta", choices=("none", "mean", "ml"), default="none")
     parser.add_argument("--checkpoint", choices=("latest", "best"), default="latest")
+    parser.add_argument(
+        "--uncalibrated", action="store_true", help="measure the model without its calibration.json"
+    )
     arguments = parser.parse_args()
 
     import_tensorflow()
+    run = Path(arguments.run)
+    correct = None if arguments.uncalibrated else corrected.correction_of(run, arguments.tta)
     metrics, files = run_evaluation.evaluate_run(
-        Path(arguments.run),
+        run,
         tta=arguments.tta,
         checkpoint=arguments.checkpoint,
         data=arguments.data,
         split=arguments.split,
+        correct=correct,
     )
     print(run_evaluation.table(metrics))
+    if correct:
+        _print_source(metrics)
     print(f"{', '.join(map(str, files))}: {summary.headline(metrics)}")
     return 0
+
+
+def _print_source(metrics: dict) -> None:
+    source = metrics["calibrated"]["source"]
+    print(f"calibrated by {source['photographs']} photographs of split {source['split']!r}")
+    if (source["sha256"], source["split"]) == (metrics["data"]["sha256"], metrics["split"]):
+        print(
+            "note: that is the split that is measured, half of which the calibration was fitted to"
+        )
 
 
 if __name__ == "__main__":

@@ -1,18 +1,42 @@
 """The evaluation of a training run: its metrics and pictures, in the run's `evaluations/`."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeAlias
 
 from tfhuber.console.files import write_json
 from tfhuber.console.table import aligned
 from tfhuber.data import dataset, records
+from tfhuber.data.dataset import Split
 from tfhuber.drawing import overlay
 from tfhuber.evaluation import examples, plots, reliability
-from tfhuber.evaluation.predictions import collect
+from tfhuber.evaluation.predictions import Predictions, collect
 from tfhuber.evaluation.summary import calibration_errors, error_unit, evaluate
+from tfhuber.model.predictor import Predictor
 from tfhuber.runs.load import load_run, read_config
 from tfhuber.runs.results import evaluation_path
 
-__all__ = ["evaluate_run", "table"]
+__all__ = ["Correct", "Corrected", "evaluate_run", "table"]
+
+
+@dataclass(frozen=True)
+class Corrected:
+    """What a calibration makes of a run's predictions.
+
+    Attributes:
+      predictor: with the energy that the corrected predictions have.
+      predictions: corrected.
+      facts: for the metrics: where the calibration is from, and `raw` against `calibrated`.
+    """
+
+    predictor: Predictor
+    predictions: Predictions
+    facts: dict[str, Any]
+
+
+# From the predictor, the split and its predictions, as the model makes them.
+Correct: TypeAlias = Callable[[Predictor, Split, Predictions], Corrected]
 
 
 def evaluate_run(
@@ -22,6 +46,7 @@ def evaluate_run(
     checkpoint: str = "latest",
     data: str | None = None,
     split: str | None = None,
+    correct: Correct | None = None,
 ) -> tuple[dict, list[Path]]:
     """Measure a run and write `evaluations/SPLIT-TTA-CHECKPOINT.json` and two pictures beside it.
 
@@ -36,6 +61,8 @@ def evaluate_run(
       checkpoint: "latest" or "best".
       data: the converted data set; the run's if None.
       split: the split to measure on; the run's if None.
+      correct: the run's calibration. The file is then `...-calibrated.json`, and its `calibrated` says what
+        that was from, and how the predictions did before.
 
     Returns:
       What the file holds, and the files.
@@ -48,7 +75,11 @@ def evaluate_run(
     directory = config.data.directory if data is None else data
     name = config.data.evaluation_split if split is None else split
     examples_split = dataset.open_split(directory, name)
-    predictions = collect(predictor, examples_split, tta)
+    predictions, facts = collect(predictor, examples_split, tta), {}
+    if correct:
+        corrected = correct(predictor, examples_split, predictions)
+        predictor, predictions = corrected.predictor, corrected.predictions
+        facts = {"calibrated": corrected.facts}
     metrics = {
         "split": name,
         "tta": tta,
@@ -59,8 +90,11 @@ def evaluate_run(
             "sha256": records.read_manifest(directory).get("sha256"),
         },
         **evaluate(predictor, examples_split, tta, predictions),
+        **facts,
     }
     path = evaluation_path(run, name, tta, checkpoint)
+    if correct:
+        path = path.with_name(f"{path.stem}-calibrated.json")
     sheet_path = path.with_name(f"{path.stem}-examples.png")
     plot_path = path.with_name(f"{path.stem}-calibration.png")
     path.parent.mkdir(exist_ok=True)
@@ -87,6 +121,14 @@ def table(metrics: dict) -> str:
         rows.append((f"sharpness, {name}", _cells(values)))
     numbers = {key: v for key, v in metrics["calibration"].items() if isinstance(v, float)}
     rows.append(("calibration", _cells(numbers)))
+    compared = metrics.get("calibrated", {})
+    for name in ("raw", "calibrated"):
+        if name in compared:
+            values = compared[name]
+            inside = [f"{level} % {100 * part:.1f}" for level, part in values["coverage"].items()]
+            rows.append((f"inside, {name}", f"{'  '.join(inside)}  nll/label {values['nll']:.3f}"))
+    for level, region in compared.get("regions", {}).items():
+        rows.append((f"guaranteed {level} %", _cells(region)))
     return aligned(rows)
 
 

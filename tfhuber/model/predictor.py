@@ -1,8 +1,8 @@
 """From network crops to distributions in their pixels, by one view or two: for evaluation and export."""
 
 import functools
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import keras
 import tensorflow as tf
@@ -31,6 +31,8 @@ class Predictor:
       landmark_set: what it predicts.
       batch_size: how many images are predicted at once where there are many.
       step: of the checkpoint that the weights are from; None where they are from none.
+      correlations: how much alike an image and its mirror image err, from 0 to 1, for the `tta` that has
+        been calibrated; the others do as `predict` says.
     """
 
     model: keras.Model
@@ -39,6 +41,11 @@ class Predictor:
     landmark_set: LandmarkSet
     batch_size: int
     step: int | None = None
+    correlations: Mapping[str, float] = field(default_factory=dict)
+
+    def correlated(self, correlations: Mapping[str, float]) -> "Predictor":
+        """Return the predictor with those `correlations`."""
+        return replace(self, correlations=correlations)
 
     def compiled(self, tta: str = "none") -> Callable[[tf.Tensor], LocationScatter]:
         """Return `predict` with that `tta` as one graph, traced once for any batch size."""
@@ -67,22 +74,32 @@ class Predictor:
           images: [N, S, S, 3] network crops, 0..255.
           tta: "none": the image alone; "mean" and "ml" add its mirror image. "mean" averages the two
             positions (and the two matrices A A); "ml" takes the point of maximum likelihood
-            (supplement E) as if the two erred independently, which makes its covariance too small.
+            (supplement E) as if the two erred independently, which makes its covariance too small
+            unless `correlations` says how they do.
 
         Raises:
           ValueError: if `tta` is none of these.
         """
         if tta not in TTA:
             raise ValueError(f"tta must be one of {', '.join(TTA)}, got {tta!r}")
-        plain = self._plain_view(images)
         if tta == "none":
-            return plain
-        views = [plain, self._mirrored_view(images)]
+            return self._plain_view(images)
+        return self.fused(self.views(images), tta)
+
+    def views(self, images: tf.Tensor) -> list[LocationScatter]:
+        """Return the distributions [N, K] by the image and by its mirror image, in network-crop pixels."""
+        return [self._plain_view(images), self._mirrored_view(images)]
+
+    def fused(self, views: Sequence[LocationScatter], tta: str) -> LocationScatter:
+        """Return the distributions [N, K] by both views, which is what `predict` makes of `views`."""
         loc = tf.stack([view.loc for view in views])
         factor = tf.stack([view.precision_factor for view in views])
         if tta == "ml":
-            return LocationScatter.from_factor(*fusion.fuse(loc, factor, self.energy))
-        return LocationScatter.from_factor(*fusion.mean_fusion(loc, factor))
+            correlation = self.correlations.get("ml", 0.0)
+            fused = fusion.fuse(loc, factor, self.energy, correlation=correlation)
+        else:
+            fused = fusion.mean_fusion(loc, factor, self.correlations.get("mean", 1.0))
+        return LocationScatter.from_factor(*fused)
 
     def _plain_view(self, images: tf.Tensor) -> LocationScatter:
         return self.whitening.to_network(self.model(images, training=False))

@@ -1,0 +1,248 @@
+"""The calibration of a training run, from photographs that it was not trained on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from tfhuber.calibration import conformal, views
+from tfhuber.calibration.choice import Correction, choose
+from tfhuber.calibration.law import Law
+from tfhuber.calibration.model import FILE, Calibration, Region, Signature, Source, Tried
+from tfhuber.calibration.photographs import parts, photographs
+from tfhuber.console.cli import progress
+from tfhuber.console.files import write_json
+from tfhuber.data import dataset, records
+from tfhuber.data.dataset import Split
+from tfhuber.distributions.location_scatter import LocationScatter
+from tfhuber.landmarks.known_sets import LandmarkSet
+from tfhuber.model.predictor import TTA, Predictor
+from tfhuber.runs.load import load_run, read_config
+
+__all__ = ["Check", "calibrate_run"]
+
+# Of which every second one promises: enough for a radius at 90 %.
+FEWEST_PHOTOGRAPHS = 20
+
+
+@dataclass(frozen=True)
+class Check:
+    """How a signature does on the photographs that its correction was not fitted to.
+
+    Attributes:
+      nll: the mean over labels of the negative log-density, in network-crop pixels.
+      coverage: the fraction of labels inside the ellipse of each probability.
+    """
+
+    nll: float
+    coverage: dict[float, float]
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """Predictions by both views [2, N, K] and labels [N, K], NaN where there are none; crop pixels."""
+
+    views: LocationScatter
+    labels: np.ndarray
+    photograph: np.ndarray
+
+
+def calibrate_run(
+    run: Path,
+    *,
+    data: str | None = None,
+    split: str = "calibration",
+    checkpoint: str = "latest",
+    levels: Sequence[float] = conformal.LEVELS,
+) -> tuple[Calibration, dict[str, tuple[Check, Check]]]:
+    """Fit a run's calibration to a split, and write it to the run as `calibration.json`.
+
+    Args:
+      run: what `python -m tfhuber.train --run` wrote.
+      data: the converted data set; the run's if None.
+      split: of photographs that the run was not trained on.
+      checkpoint: "latest" or "best".
+      levels: of the conformal radii.
+
+    Returns:
+      The calibration, and for each signature how it does without and with it.
+
+    Raises:
+      ValueError: if the run or the split cannot be read, the split was trained on, or it has other
+        landmarks, no labels, or too few photographs. Nothing is written then.
+      OSError: if the file cannot be written.
+    """
+    config = read_config(run)
+    directory = config.data.directory if data is None else data
+    manifest = records.read_manifest(directory)
+    if split == config.data.train_split and manifest.get("sha256") == _trained_on(
+        config.data.directory
+    ):
+        raise ValueError(
+            f"the run was trained on split {split!r} of {directory}, where it knows the answers; calibrate "
+            "it on another, which `make_tfrecords --calibration-fraction 0.15` makes"
+        )
+    opened = dataset.open_split(directory, split)
+    predictor = load_run(run, checkpoint)
+    seen = _collect(predictor, opened)
+    fitted = {
+        tta: _fit(predictor, seen, tta, levels)
+        for tta in progress(TTA, desc="calibrate", unit=" signatures")
+    }
+    calibration = Calibration(
+        format=1,
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        landmarks=list(predictor.landmark_set.names),
+        source=Source(
+            directory=str(directory),
+            split=split,
+            sha256=manifest.get("sha256"),
+            photographs=len(np.unique(seen.photograph)),
+            examples=len(seen.labels),
+            labels=int(np.count_nonzero(~np.isnan(seen.labels[..., 0]))),
+            checkpoint=checkpoint,
+            step=predictor.step,
+        ),
+        signatures={tta: signature for tta, (signature, _) in fitted.items()},
+    )
+    write_json(Path(run) / FILE, calibration.to_json())
+    return calibration, {tta: checks for tta, (_, checks) in fitted.items()}
+
+
+def _trained_on(directory: str) -> str | None:
+    try:
+        return records.read_manifest(directory).get("sha256")
+    except (OSError, ValueError):
+        return None
+
+
+def _collect(predictor: Predictor, split: Split) -> _Seen:
+    """Predict a split's labelled examples by both views."""
+    if split.landmark_set != predictor.landmark_set:
+        raise ValueError(
+            f"the model predicts {predictor.landmark_set.name} landmarks, but {split.directory} holds "
+            f"{split.landmark_set.name}, or others of that name"
+        )
+    size = predictor.options.image_size
+    predict = tf.function(predictor.views, input_signature=[tf.TensorSpec([None, size, size, 3])])
+    batches = dataset.evaluation_batches(split, size, predictor.batch_size)
+    found, labels, ids = [], [], []
+    with progress(total=split.examples, desc="predict", unit=" examples") as bar:
+        for batch in dataset.readable(batches, split):
+            both = predict(batch["image"])
+            found.append(tf.nest.map_structure(lambda *view: np.stack(view), *both))
+            is_labelled = batch["weights"].numpy()[..., None] > 0
+            labels.append(np.where(is_labelled, batch["landmarks"].numpy(), np.nan))
+            ids += list(batch["id"].numpy())
+            bar.update(len(labels[-1]))
+    seen = _Seen(
+        tf.nest.map_structure(lambda *arrays: np.concatenate(arrays, axis=1), *found),
+        np.concatenate(labels).astype(np.float64),
+        photographs(ids),
+    )
+    return _checked(seen, split)
+
+
+def _checked(seen: _Seen, split: Split) -> _Seen:
+    """Return what can be used of it: examples with a label."""
+    where = f"split {split.name!r} of {split.directory}"
+    used = np.any(~np.isnan(seen.labels[..., 0]), axis=1)
+    if not used.any():
+        raise ValueError(f"{where} has no labels to calibrate with")
+    # Numbered anew, so that every second photograph of those with labels promises.
+    _, photograph = np.unique(seen.photograph[used], return_inverse=True)
+    count = len(np.unique(photograph))
+    if count < FEWEST_PHOTOGRAPHS:
+        raise ValueError(
+            f"{where} holds {count} photographs with labels, too few to calibrate with: "
+            f"{FEWEST_PHOTOGRAPHS} are the least, 200 are good"
+        )
+    kept = tf.nest.map_structure(lambda values: values[:, used], seen.views)
+    if not all(np.isfinite(values).all() for values in tf.nest.flatten(kept)):
+        raise ValueError(f"the model's predictions for {where} are not finite; train it again")
+    return _Seen(kept, seen.labels[used], photograph)
+
+
+def _fit(
+    predictor: Predictor, seen: _Seen, tta: str, levels: Sequence[float]
+) -> tuple[Signature, tuple[Check, Check]]:
+    """Fit a signature to half of the photographs, and check it and take its radii from the others."""
+    options, landmark_set = predictor.options, predictor.landmark_set
+    raw = Law(options.family, options.delta)
+    chooses, promises = parts(seen.photograph)
+    # `Predictor.predict` without a correlation, which the first check is of.
+    before = _predicted(predictor, seen, tta, None)
+    correlation = _correlation(seen, chooses) if tta != "none" else None
+    predicted = _predicted(predictor, seen, tta, correlation)
+    errors = _whitened(predicted, seen.labels)
+    correction, steps = choose(
+        errors[chooses], seen.photograph[chooses], _groups(landmark_set), raw
+    )
+
+    gain = np.trace(correction.log_matrix, axis1=-2, axis2=-1)
+    size = -np.mean(predicted.log_det.astype(np.float64) + gain, axis=1)
+    edges = np.quantile(size[chooses], (1 / 3, 2 / 3)).tolist()
+    radii = conformal.radii(
+        correction.radius(errors[promises]),
+        seen.photograph[promises],
+        conformal.third(size[promises], edges),
+        levels,
+    )
+    signature = Signature(
+        family=correction.law.family,
+        delta=correction.law.delta,
+        correlation=correlation,
+        log_scale=correction.log_matrix[:, [0, 0, 1], [0, 1, 1]].tolist(),
+        size_edges=edges,
+        fitted_to=len(np.unique(seen.photograph[chooses])),
+        promised_by=len(np.unique(seen.photograph[promises])),
+        radii=[Region.of(each) for each in radii],
+        tried=[Tried(name=step.name, nll=step.nll, kept=step.kept) for step in steps],
+    )
+    as_it_is = Correction(np.zeros_like(correction.log_matrix), raw)
+    first = _check(as_it_is, _whitened(before, seen.labels)[promises], before.log_det[promises])
+    return signature, (first, _check(correction, errors[promises], predicted.log_det[promises]))
+
+
+def _predicted(
+    predictor: Predictor, seen: _Seen, tta: str, correlation: float | None
+) -> LocationScatter:
+    """Return the predictions [N, K] in network-crop pixels, in NumPy."""
+    if tta == "none":
+        return seen.views.at(0)
+    correlated = predictor.correlated({} if correlation is None else {tta: correlation})
+    fused = correlated.fused([seen.views.at(0), seen.views.at(1)], tta)
+    return tf.nest.map_structure(np.asarray, fused)
+
+
+def _correlation(seen: _Seen, chooses: np.ndarray) -> float:
+    """Return the correlation of the two views' errors, as far as fusion takes it: from 0 to 1."""
+    errors = np.stack([_whitened(seen.views.at(i), seen.labels)[chooses] for i in range(2)])
+    return float(np.clip(views.correlation(errors), 0, 1))
+
+
+def _whitened(predicted: LocationScatter, labels: np.ndarray) -> np.ndarray:
+    """Return A (y - mu) [N, K, 2]."""
+    offset = labels - predicted.loc.astype(np.float64)
+    return np.einsum("nkij,nkj->nki", predicted.precision_factor.astype(np.float64), offset)
+
+
+def _groups(landmark_set: LandmarkSet) -> list[int]:
+    """Return the number [K] of the first group that names each landmark; one more for the rest."""
+    members = list(landmark_set.groups.values())
+    return [
+        next((i for i, group in enumerate(members) if k in group), len(members))
+        for k in range(landmark_set.count)
+    ]
+
+
+def _check(correction: Correction, errors: np.ndarray, log_det: np.ndarray) -> Check:
+    probability = correction.law.cdf(correction.radius(errors))
+    probability = probability[~np.isnan(probability)]
+    return Check(
+        nll=float(np.nanmean(correction.nll(errors) - log_det)),
+        coverage={level: float(np.mean(probability <= level)) for level in conformal.LEVELS},
+    )
