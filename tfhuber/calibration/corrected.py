@@ -123,9 +123,7 @@ def _held(
     def within(bound: float | None) -> np.ndarray:
         return radius[rows] <= (np.inf if bound is None else bound)
 
-    everywhere = np.where(labelled[rows], within(region.simultaneous), True).all(
-        axis=1, keepdims=True
-    )
+    everywhere = np.all(within(region.simultaneous) | ~labelled[rows], axis=1)[:, np.newaxis]
     limits = np.array([np.inf if each is None else each for each in region.landmarks])
     return {
         "pooled": mean_share(within(region.pooled), labelled[rows]),
