@@ -241,7 +241,7 @@ def test_train_refuses_a_damaged_run(refused, data, config_path, run):
     assert f"{run / 'run.json'} is damaged" in refused("tfhuber.train", *arguments)
 
 
-@pytest.mark.parametrize("command", ["tfhuber.evaluate", "tfhuber.export"])
+@pytest.mark.parametrize("command", ["tfhuber.calibrate", "tfhuber.evaluate", "tfhuber.export"])
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -260,7 +260,7 @@ def test_a_damaged_run_is_refused(refused, run, tmp_path, command, name, content
     (run / name).unlink(missing_ok=True)
     if content is not None:
         (run / name).write_bytes(content)
-    output = [] if command == "tfhuber.evaluate" else ["--output", tmp_path / "model"]
+    output = ["--output", tmp_path / "model"] if command == "tfhuber.export" else []
     line = refused(command, "--run", run, *output)
     assert re.search(message, line) and str(run) in line, line
     assert not (tmp_path / "model").exists()

@@ -72,7 +72,7 @@ def test_each_way_to_predict_is_better_and_covers_what_it_says(run, calibration)
 def test_evaluation_is_of_the_calibrated_predictions(run, data, calibration, monkeypatch, capsys):
     made, _ = calibration
     predictor, split = load_run(run), dataset.open_split(data, "test")
-    for tta in ("none", "ml"):
+    for tta in ("ml",):
         status = call(
             monkeypatch,
             evaluate_command,
@@ -113,6 +113,7 @@ def test_evaluation_is_of_the_calibrated_predictions(run, data, calibration, mon
             assert all(0 <= share <= 1 for share in region.values())
 
 
+@pytest.mark.slow
 def test_without_its_calibration_a_run_measures_as_ever(tiny_run, run, data, calibration, tmp_path):
     plain = tmp_path / "plain"
     shutil.copytree(tiny_run, plain)
@@ -155,6 +156,7 @@ def test_what_cannot_calibrate_is_refused_and_nothing_is_overwritten(
     assert (run / FILE).read_bytes() == before
 
 
+@pytest.mark.slow
 def test_unlabelled_photographs_are_refused(run, data, calibration, monkeypatch):
     before = (run / FILE).read_bytes()
     real = dataset.network_example
@@ -169,6 +171,7 @@ def test_unlabelled_photographs_are_refused(run, data, calibration, monkeypatch)
     assert (run / FILE).read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_calibration_of_other_weights_is_not_applied(
     run, data, calibration, tmp_path, monkeypatch, capsys
 ):

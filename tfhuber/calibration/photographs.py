@@ -21,8 +21,8 @@ _RENDERED = re.compile(
 def photographs(ids: Sequence[bytes | str]) -> np.ndarray:
     """Return the number [N] of each example's photograph, from 0 in the order of a hash of the names.
 
-    An example's id is `image#number`, as the readers write it, or the image alone. In 300W-LP that is one of
-    a photograph's many faces, poses and mirrored copies, whose numbers its name ends with.
+    An example's id is `image#number`, as the readers write it, or the image alone. In 300W-LP that is one
+    of a photograph's many faces, poses and mirrored copies, whose numbers its name ends with.
 
     >>> photographs(["a.jpg#1", "b.jpg#2", "a.jpg#3"]).tolist()
     [1, 0, 1]

@@ -75,7 +75,7 @@ def calibrate_run(
         landmarks, no labels, or too few photographs. Nothing is written then.
       OSError: if the file cannot be written.
     """
-    config = read_config(run)
+    predictor, config = load_run(run, checkpoint), read_config(run)
     directory = config.data.directory if data is None else data
     manifest = records.read_manifest(directory)
     if split == config.data.train_split and manifest.get("sha256") == _trained_on(
@@ -86,7 +86,6 @@ def calibrate_run(
             "it on another, which `make_tfrecords --calibration-fraction 0.15` makes"
         )
     opened = dataset.open_split(directory, split)
-    predictor = load_run(run, checkpoint)
     seen = _collect(predictor, opened)
     fitted = {
         tta: _fit(predictor, seen, tta, levels)

@@ -79,8 +79,8 @@ def fuse(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Find the maximum-likelihood point of several views and its precision factor, in their frame.
 
-    The module's head says what is minimised, what the precision factor means and what is differentiated.
-    The computation is in float64; results have the dtype of `loc`. It can be exported.
+    The module's head says what is minimised, and what the precision factor means. The computation is in
+    float64; results have the dtype of `loc`. It can be exported.
 
     >>> loc, factor = tf.constant([[0.0, 0.0], [2.0, 0.0]]), tf.eye(2, batch_shape=[2])
     >>> point, _ = fuse(loc, factor, tfhuber.distributions.radial.Huber(10.0))
@@ -90,11 +90,9 @@ def fuse(
     Args:
       loc: [V, ..., d], the views' locations, float32 or float64.
       precision_factor: [V, ..., d, d], symmetric positive definite, of the same dtype.
-      energy: rho, which all views and points share, for example `Huber(1.0)`. It must be convex, with
-        `rho'(r) / r` not increasing, as those of `radial` are.
+      energy: rho of all views and points; convex, with `rho'(r) / r` not increasing, as in `radial`.
       max_iterations: a bound; 4 are usual and 30 rare.
-      tolerance: a point is done when Newton's next step would be shorter than this, in units of the
-        radius.
+      tolerance: a point is done when Newton's next step would be shorter, in units of the radius.
       correlation: c of the whitened errors of any two views, a number in [0, 1].
 
     Returns:

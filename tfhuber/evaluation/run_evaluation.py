@@ -61,8 +61,7 @@ def evaluate_run(
       checkpoint: "latest" or "best".
       data: the converted data set; the run's if None.
       split: the split to measure on; the run's if None.
-      correct: the run's calibration. The file is then `...-calibrated.json`, and its `calibrated` says what
-        that was from, and how the predictions did before.
+      correct: the run's calibration; the file is then `...-calibrated.json`.
 
     Returns:
       What the file holds, and the files.
@@ -77,9 +76,8 @@ def evaluate_run(
     examples_split = dataset.open_split(directory, name)
     predictions, facts = collect(predictor, examples_split, tta), {}
     if correct:
-        corrected = correct(predictor, examples_split, predictions)
-        predictor, predictions = corrected.predictor, corrected.predictions
-        facts = {"calibrated": corrected.facts}
+        made = correct(predictor, examples_split, predictions)
+        predictor, predictions, facts = made.predictor, made.predictions, {"calibrated": made.facts}
     metrics = {
         "split": name,
         "tta": tta,
@@ -92,19 +90,21 @@ def evaluate_run(
         **evaluate(predictor, examples_split, tta, predictions),
         **facts,
     }
-    path = evaluation_path(run, name, tta, checkpoint)
-    if correct:
-        path = path.with_name(f"{path.stem}-calibrated.json")
-    sheet_path = path.with_name(f"{path.stem}-examples.png")
-    plot_path = path.with_name(f"{path.stem}-calibration.png")
+    path = evaluation_path(run, name, tta, checkpoint, calibrated=correct is not None)
     path.parent.mkdir(exist_ok=True)
     write_json(path, metrics)
     sheet = examples.best_median_worst(predictor, examples_split, predictions)
+    sheet_path = path.with_name(f"{path.stem}-examples.png")
     overlay.save_image(sheet, sheet_path)
-    curve = reliability.calibration_curve(*calibration_errors(predictor, predictions))
-    title = f"{config.train.epochs} epochs"
-    plots.save_figure(plots.calibration_figure({title: curve}, error_unit(predictor)), plot_path)
+    plot_path = path.with_name(f"{path.stem}-calibration.png")
+    _plot(predictor, predictions, f"{config.train.epochs} epochs", plot_path)
     return metrics, [path, sheet_path, plot_path]
+
+
+def _plot(predictor: Predictor, predictions: Predictions, title: str, path: Path) -> None:
+    """Write the picture of expected against empirical errors."""
+    curve = reliability.calibration_curve(*calibration_errors(predictor, predictions))
+    plots.save_figure(plots.calibration_figure({title: curve}, error_unit(predictor)), path)
 
 
 def table(metrics: dict) -> str:

@@ -1,7 +1,8 @@
 """What was measured of a run: by its training, and by `tfhuber.evaluate` afterwards.
 
 Training writes `metrics.json` of its last weights, and then that the run is `finished` to `run.json`.
-Evaluating writes `evaluations/SPLIT-TTA-CHECKPOINT.json`, whose `step` and `data` say what was measured.
+Evaluating writes `evaluations/SPLIT-TTA-CHECKPOINT.json`, whose `step` and `data` say what was measured,
+and `...-calibrated.json` of a calibrated run.
 """
 
 import re
@@ -93,9 +94,12 @@ def comparable_metrics(runs: Sequence[Path]) -> list[dict]:
     return found
 
 
-def evaluation_path(run: Path, split: str, tta: str, checkpoint: str) -> Path:
+def evaluation_path(
+    run: Path, split: str, tta: str, checkpoint: str, *, calibrated: bool = False
+) -> Path:
     """Return the file for the metrics of a run's checkpoint on a split with a test-time augmentation."""
-    name = re.sub(r"[^\w.-]", "_", f"{split}-{tta}-{checkpoint}")
+    suffix = "-calibrated" if calibrated else ""
+    name = re.sub(r"[^\w.-]", "_", f"{split}-{tta}-{checkpoint}{suffix}")
     return run / "evaluations" / f"{name}.json"
 
 
