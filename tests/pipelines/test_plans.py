@@ -5,6 +5,7 @@ import shutil
 import pytest
 from conversion import convert, faces, photograph
 from official_layouts import image, person, write_mpii
+from pose_projects import write_dlc
 
 from pipelines.plans import some_photographs
 from pipelines.readers.annotation import Entry
@@ -188,3 +189,14 @@ def test_a_listed_photograph_validates_and_does_not_calibrate(tmp_path):
 def test_what_is_no_part_to_calibrate_with_is_refused(tmp_path, fraction):
     with pytest.raises(ValueError, match=r"--calibration-fraction must be between 0 and 0\.9"):
         convert(tmp_path, tmp_path / "out", "--calibration-fraction", fraction)
+
+
+def test_whole_videos_calibrate_and_none_of_those_that_validate(tmp_path):
+    write_dlc(tmp_path / "source", videos="abcdefgh", frames=2)
+    options = ["--validation-fraction", "0.25", "--calibration-fraction", "0.3"]
+    convert(tmp_path / "source", tmp_path / "out", *options, dataset="dlc")
+    found = split_images(tmp_path / "out", ("train", "valid", "calibration"))
+    videos = {split: {image.split("/")[-2] for image in images} for split, images in found.items()}
+    # Two of eight validate, and of the other six 0.3, which is nearest to two, calibrate.
+    assert [len(videos[split]) for split in ("train", "valid", "calibration")] == [4, 2, 2]
+    assert len(set.union(*videos.values())) == 8
