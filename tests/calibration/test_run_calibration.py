@@ -16,6 +16,7 @@ from tfhuber.console.cli import run_main
 from tfhuber.data import dataset, records
 from tfhuber.evaluation.predictions import collect
 from tfhuber.evaluation.run_evaluation import evaluate_run
+from tfhuber.landmarks import known_sets
 from tfhuber.runs.load import load_run
 
 
@@ -147,7 +148,9 @@ def test_what_cannot_calibrate_is_refused_and_nothing_is_overwritten(
     foreign = tmp_path / "foreign"
     shutil.copytree(data, foreign)
     manifest = json.loads((foreign / records.MANIFEST).read_text())
-    changed = records.manifest_text({**manifest, "landmark_set": "mpii"})
+    changed = records.manifest_text(
+        {**manifest, "landmark_set": known_sets.describe(known_sets.MPII)}
+    )
     (foreign / records.MANIFEST).write_text(changed)
     assert "predicts wflw landmarks, but" in line("--data", foreign)
     assert (run / FILE).read_bytes() == before
