@@ -275,8 +275,8 @@ for source in sys.argv[1:]:
 
 
 def installed_by_the_image():
-    """Names of the packages in the worker's environment, of those that there are here."""
-    listed = re.search(r"-c constraints.txt \\\n(.*?)\\", DOCKERFILE, re.S).group(1)
+    """Names of the packages in a conversion worker's environment, of those that there are here."""
+    listed = re.search(r"-c constraints.txt \\\n(.*?) \$\{EXTRA\} \\", DOCKERFILE, re.S).group(1)
     wanted = [Requirement(each) for each in ["apache-beam", *shlex.split(listed)]]
     found = set()
     while wanted:

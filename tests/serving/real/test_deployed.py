@@ -154,7 +154,9 @@ def test_what_a_row_holds_fails_that_row_alone(server, pictures):
     status, found = server.ask({"instances": rows})
     assert status == 200
     assert [row["valid"] for row in found["predictions"]] == [True] + [False] * 7 + [True]
-    assert found["predictions"][0]["landmarks"] == found["predictions"][8]["landmarks"]
+    # One picture in two rows: where a row stands may decide the last bit of a sum.
+    first, last = (found["predictions"][i]["landmarks"] for i in (0, 8))
+    np.testing.assert_allclose(first, last, rtol=1e-6)
 
 
 def grey(side=32, channels=1):
