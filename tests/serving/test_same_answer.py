@@ -40,12 +40,11 @@ def expected(exported, picture):
 def check(found: dict, expected: dict) -> None:
     assert set(found) == {"landmarks", "covariance", "precision_factor", "valid"}
     for name, value in expected.items():
+        there, here = np.asarray(found[name], np.float64), value.astype(np.float64)
+        assert there.shape == here.shape
         # Of a matrix, an element that is small beside the others has their rounding.
-        scale = (
-            np.abs(value).max(axis=(-2, -1), keepdims=True) if value.ndim == 4 else np.abs(value)
-        )
-        assert np.shape(found[name]) == value.shape
-        assert np.all(np.abs(np.asarray(found[name]) - value) <= 1e-5 * scale + 1e-4), name
+        scale = np.abs(here).max(axis=(-2, -1), keepdims=True) if here.ndim == 4 else np.abs(here)
+        assert np.all(np.abs(there - here) <= 1e-5 * scale + 1e-4), name
 
 
 def test_the_clients(server, expected, picture):
