@@ -11,8 +11,8 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 verdict = $(shell "$(PYTHON)" tools/check_python.py 2>/dev/null)
 no_python = "$(PYTHON)" does not run: install Python 3.11, 3.12 or 3.13 (Debian, Ubuntu: apt install python3 python3-venv)
 
-# The quick tests run in so many processes, a file in one of them; each may need 5 GB of memory. The
-# slow ones take all cores by themselves, and some wait for others only so long.
+# Tests run in so many processes, a file in one of them; each may need 5 GB of memory. Those of the
+# benchmarks compare rates, and have the machine for themselves.
 WORKERS ?= 2
 
 help: ## what can be made
@@ -25,7 +25,8 @@ test: lint ## lint and the quick tests
 	@.venv/bin/python -m pytest -q --numprocesses=$(WORKERS) --dist=loadfile
 
 test-slow: environment ## the tests that take longer
-	@.venv/bin/python -m pytest -q -m slow
+	@.venv/bin/python -m pytest -q -m slow --numprocesses=$(WORKERS) --dist=loadfile --ignore=tests/benchmarks
+	@.venv/bin/python -m pytest -q -m slow tests/benchmarks
 
 lint: environment ## ruff, the types (mypy) and the walls between packages (import-linter)
 	@.venv/bin/python -m ruff check
