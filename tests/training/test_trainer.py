@@ -249,13 +249,3 @@ def test_held_variables_then_move_as_if_adam_had_known_them_all_along():
         optimizer.apply([gradient, gradient], [free, held])
         free_move, held_move = free.numpy() - before[0], held.numpy() - before[1]
         np.testing.assert_allclose(held_move, 0 * free_move if step < 40 else free_move, atol=1e-8)
-
-
-def test_slowed_variables_take_the_stated_part_of_each_step():
-    optimizer = Adam(PiecewiseLinear([(0, 1e-3)], 1), slowed=[1], slowdown=0.25)
-    free, slowed = (keras.Variable(np.zeros(3, "f4")) for _ in range(2))
-    optimizer.build([free, slowed])
-    for step in range(10):
-        gradient = tf.random.stateless_normal([3], [step, 0])
-        optimizer.apply([gradient, gradient], [free, slowed])
-        np.testing.assert_allclose(slowed.numpy(), free.numpy() / 4, rtol=1e-4)

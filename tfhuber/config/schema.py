@@ -233,11 +233,6 @@ class Train(_Section):
         lt=2**31,
         description="First epochs in which only the new layers train (pretrained backbones).",
     )
-    backbone_rate: Positive = Field(
-        1.0,
-        le=1,
-        description="Factor of the learning rate for what is not new: the layers of a pretrained backbone.",
-    )
     seed: int = Field(0, ge=0, lt=2**31, description="Seed of weights, order and augmentation.")
     distribution: Literal["one_device", "mirrored", "multi_worker"] = Field(
         "one_device",

@@ -63,8 +63,6 @@ class Adam(keras.optimizers.Adam):
       held_steps: for how many steps.
       decayed: which variables decay, by their places.
       decay: what, times the learning rate, each step takes off them before it follows the gradient.
-      slowed: which variables take smaller steps, by their places.
-      slowdown: the factor of their learning rate.
       may_be_marked: whether to look for marked gradients.
     """
 
@@ -75,12 +73,9 @@ class Adam(keras.optimizers.Adam):
         held_steps: int = 0,
         decayed: Iterable[int] = (),
         decay: float = 0.0,
-        slowed: Iterable[int] = (),
-        slowdown: float = 1.0,
         may_be_marked: bool = False,
     ):
         super().__init__(learning_rate)
-        self._slowed, self._slowdown = frozenset(slowed), slowdown
         self._held, self._held_steps = frozenset(held), held_steps
         self._decayed, self._decay = frozenset(decayed), decay
         self._may_be_marked = may_be_marked
@@ -94,8 +89,6 @@ class Adam(keras.optimizers.Adam):
             marked = is_marked(gradient)
             gradient = tf.where(marked, 0.0, gradient)
             learning_rate *= 1 - tf.cast(marked, tf.float32)
-        if self._slowdown != 1 and index in self._slowed:
-            learning_rate *= self._slowdown
         if self._held_steps and index in self._held:
             learning_rate *= tf.cast(self.iterations >= self._held_steps, tf.float32)
         if self._decay and index in self._decayed:

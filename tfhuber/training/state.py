@@ -45,12 +45,9 @@ class State:
         new = variable_ids([network.get_layer("head")] if model.transfer else new_layers(network))
         variables = network.trainable_variables
         loss_scale = LossScale() if train.precision == "float16" else None
-        old = [i for i, v in enumerate(variables) if id(v) not in new]
         optimizer = Adam(
             schedule,
-            held=old,
-            slowed=old,
-            slowdown=train.backbone_rate,
+            held=[i for i, v in enumerate(variables) if id(v) not in new],
             held_steps=train.frozen_epochs * steps_per_epoch,
             decayed=[i for i, v in enumerate(variables) if "kernel" in v.name],
             decay=train.weight_decay,
