@@ -41,9 +41,10 @@ def test_answers_to_several_requests(model):
         ("median", {}, "it has no signature 'median'; export the model again"),
         ("serving_default", {"z": np.ones(3, np.float32)}, r"takes \['x'\], got \['z'\]"),
         ("serving_default", {}, r"takes \['x'\], got \[\]"),
-        ("serving_default", {"x": np.array(["a"], object)}, "string"),
+        ("serving_default", {"x": np.ones([3, 1], np.float32)}, "shape"),
+        ("serving_default", {"x": np.array(["a"], object)}, "could not convert"),
     ],
-    ids=range(4),
+    ids=range(5),
 )
 def test_requests_that_cannot_be_answered(model, signature, inputs, message):
     with pytest.raises(ValueError, match=f"{model}: .*{message}"):

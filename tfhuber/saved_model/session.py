@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import ArrayLike
 from tensorflow.core.protobuf import config_pb2
+from tensorflow.core.protobuf.meta_graph_pb2 import TensorInfo
 
 from tfhuber.console.cli import import_tensorflow
 from tfhuber.console.files import reason
@@ -134,7 +135,20 @@ def _answer(
     wanted = set(model.signatures[signature].inputs)
     if set(inputs) != wanted:
         raise ValueError(f"{signature} takes {sorted(wanted)}, got {sorted(inputs)}")
-    return model.run(signature, inputs)
+    fed = {
+        name: _fitting(value, model.signatures[signature].inputs[name], name)
+        for name, value in inputs.items()
+    }
+    return model.run(signature, fed)
+
+
+def _fitting(value: np.ndarray, declared: TensorInfo, name: str) -> np.ndarray:
+    """Return an input in its declared type; ValueError if it has not its declared shape."""
+    array = np.asarray(value, tf.as_dtype(declared.dtype).as_numpy_dtype)
+    shape = tf.TensorShape(declared.tensor_shape)
+    if not shape.is_compatible_with(array.shape):
+        raise ValueError(f"{name} must have shape {shape}, got {array.shape}")
+    return array
 
 
 @contextlib.contextmanager
