@@ -4,6 +4,7 @@ import argparse
 import hashlib
 import os
 
+from pipelines.job_arguments import check_range, job_parser
 from pipelines.readers.base import Reader
 from pipelines.readers.coco import Coco
 from pipelines.readers.cvat import read_cvat
@@ -58,10 +59,7 @@ def parse_arguments(argv: list[str] | None) -> tuple[argparse.Namespace, list[st
         ("validation_fraction", 0, 1),
         ("calibration_fraction", 0, 0.9),
     ):
-        value = getattr(args, name)
-        if value is not None and not least <= value <= most:
-            option = "--" + name.replace("_", "-")
-            raise ValueError(f"{option} must be between {least} and {most}, got {value}")
+        check_range(args, name, least, most)
     for name in ("source", "output", "validation_images", "landmarks", "category"):
         if getattr(args, name) in ("", [""]):
             raise ValueError(f"--{name.replace('_', '-')} must not be empty")
@@ -125,24 +123,18 @@ def _check_split(args: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m pipelines.make_tfrecords",
-        description="Converts a data set in its official layout, COCO's or a pose project's, to TFRecords.",
-        epilog="Paths may be local or gs://, s3:// and so on, as Beam's installed extras allow. Any other "
-        "option is Beam's own, such as --project for --runner DataflowRunner.",
-        allow_abbrev=False,
+    parser = job_parser(
+        "python -m pipelines.make_tfrecords",
+        "Converts a data set in its official layout, COCO's or a pose project's, to TFRecords.",
+        item="examples",
+        result="a data set",
     )
     add = parser.add_argument
     add("--dataset", required=True, choices=DATASETS)
     add("--source", required=True, metavar="DIR", help="the data set, unpacked")
-    add("--output", required=True, metavar="DIR", help="directory to make")
-    add("--overwrite", action="store_true", help="replace a data set made before")
     add("--size", type=int, default=256, help="at most so many pixels for the box's square (256)")
     add("--margin", type=float, help="stored side over the square's (enough to augment)")
     add("--quality", type=int, default=95, help="of the stored JPEGs (95)")
-    add("--shard-examples", type=int, default=256, metavar="N", help="examples a shard (256)")
-    add("--processes", type=int, default=1, metavar="N", help="local worker processes (1)")
-    add("--runner", default="FnApiRunner", help="Beam's runner (FnApiRunner: on this machine)")
     splits = parser.add_argument_group("splits")
     splits.add_argument(
         "--split",

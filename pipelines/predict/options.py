@@ -3,6 +3,7 @@
 import argparse
 import os
 
+from pipelines.job_arguments import check_range, job_parser
 from pipelines.plans import SPLITS
 from pipelines.predict.answers import FORMATS
 from pipelines.storage import is_local
@@ -19,9 +20,7 @@ def parse_arguments(argv: list[str] | None) -> tuple[argparse.Namespace, list[st
     args, beam_options = _parser().parse_known_args(argv)
     # A shard's numbers are held until it is written, and the model takes no larger batch.
     for name, most in (("shard_examples", 10_000), ("batch", 256), ("processes", 1024)):
-        if not 1 <= getattr(args, name) <= most:
-            option = "--" + name.replace("_", "-")
-            raise ValueError(f"{option} must be between 1 and {most}, got {getattr(args, name)}")
+        check_range(args, name, 1, most)
     for name in ("model", "source", "output", "images", "boxes"):
         if getattr(args, name) == "":
             raise ValueError(f"--{name} must not be empty")
@@ -41,12 +40,11 @@ def _real(path: str) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m pipelines.predict",
-        description="Predicts landmarks on any number of pictures, as a Beam job.",
-        epilog="Paths may be local or gs://, s3:// and so on, as Beam's installed extras allow. Any other "
-        "option is Beam's own, such as --project for --runner DataflowRunner.",
-        allow_abbrev=False,
+    parser = job_parser(
+        "python -m pipelines.predict",
+        "Predicts landmarks on any number of pictures, as a Beam job.",
+        item="pictures",
+        result="predictions",
     )
     add = parser.add_argument
     add("--model", required=True, metavar="DIR", help="an exported model, as tfhuber.export writes")
@@ -57,8 +55,6 @@ def _parser() -> argparse.ArgumentParser:
         help="a folder, with all folders in it; a list of names, one a line, or with boxes in a .csv or "
         ".jsonl; a converted data set or one of its TFRecord files; or one picture",
     )
-    add("--output", required=True, metavar="DIR", help="directory to make")
-    add("--overwrite", action="store_true", help="replace predictions made before")
     add("--format", choices=sorted(FORMATS), default="jsonl", help="of the answers (jsonl)")
     add(
         "--signature",
@@ -67,9 +63,6 @@ def _parser() -> argparse.ArgumentParser:
         help="tta: fuse with the prediction for the mirror image (serving_default)",
     )
     add("--batch", type=int, default=32, metavar="N", help="pictures the model sees together (32)")
-    add("--shard-examples", type=int, default=256, metavar="N", help="pictures a shard (256)")
-    add("--processes", type=int, default=1, metavar="N", help="local worker processes (1)")
-    add("--runner", default="FnApiRunner", help="Beam's runner (FnApiRunner: on this machine)")
     pictures = parser.add_argument_group("pictures")
     pictures.add_argument(
         "--boxes",

@@ -7,7 +7,7 @@ from pipelines.readers.annotation import Entry, Labels
 from pipelines.storage import Source, SourceFiles
 from tfhuber.landmarks.known_sets import LandmarkSet
 
-__all__ = ["MakesPictures", "Reader"]
+__all__ = ["AnnotationFiles", "MakesPictures", "Reader"]
 
 
 class Reader(Protocol):
@@ -45,6 +45,26 @@ class Reader(Protocol):
 
     def photograph(self, image: str) -> str:
         """Return the photograph that an image was made from, which no two splits may share."""
+
+
+class AnnotationFiles:
+    """What readers have in common whose splits have files of annotations.
+
+    Attributes:
+      annotations: (split, file) pairs; files are below the source's directory.
+    """
+
+    annotations: tuple[tuple[str, str], ...]
+
+    @property
+    def lists(self) -> tuple[str, ...]:
+        """Names of the files, each once."""
+        return tuple(dict.fromkeys(file for _, file in self.annotations))
+
+    @property
+    def validation_fraction(self) -> float:
+        """A tenth where there is nothing but a training split, else none."""
+        return 0.1 if {split for split, _ in self.annotations} == {"train"} else 0.0
 
 
 @runtime_checkable

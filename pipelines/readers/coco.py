@@ -19,6 +19,7 @@ from pipelines.readers.annotation import (
     box_around,
     check_box,
 )
+from pipelines.readers.base import AnnotationFiles
 from pipelines.readers.coco_categories import Category, choose
 from pipelines.readers.coco_database import CocoDatabase, opened
 from pipelines.readers.option_values import SPLITS, assignment, named_landmark_set
@@ -32,7 +33,7 @@ _HELP = "docs/bring_your_own_data.md says how to lay out a data set of your own"
 
 
 @dataclass(frozen=True)
-class Coco:
+class Coco(AnnotationFiles):
     """The reader (`pipelines.readers.base.Reader`) of keypoints in COCO's JSON.
 
     Keypoints become landmarks by their names, or by their order if the file does not name them. Those
@@ -110,16 +111,6 @@ class Coco:
             )
         categories, by_split = tuple(category or ()), tuple(folders.items())
         return cls(landmark_set, tuple(files), folder, categories, by_split, apply_exif)
-
-    @property
-    def lists(self) -> tuple[str, ...]:
-        """Names of the annotation files, each once."""
-        return tuple(dict.fromkeys(file for _, file in self.annotations))
-
-    @property
-    def validation_fraction(self) -> float:
-        """A tenth where there is nothing but a training split, else none."""
-        return 0.1 if {split for split, _ in self.annotations} == {"train"} else 0.0
 
     def photograph(self, image: str) -> str:
         """Return the image itself."""

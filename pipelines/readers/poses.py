@@ -16,6 +16,7 @@ from pipelines.readers.annotation import (
     box_around,
     check_box,
 )
+from pipelines.readers.base import AnnotationFiles
 from pipelines.readers.option_values import assignment, named_landmark_set
 from pipelines.readers.skeleton import Skeleton, known_landmark_set, landmark_set_of
 from pipelines.storage import Source, SourceFiles
@@ -67,7 +68,7 @@ class Frame:
 
 
 @dataclass(frozen=True)
-class PoseReader(abc.ABC):
+class PoseReader(AnnotationFiles, abc.ABC):
     """A reader (`pipelines.readers.base.Reader`) whose skeleton is the source's own.
 
     One entry for each animal of a frame that has a point, and one, which is a reject, for a frame that has
@@ -145,16 +146,6 @@ class PoseReader(abc.ABC):
     def moment(self, image: str) -> str:
         """Return what several views of one moment have in common: the image itself."""
         return image
-
-    @property
-    def lists(self) -> tuple[str, ...]:
-        """Names of the files with labels, each once."""
-        return tuple(dict.fromkeys(file for _, file in self.annotations))
-
-    @property
-    def validation_fraction(self) -> float:
-        """A tenth where there is nothing but a training split, else none."""
-        return 0.1 if {split for split, _ in self.annotations} == {"train"} else 0.0
 
     def photograph(self, image: str) -> str:
         """Return the frame's video, or the frame where frames are held out one by one."""

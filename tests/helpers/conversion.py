@@ -118,8 +118,8 @@ def contents(directory):
     return {path.name: path.read_bytes() for path in directory.iterdir()}
 
 
-def start(*arguments, **options):
-    command = [sys.executable, "-m", "pipelines.make_tfrecords", *arguments]
+def start(*arguments, program=("-m", "pipelines.make_tfrecords"), **options):
+    command = [sys.executable, *program, *arguments]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(command, cwd=ROOT, **pipes, **options)
 

@@ -1,20 +1,17 @@
 """Pictures, the command that predicts on them, and what it leaves."""
 
+import functools
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
+import conversion
 import numpy as np
 from hostile_images import encoded, smooth
 
 from pipelines.predict.__main__ import main
 from tfhuber.data import records
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def album(folder, count=10):
@@ -62,16 +59,8 @@ def manifest(output):
     return values
 
 
-def start(*arguments, program=("-m", "pipelines.predict"), **options):
-    command = [sys.executable, *program, *arguments]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, cwd=ROOT, **pipes, **options)
-
-
-def run(*arguments, **options):
-    process = start(*arguments, **options)
-    out, err = process.communicate(timeout=240)
-    return process.returncode, out, err
+start = functools.partial(conversion.start, program=("-m", "pipelines.predict"))
+run = functools.partial(conversion.run, program=("-m", "pipelines.predict"))
 
 
 def kill_amid(process, work, shards):

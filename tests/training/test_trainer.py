@@ -109,11 +109,12 @@ def test_a_finished_run_goes_on_for_more_epochs_as_if_it_had_been_asked_for_them
 
 
 def test_a_run_that_is_extended_is_not_finished_until_it_ends_again(
-    tiny_run, tiny_config, tmp_path
+    tiny_run, tiny_config, tmp_path, caplog
 ):
     run = shutil.copytree(tiny_run, tmp_path / "run")
     landmarks = known_sets.WFLW
-    create_or_check(run, with_train(tiny_config, epochs=3), landmarks)
+    create_or_check(run, with_train(tiny_config, epochs=3, early_stop_epochs=1), landmarks)
+    assert "train.early_stop_epochs may end it at once" in caplog.text
     assert read_end(tiny_run) is not None and read_end(run) is None
     with pytest.raises(ValueError, match="extended to 4 epochs once its 3 are finished"):
         create_or_check(run, with_train(tiny_config, epochs=4), landmarks)

@@ -114,11 +114,12 @@ def _extend(run: Path, values: dict, there: Config, config: Config, changed: lis
     points = ", ".join(f"{rate:g} at {epoch:g}" for epoch, rate in config.train.learning_rate)
     _LOGGER.warning(
         "%s was finished after %d epochs and goes on to %d; its learning rate by epoch: %s, and as the "
-        "last beyond it",
+        "last beyond it%s",
         run,
         before,
         after,
         points,
+        "; train.early_stop_epochs may end it at once" if config.train.early_stop_epochs else "",
     )
 
 
