@@ -150,10 +150,11 @@ def metadata_function(text: str) -> Callable[[tf.Tensor], Answer]:
 
 def _bounded(rows: tf.Tensor, shape: list[int]) -> tf.Tensor:
     """Return the rows, if each has the shape and they are no more than a server should take at once."""
-    # A crop without channels, or of another size, would pass through the network and get an answer.
-    rows = tf.ensure_shape(rows, [None, *shape])
+    # A crop without channels, or of another size, would pass through the network and get an answer. The
+    # check stands beside the rows' way, since on it TensorFlow computes what follows in another order.
+    shaped = tf.ensure_shape(rows, [None, *shape])
     few = tf.debugging.assert_less_equal(
-        tf.shape(rows)[0], MAX_ROWS, f"at most {MAX_ROWS} images in a request"
+        tf.shape(shaped)[0], MAX_ROWS, f"at most {MAX_ROWS} images in a request"
     )
     with tf.control_dependencies([few]):
         return tf.identity(rows)
