@@ -20,7 +20,7 @@ import tensorflow_probability as tfp
 
 from tfhuber.distributions.arguments import as_float
 
-__all__ = ["RadialEnergy", "cast", "dimension", "double"]
+__all__ = ["RadialEnergy", "cast", "dimension", "double", "far_radius"]
 
 
 class RadialEnergy(tfp.experimental.AutoCompositeTensor):
@@ -29,7 +29,13 @@ class RadialEnergy(tfp.experimental.AutoCompositeTensor):
     A family says how its energy rises, what its integrals are, and how the radius is distributed;
     the rest follows here. The dimension `d` is a positive Python integer. Under the decorator
     `tfp.experimental.auto_composite_tensor` an energy passes into and out of a `tf.function`.
+
+    Attributes:
+      degree: 1 for an energy that is proportional to r from `far_radius` on, 2 for one that grows
+        like r^2.
     """
+
+    degree = 2
 
     @property
     def batch_shape(self) -> tf.TensorShape:
@@ -42,13 +48,6 @@ class RadialEnergy(tfp.experimental.AutoCompositeTensor):
 
         It is finite while the square is, for r up to 1e19 in float32 and 1e154 in float64.
         """
-
-    def far_energy(self, radius: tf.Tensor) -> tf.Tensor:
-        """Compute `rho` at a radius of more than 1e18 in float32 or 1e150 in float64, from r itself.
-
-        This one serves energies that grow like r^2: it overflows where they do.
-        """
-        return self.energy(tf.square(radius))
 
     @abc.abstractmethod
     def weight(self, squared_radius: Any) -> tf.Tensor:
@@ -113,15 +112,21 @@ class RadialEnergy(tfp.experimental.AutoCompositeTensor):
         radius = as_float(radius, "radius")
         log_integral = cast(self.log_integral(dimension(d) - 1), radius.dtype)
         jacobian = tf.math.xlogy(cast(d - 1, radius.dtype), radius)
-        is_far = radius > (1e18 if radius.dtype == tf.float32 else 1e150)
-        near = self.energy(tf.square(tf.where(is_far, tf.ones([], radius.dtype), radius)))
-        return jacobian - tf.where(is_far, self.far_energy(radius), near) - log_integral
+        far = far_radius(radius.dtype)
+        near = self.energy(tf.square(tf.minimum(radius, far)))
+        grown = near * (tf.maximum(radius, far) / far) ** self.degree
+        return jacobian - grown - log_integral
 
     def sample(self, shape: Any, d: int, seed: Any = None, dtype: Any = tf.float32) -> tf.Tensor:
         """Draw radii of the given shape by inverting the CDF; an integer or stateless `seed` repeats."""
         seed = tfp.random.sanitize_seed(seed)
         probability = tf.random.stateless_uniform(shape, seed, dtype=tf.float64)
         return tf.cast(self.quantile(probability, d), dtype)
+
+
+def far_radius(dtype: tf.DType) -> float:
+    """Return a power of two, 1e18 in float32 and 1e150 in float64, whose square is well within range."""
+    return 2.0**60 if dtype == tf.float32 else 2.0**500
 
 
 def dimension(d: int) -> int:

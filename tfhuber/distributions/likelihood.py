@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from tfhuber.distributions.radial import RadialEnergy
+from tfhuber.distributions.energy import RadialEnergy, far_radius
 from tfhuber.linalg import small_matrix
 
 __all__ = ["negative_log_likelihood", "residual_length"]
@@ -32,17 +32,19 @@ def negative_log_likelihood(
     Returns:
       [...], the common batch shape.
     """
-    squared, is_far, far_length = _lengths(_residual(y, nu, precision_factor))
-    near = energy.energy(tf.where(is_far, tf.ones([], squared.dtype), squared))
-    return tf.where(is_far, energy.far_energy(far_length), near) - log_det
+    residual = _residual(y, nu, precision_factor)
+    if energy.degree == 2:
+        return energy.energy(_squared_length(residual)) - log_det
+    shrunk, grow = _shrunk(residual)
+    return energy.energy(_squared_length(shrunk)) * grow - log_det
 
 
 def residual_length(y: tf.Tensor, nu: tf.Tensor, precision_factor: tf.Tensor) -> tf.Tensor:
     """Compute |A y - nu| [...], with a gradient that is defined as 0 where the length is 0."""
-    squared, is_far, far_length = _lengths(_residual(y, nu, precision_factor))
-    is_ordinary = (squared > 0) & ~is_far
-    root = tf.sqrt(tf.where(is_ordinary, squared, 1))
-    return tf.where(is_far, far_length, tf.where(is_ordinary, root, squared))
+    shrunk, grow = _shrunk(_residual(y, nu, precision_factor))
+    squared = _squared_length(shrunk)
+    is_positive = squared > 0
+    return tf.where(is_positive, tf.sqrt(tf.where(is_positive, squared, 1)), squared) * grow
 
 
 def _residual(y: tf.Tensor, nu: tf.Tensor, precision_factor: tf.Tensor) -> Sequence[tf.Tensor]:
@@ -54,22 +56,21 @@ def _residual(y: tf.Tensor, nu: tf.Tensor, precision_factor: tf.Tensor) -> Seque
     return [m_00 * y_0 + m_01 * y_1 - nu_0, m_10 * y_0 + m_11 * y_1 - nu_1]
 
 
-def _lengths(residual: Sequence[tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Compute the squared length, whether that is about to overflow, and where it is, the length."""
-    dtype = residual[0].dtype
-    # The first power of two bounds squares that are safe to use; the second one shrinks the rest.
-    largest, shrink = (2.0**120, 2.0**-66) if dtype == tf.float32 else (2.0**1000, 2.0**-520)
-    squared = _dot(residual, residual)
-    is_far = squared > largest
-    shrunk = [x * shrink for x in residual]
-    root = tf.sqrt(tf.where(is_far, _dot(shrunk, shrunk), 1))
-    root = root[..., tf.newaxis] if len(residual) == 1 else root
-    # The length is that along the residual's own direction, whose turning changes it by nothing.
-    direction = [tf.stop_gradient(x / root) for x in shrunk]
-    return squared, is_far, _dot(residual, direction)
+def _shrunk(residual: Sequence[tf.Tensor]) -> tuple[list[tf.Tensor], tf.Tensor]:
+    """Divide a residual longer than `far_radius` by a number that makes it about as long; and that number.
+
+    It is exactly 1 for others. Lengths, and energies that are proportional to them, grow by it again.
+    """
+    far = far_radius(residual[0].dtype)
+    sizes = [tf.abs(x) for x in residual]
+    largest = tf.maximum(*sizes) if len(sizes) == 2 else tf.reduce_max(sizes[0], axis=-1)
+    # What a length is divided and multiplied by has no part in its derivative.
+    size = tf.stop_gradient(tf.maximum(largest, far))
+    shrink = far / size if len(residual) == 2 else (far / size)[..., tf.newaxis]
+    return [x * shrink for x in residual], size / far
 
 
-def _dot(x: Sequence[tf.Tensor], y: Sequence[tf.Tensor]) -> tf.Tensor:
-    if len(x) == 1:
-        return tf.reduce_sum(x[0] * y[0], axis=-1)
-    return x[0] * y[0] + x[1] * y[1]
+def _squared_length(residual: Sequence[tf.Tensor]) -> tf.Tensor:
+    if len(residual) == 1:
+        return tf.reduce_sum(residual[0] * residual[0], axis=-1)
+    return residual[0] * residual[0] + residual[1] * residual[1]

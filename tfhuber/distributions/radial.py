@@ -56,6 +56,8 @@ class Huber(RadialEnergy):
       ValueError: `delta` is a number that is not positive and finite, or neither float32 nor float64.
     """
 
+    degree = 1
+
     def __init__(self, delta: Any = 1.0):
         if isinstance(delta, numbers.Real):
             delta = float(delta)
@@ -81,10 +83,6 @@ class Huber(RadialEnergy):
         beyond = tf.nn.relu(squared_radius - knee)
         linear = delta * (beyond / (tf.sqrt(knee + beyond) + delta))
         return tf.minimum(squared_radius, knee) / 2 + linear
-
-    def far_energy(self, radius: tf.Tensor) -> tf.Tensor:
-        delta = self._delta(radius.dtype)
-        return delta * (radius - delta / 2)
 
     def weight(self, squared_radius: Any) -> tf.Tensor:
         squared_radius = as_float(squared_radius, "squared_radius")
@@ -172,6 +170,8 @@ class Laplace(RadialEnergy):
     3.0
     """
 
+    degree = 1
+
     def __repr__(self) -> str:
         return "Laplace()"
 
@@ -180,9 +180,6 @@ class Laplace(RadialEnergy):
         is_positive = squared_radius > 0
         root = tf.sqrt(tf.where(is_positive, squared_radius, 1))
         return tf.where(is_positive, root, squared_radius)
-
-    def far_energy(self, radius: tf.Tensor) -> tf.Tensor:
-        return radius
 
     def weight(self, squared_radius: Any) -> tf.Tensor:
         squared_radius = as_float(squared_radius, "squared_radius")
@@ -213,6 +210,7 @@ class Charbonnier(RadialEnergy):
     3.5
     """
 
+    degree = 1
     # The integral up to `_SPLIT` by Gauss-Legendre, the one from there on by Gauss-Laguerre.
     _SPLIT = 10.0
     _INNER = np.polynomial.legendre.leggauss(64)
@@ -224,9 +222,6 @@ class Charbonnier(RadialEnergy):
     def energy(self, squared_radius: Any) -> tf.Tensor:
         squared_radius = as_float(squared_radius, "squared_radius")
         return squared_radius / (tf.sqrt(squared_radius + 1) + 1)  # without cancellation
-
-    def far_energy(self, radius: tf.Tensor) -> tf.Tensor:
-        return radius - 1
 
     def weight(self, squared_radius: Any) -> tf.Tensor:
         return tf.math.rsqrt(as_float(squared_radius, "squared_radius") + 1)

@@ -9,7 +9,6 @@ Everything is float32 or float64. A NaN or infinity in a vector makes its log-de
 non-finite; for d >= 3, TensorFlow's `eigh` on the CPU raises `InvalidArgumentError` instead.
 """
 
-import functools
 import math
 import numbers
 from typing import Any
@@ -141,10 +140,12 @@ def _spd_closed_form(vector: tf.Tensor, theta: float) -> Any:
     B = [[p + q, b], [b, p - q]] has the eigenvalues p +- h with h^2 = q^2 + b^2.
     """
     first, b, last = tf.unstack(vector, axis=-1)
-    is_far, shrink, grow = _scales(first, b, last)
     b *= math.sqrt(0.5)
     p, q = (first + last) / 2, (first - last) / 2
-    # Of q, b and h what is squared or divided by h is their product with `shrink`, which cannot overflow.
+    # What is squared or divided by h is q, b or h times `shrink`, which is 1 unless squares could overflow.
+    large = tf.constant(2.0**60 if vector.dtype == tf.float32 else 2.0**500, vector.dtype)
+    size = tf.maximum(tf.maximum(tf.abs(q), tf.abs(b)), large)
+    shrink, grow = large / size, size / large
     scaled_q, scaled_b = q * shrink, b * shrink
     # The floor keeps 1/h and its derivatives finite at equal eigenvalues, far below their rounding.
     scaled_h = tf.sqrt(tf.maximum(scaled_q * scaled_q + scaled_b * scaled_b, 1e-30))
@@ -159,8 +160,8 @@ def _spd_closed_form(vector: tf.Tensor, theta: float) -> Any:
     exponent_low = tf.minimum(low, theta) / theta - 1
     e_high, e_low = tf.exp(exponent_high), tf.exp(exponent_low)
     # M_high M_low is product * factor; the factor is 1 unless their product could overflow.
-    one = tf.ones([], vector.dtype)
-    product, factor = m_high * tf.where(is_far, one, m_low), tf.where(is_far, m_low, one)
+    factor = tf.where(m_high > large, m_low, 1)
+    product = m_high * (m_low / factor)
     log_det = tf.math.log(product) + tf.math.log(factor) + exponent_high + exponent_low
     # m + k q and m - k q, as sums without cancellation of terms that are not negative.
     base = m_low * e_low + k * (scaled_b * scaled_b / (tf.abs(scaled_q) + scaled_h) * grow)
@@ -172,27 +173,21 @@ def _spd_closed_form(vector: tf.Tensor, theta: float) -> Any:
         g_00, g_01, g_10, g_11 = elements_2x2(d_matrix)
         # S = s_trace I + [[s_q, s_b], [s_b, -s_q]]; the gradient of B has the same three parts.
         s_trace, s_q, s_b = (g_00 + g_11) / 2, (g_00 - g_11) / 2, (g_01 + g_10) / 2
-        along = s_q * scaled_q + s_b * scaled_b
+        # (q, b) = h u; what is multiplied by h is at most half the difference of g' or 1/M it comes from.
+        u_q, u_b = scaled_q / scaled_h, scaled_b / scaled_h
+        along = s_q * u_q + s_b * u_b
         mean_slope = (e_high + e_low) / 2
-        slope_difference = curved / theta * grow  # (g'_high - g'_low) / (high - low), grown
+        half_difference = curved / theta * h  # (g'_high - g'_low) / 2
         # (g'/g)_high +- (g'/g)_low come from g'/g = 1/M, without cancellation.
-        d_trace = mean_slope * s_trace + slope_difference * along
-        d_trace += d_log_det * (m_high + m_low) / (2 * product) / factor
-        radial = slope_difference * s_trace + (mean_slope - k) * (along / scaled_h) / scaled_h
-        radial -= d_log_det * share / product / (factor * shrink)
-        d_q, d_b = k * s_q + radial * scaled_q, k * s_b + radial * scaled_b
+        inverse_high, inverse_low = 1 / m_high, 1 / m_low
+        d_trace = mean_slope * s_trace + half_difference * along
+        d_trace += d_log_det * (inverse_high + inverse_low) / 2
+        radial = half_difference * s_trace + (mean_slope - k) * along
+        radial -= d_log_det * (share * h * inverse_high * inverse_low)
+        d_q, d_b = k * s_q + radial * u_q, k * s_b + radial * u_b
         return interleave([d_trace + d_q, math.sqrt(2.0) * d_b, d_trace - d_q], [3])
 
     return (matrix, log_det), gradient
-
-
-def _scales(*elements: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Tell where elements are too large to be squared; a power of two that shrinks them; its inverse."""
-    dtype = elements[0].dtype
-    largest, power = (2.0**60, 2.0**68) if dtype == tf.float32 else (2.0**500, 2.0**520)
-    is_far = functools.reduce(tf.maximum, map(tf.abs, elements)) > largest
-    one, grow = tf.ones([], dtype), tf.constant(power, dtype)
-    return is_far, tf.where(is_far, 1 / grow, one), tf.where(is_far, grow, one)
 
 
 def _spd_eigh(vector: tf.Tensor, theta: float) -> Any:
