@@ -220,15 +220,10 @@ def make_steps(config: schema.Config) -> dict[str, Callable[[], object]]:
     """Return the kinds of step, each of which waits for its result."""
     split = dataset.open_split(config.data.directory, config.data.train_split)
     landmarks, size = split.landmark_set.count, config.model.image_size
-    trained = state.State.create(
-        config.model,
-        config.train,
-        landmarks,
-        dataset.steps_per_epoch(split, config.train.batch_size),
-    )
-    whitener = whitening.fit(
-        dataset.augmented_labels(split, trainer.recipe_of(config), 1000), landmarks, size
-    )
+    recipe = trainer.recipe_of(config)
+    epoch_steps = dataset.steps_per_epoch(split, recipe)
+    trained = state.State.create(config.model, config.train, landmarks, epoch_steps)
+    whitener = whitening.fit(dataset.augmented_labels(split, recipe, 1000), landmarks, size)
     energy = radial.radial_energy(config.model.family, config.model.delta)
     train = step.training_step(
         trained, whitener, energy, config.train, tf.distribute.get_strategy()

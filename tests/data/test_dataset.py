@@ -119,7 +119,7 @@ def _reading(config_, **changes):
 def test_every_epoch_has_each_example_once_in_an_order_of_its_own(tiny_config, buffer):
     tiny_config = _reading(tiny_config, shuffle_buffer=buffer)
     split = dataset.open_split(tiny_config.data.directory, "train")
-    steps = dataset.steps_per_epoch(split, tiny_config.train.batch_size)
+    steps = dataset.steps_per_epoch(split, recipe_of(tiny_config))
     batches = _ids(dataset.training_batches(split, recipe_of(tiny_config)))
     assert len(batches) == 2 * steps and steps == split.examples // 8
     epochs = [_flat(batches[:steps]), _flat(batches[steps:])]
@@ -158,10 +158,40 @@ def test_a_split_of_one_block_keeps_the_order_that_runs_so_far_had(tiny_config, 
         assert trained[epoch * length :][:length] == [stored[place] for place in places]
 
 
+def _training(config_, **changes):
+    return config_.model_copy(update={"train": config_.train.model_copy(update=changes)})
+
+
+def test_batches_fill_up_over_passes(tiny_config):
+    """7 steps of 24 examples take several passes over 43 examples, each in an order of its own."""
+    tiny_config = _training(tiny_config, steps_per_epoch=7, batch_size=24)
+    split = dataset.open_split(tiny_config.data.directory, "train")
+    count = split.examples
+    batches = _ids(dataset.training_batches(split, recipe_of(tiny_config)))
+    assert [len(batch) for batch in batches] == [24] * 14
+    for epoch in (_flat(batches[:7]), _flat(batches[7:])):
+        passes = [epoch[i : i + count] for i in range(0, len(epoch), count)]
+        assert all(len(set(ids)) == len(ids) for ids in passes)
+        assert len({tuple(ids) for ids in passes}) == len(passes) > 1
+
+
+def test_passes_of_an_epoch_are_augmented_differently(tiny_config):
+    """Both epochs of an ordinary run are the two passes of an epoch of twice as many steps."""
+    split = dataset.open_split(tiny_config.data.directory, "train")
+    tiny_config = _training(tiny_config, batch_size=1)  # which leaves no example over
+    two = list(dataset.training_batches(split, recipe_of(tiny_config)))
+    once = _training(tiny_config, epochs=1, steps_per_epoch=2 * split.examples)
+    for ours, theirs in zip(dataset.training_batches(split, recipe_of(once)), two, strict=True):
+        np.testing.assert_array_equal(ours["image"], theirs["image"])
+
+
 @pytest.mark.parametrize("start", [1, 5, 8])
-@pytest.mark.parametrize("reading", [{}, {"cache_gigabytes": 0}, {"shuffle_buffer": 20}])
+@pytest.mark.parametrize(
+    "reading", [{}, {"cache_gigabytes": 0}, {"shuffle_buffer": 20}, {"steps_per_epoch": 9}]
+)
 def test_starting_at_any_step_continues_the_same_sequence(tiny_config, start, reading):
-    tiny_config = _reading(tiny_config, **reading)
+    change = _training if "steps_per_epoch" in reading else _reading
+    tiny_config = change(tiny_config, **reading)
     split = dataset.open_split(tiny_config.data.directory, "train")
     whole = list(dataset.training_batches(split, recipe_of(tiny_config)))
     rest = list(dataset.training_batches(split, recipe_of(tiny_config), start_step=start))

@@ -144,7 +144,7 @@ def test_frozen_epochs_train_the_new_layers_only(tiny_config):
         }
     )
     split = dataset.open_split(frozen.data.directory, "train")
-    steps = dataset.steps_per_epoch(split, frozen.train.batch_size)
+    steps = dataset.steps_per_epoch(split, trainer.recipe_of(frozen))
     state = make_state(frozen, 98, steps)
     whitening = fit(dataset.augmented_labels(split, trainer.recipe_of(frozen), 1), 98, 32)
     step = make_step(state, whitening, frozen)

@@ -202,7 +202,14 @@ class Model(_Section):
 class Train(_Section):
     """How the weights are found."""
 
-    epochs: Count = Field(50, description="Passes over the training split.")
+    epochs: Count = Field(
+        50, description="Passes over the training split, unless steps_per_epoch says otherwise."
+    )
+    steps_per_epoch: Count | None = Field(
+        None,
+        description="Steps an epoch has, for data too small to count in passes: batches fill up over as "
+        "many passes as that takes, so that no example is left out. null for the full batches of one pass.",
+    )
     batch_size: Count = Field(32, description="Examples per step, over all devices.")
     learning_rate: list[tuple[float, Positive]] = Field(
         [(0, 1e-3), (25, 1e-3), (40, 1e-4), (50, 1e-5)],

@@ -63,7 +63,8 @@ class Recipe:
       augmentation: its `augmentation` section.
       image_size: side S of the network crop in pixels.
       batch_size: examples per step, over all devices.
-      epochs: passes over the split.
+      epochs: of `steps` steps each.
+      steps: of an epoch; None for one pass over the split, see `steps_per_epoch`.
       seed: of order, augmentation and wrong labels.
     """
 
@@ -72,6 +73,7 @@ class Recipe:
     image_size: int
     batch_size: int
     epochs: int
+    steps: int | None
     seed: int
 
 
@@ -98,8 +100,9 @@ def training_batches(
 ) -> tf.data.Dataset:
     """Return augmented batches for all steps from `start_step` to the end of training.
 
-    Each epoch takes `examples // batch_size` full batches of a fresh order; the few examples left
-    over differ from epoch to epoch.
+    Each epoch takes full batches, `steps_per_epoch` of them, from as many passes over the split as they
+    need. Every pass has a fresh order and fresh augmentation; the examples left over after the last
+    batch differ from epoch to epoch.
 
     Args:
       split: what to train on.
@@ -112,24 +115,31 @@ def training_batches(
       network-crop pixels, `weights` [B, K], and what `network_example` lists.
 
     Raises:
-      ValueError: if the split is smaller than one batch.
+      ValueError: as `steps_per_epoch`.
     """
     batch = recipe.batch_size
-    steps = steps_per_epoch(split, batch)
+    steps = steps_per_epoch(split, recipe)
     first_epoch, first_batch = divmod(start_step, steps)
+    passes = -(-steps * batch // split.examples)
     order, read = _order(split, recipe.data, recipe.seed)
     misplaced = _misplacing(split, recipe)
 
+    def one_pass(number: tf.Tensor) -> tf.data.Dataset:
+        return order(number).map(lambda item: (item, number))
+
     def epoch_examples(epoch: tf.Tensor) -> tf.data.Dataset:
-        ordered = order(epoch)
+        numbers = tf.data.Dataset.range(epoch * passes, (epoch + 1) * passes)
+        ordered = numbers.flat_map(one_pass)
         skipped = tf.where(epoch == first_epoch, first_batch * batch, 0)
         ordered = ordered.take(steps * batch).skip(tf.cast(skipped, tf.int64))
         if part != slice(None):
-            ordered = ordered.batch(batch).map(lambda items: items[part]).unbatch()
-        return ordered.map(lambda item: (read(item), epoch))
+            ordered = (
+                ordered.batch(batch).map(lambda *items: tuple(i[part] for i in items)).unbatch()
+            )
+        return ordered.map(lambda item, number: (read(item), number))
 
-    def prepare(example: Tensors, epoch: tf.Tensor) -> Tensors:
-        key = example_key(example["id"], recipe.seed, epoch)
+    def prepare(example: Tensors, number: tf.Tensor) -> Tensors:
+        key = example_key(example["id"], recipe.seed, number)
         size, augmentation = recipe.image_size, recipe.augmentation
         result = network_example(example, split.landmark_set, size, augmentation, key)
         result["landmarks"] = misplaced(result["landmarks"], example, result["to_network"])
@@ -215,13 +225,18 @@ def readable(batches: Iterable[_Batch], split: Split) -> Iterator[_Batch]:
         raise ValueError(f"{fault}; convert the data set again") from error
 
 
-def steps_per_epoch(split: Split, batch_size: int) -> int:
-    """Return the full batches in one epoch; ValueError if the split is smaller than one batch."""
-    steps = split.examples // batch_size
+def steps_per_epoch(split: Split, recipe: Recipe) -> int:
+    """Return the steps of an epoch: those asked for, or the full batches in one pass over the split.
+
+    Raises:
+      ValueError: if none are asked for and the split is smaller than one batch.
+    """
+    steps = recipe.steps or split.examples // recipe.batch_size
     if steps == 0:
         raise ValueError(
             f"split {split.name!r} of {split.directory} holds {split.examples} examples, fewer than "
-            f"train.batch_size = {batch_size}; lower it with --set train.batch_size=N"
+            f"train.batch_size = {recipe.batch_size}; lower it with --set train.batch_size=N, or say how "
+            "many steps an epoch has with --set train.steps_per_epoch=N"
         )
     return steps
 

@@ -108,7 +108,7 @@ class Trainer:
         self._split = dataset.open_split(config.data.directory, config.data.train_split)
         self._held_out = dataset.open_split(config.data.directory, config.data.evaluation_split)
         self._recipe = recipe_of(config)
-        self._epoch_steps = dataset.steps_per_epoch(self._split, config.train.batch_size)
+        self._epoch_steps = dataset.steps_per_epoch(self._split, self._recipe)
         self._last_step = self._epoch_steps * config.train.epochs
         _check_metric(config.train.best_metric, self._held_out.landmark_set)
         self._metrics: dict = {}
@@ -293,6 +293,7 @@ def recipe_of(config: Config) -> dataset.Recipe:
         config.model.image_size,
         config.train.batch_size,
         config.train.epochs,
+        config.train.steps_per_epoch,
         config.train.seed,
     )
 
