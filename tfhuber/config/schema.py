@@ -234,6 +234,13 @@ class Train(_Section):
     head_l2: float = Field(
         0.1, ge=0, description="L2 penalty on the kernels of the channel-wise convolution and head."
     )
+    map_loss: float = Field(
+        0.0,
+        ge=0,
+        le=1e3,
+        description="Weight of the cross-entropy that makes the first feature points of model.pooling "
+        "`spatial_softmax` those of the landmarks; 1 learns poses from far fewer images. 0 for none.",
+    )
     frozen_epochs: int = Field(
         0,
         ge=0,
@@ -307,6 +314,12 @@ class Config(_Section):
     model: Model = Model()
     augmentation: Augmentation = Augmentation()
     train: Train = Train()
+
+    @model_validator(mode="after")
+    def _maps_are_there(self) -> Self:
+        if self.train.map_loss and self.model.pooling != "spatial_softmax":
+            raise ValueError("train.map_loss needs the maps of model.pooling spatial_softmax")
+        return self
 
 
 def load(path: str | Path, overrides: Sequence[str] = (), *, data: str | None = None) -> Config:

@@ -14,7 +14,7 @@ from tfhuber.linalg.spd import SPDMatrix
 from tfhuber.model import backbones
 from tfhuber.model.feature_points import feature_points, with_finer_maps
 
-__all__ = ["DistributionHead", "build", "new_layers", "penalised_kernels"]
+__all__ = ["AtPoints", "DistributionHead", "build", "new_layers", "penalised_kernels"]
 
 
 def build(
@@ -51,11 +51,15 @@ def build(
         flat = keras.layers.GlobalAveragePooling2D(dtype=policy, name="average_pooling")(features)
     else:
         flat = _convolved(backbone.network(normalised), policy)
+    initializer: Any = "zeros"
+    if options.pooling == "spatial_softmax" and options.parameterization == "mu":
+        initializer = AtPoints(2 if options.covariance == "identity" else 5)
     outputs = DistributionHead(
         landmark_count,
         options.covariance,
         options.theta,
         options.parameterization,
+        kernel_initializer=initializer,
         dtype="float32",
         name="head",
     )(flat)
@@ -90,14 +94,16 @@ def penalised_kernels(model: keras.Model) -> list[keras.Variable]:
 class DistributionHead(keras.layers.Layer):
     """One linear layer to the parameters of K distributions in the plane.
 
-    Weights start at 0 and the bias such that nu = 0 and A = I. (The authors add 25.5 to the raw
-    eigenvalues and start the bias 25.5 lower; as the bias is not decayed, that changes nothing.)
+    The kernel starts at 0, unless told otherwise, and the bias such that nu = 0 and A = I. (The authors
+    add 25.5 to the raw eigenvalues and start the bias 25.5 lower; as the bias is not decayed, that
+    changes nothing.)
 
     Args:
       landmark_count: K.
       covariance: "full"; "diagonal" ignores the off-diagonal parameter; "identity" fixes A = I.
       theta: smallest reasonable eigenvalue of A (eq. 9).
       parameterization: whether the first two parameters are "nu" = A mu or the position "mu" itself.
+      kernel_initializer: Keras's, of the linear layer.
     """
 
     def __init__(
@@ -106,6 +112,7 @@ class DistributionHead(keras.layers.Layer):
         covariance: str = "full",
         theta: float = 1.0,
         parameterization: str = "nu",
+        kernel_initializer: Any = "zeros",
         **kwargs: Any,
     ):
         kwargs.setdefault("dtype", "float32")  # under a global mixed policy too
@@ -117,7 +124,7 @@ class DistributionHead(keras.layers.Layer):
         self.width = 2 if covariance == "identity" else 5
         self.linear = keras.layers.Dense(
             landmark_count * self.width,
-            kernel_initializer="zeros",
+            kernel_initializer=keras.initializers.get(kernel_initializer),
             bias_initializer=self._initial_bias,
             dtype=self.dtype_policy,
             name="linear",
@@ -159,6 +166,7 @@ class DistributionHead(keras.layers.Layer):
             "covariance": self.covariance,
             "parameterization": self.parameterization,
             "theta": self.theta,
+            "kernel_initializer": keras.initializers.serialize(self.linear.kernel_initializer),
         }
 
     def _initial_bias(self, shape: tuple[int, ...], dtype: Any = None) -> Any:
@@ -166,6 +174,27 @@ class DistributionHead(keras.layers.Layer):
         raw = 1.0 if self.theta <= 1 else self.theta * (1 - math.log(self.theta))
         one = [0.0, 0.0, raw, 0.0, raw][: self.width]
         return ops.convert_to_tensor(np.tile(one, self.landmark_count), dtype=dtype)
+
+
+@keras.saving.register_keras_serializable(package="tfhuber")
+class AtPoints(keras.initializers.Initializer):
+    """A head's first kernel by which each position is its feature point, with a gain of 2.
+
+    Args:
+      width: parameters of a landmark, of which its position comes first.
+    """
+
+    def __init__(self, width: int):
+        self.width = width
+
+    def __call__(self, shape: tuple[int, ...], dtype: Any = None) -> Any:
+        kernel = np.zeros(shape)
+        features = np.arange(2 * (shape[1] // self.width)).reshape(-1, 2)
+        kernel[features, features // 2 * self.width + [0, 1]] = 2.0
+        return ops.convert_to_tensor(kernel, dtype=dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"width": self.width}
 
 
 @keras.saving.register_keras_serializable(package="tfhuber")

@@ -11,6 +11,7 @@ from tfhuber.distributions.likelihood import negative_log_likelihood
 from tfhuber.distributions.radial import RadialEnergy
 from tfhuber.model import network
 from tfhuber.model.whitening import Whitening
+from tfhuber.training.map_loss import map_cross_entropy
 from tfhuber.training.state import State
 
 __all__ = ["training_step"]
@@ -91,7 +92,8 @@ def _gradients_of(
     deterministic implementation in XLA.)
     """
     model, head = state.model, state.model.get_layer("head")
-    features = keras.Model(model.input, head.input)
+    maps = [model.get_layer("feature_logits").output] if train.map_loss else []
+    features = keras.Model(model.input, [head.input, *maps])
     variables = model.trainable_variables
     kernels = network.penalised_kernels(model)
 
@@ -113,11 +115,16 @@ def _gradients_of(
         batch: dict, factor: float | tf.Tensor
     ) -> tuple[list[tf.Tensor], tf.Tensor, dict]:
         with tf.GradientTape() as tape:
-            parameters = head.linear(features(batch["image"], training=True))
+            inputs, *maps = features(batch["image"], training=True)
+            parameters = head.linear(inputs)
             example_loss, outputs = loss_of(parameters, batch["landmarks"], batch["weights"])
             loss = tf.reduce_sum(example_loss) / train.batch_size
-            penalty = train.head_l2 * tf.add_n([tf.nn.l2_loss(k) for k in kernels])
-            total = (loss + penalty / replicas) * tf.cast(factor, loss.dtype)
+            penalty = train.head_l2 * tf.add_n([tf.nn.l2_loss(k) for k in kernels]) / replicas
+            for logits in maps:
+                size = batch["image"].shape[1]
+                crossed = map_cross_entropy(logits, batch["landmarks"], size) * batch["weights"]
+                penalty += train.map_loss * tf.reduce_sum(crossed) / train.batch_size
+            total = (loss + penalty) * tf.cast(factor, loss.dtype)
         gradients = tape.gradient(total, variables)
         return gradients, loss, {"example_loss": example_loss, "outputs": outputs}
 
