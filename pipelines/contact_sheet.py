@@ -22,7 +22,7 @@ from pipelines.storage import create, open_file
 from tfhuber.console.cli import run_main
 from tfhuber.data import records
 from tfhuber.data.tfrecord import read_records
-from tfhuber.geometry.box_square import square_around
+from tfhuber.geometry.box_square import region_around
 from tfhuber.landmarks import known_sets
 from tfhuber.landmarks.known_sets import LandmarkSet
 
@@ -143,11 +143,11 @@ def _draw_tile(example: dict, landmark_set: LandmarkSet, colours: list[str]) -> 
 
     picture = tile.resize((TILE * _FINE, TILE * _FINE), Image.Resampling.NEAREST)
     pen = ImageDraw.Draw(picture)
-    x, y, half = square_around(example["box"], landmark_set.square)
+    x, y, half_width, half_height = region_around(example["box"], landmark_set.square)
     # In this order, as a box that is the square itself would hide it.
     for (x0, y0, x1, y1), colour in (
         (example["box"], BOX),
-        ((x - half, y - half, x + half, y + half), SQUARE),
+        ((x - half_width, y - half_height, x + half_width, y + half_height), SQUARE),
     ):
         frame = place([(x0, y0), (x1, y0), (x1, y1), (x0, y1), (x0, y0)])
         pen.line(frame, colour, _FINE, "curve")

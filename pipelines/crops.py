@@ -7,7 +7,7 @@ from PIL import Image
 
 from pipelines.errors import Unusable
 from pipelines.source_image import SourceImage, UprightImage
-from tfhuber.geometry.box_square import square_around
+from tfhuber.geometry.box_square import region_around
 
 __all__ = ["MARGIN", "store_crop"]
 
@@ -32,16 +32,16 @@ def store_crop(
 ) -> tuple[bytes, np.ndarray]:
     """Return the JPEG bytes of the stored crop, and the map [3, 3] from its pixels to the image's.
 
-    The crop is the square that the network sees for the box, enlarged by `margin` and clipped to
-    the image, so that its border is the image's own wherever the square is cut off. It is reduced,
-    never enlarged, until the network's square measures at most `size` pixels.
+    The crop is the region that the network sees for the box, enlarged by `margin` and clipped to
+    the image, so that its border is the image's own wherever the region is cut off. It is reduced,
+    never enlarged, until the shorter side of the network's region measures at most `size` pixels.
 
     Args:
       image: of which only the region that the crop shows is decoded.
       box: [4] x0, y0, x1, y1 in the image's pixels.
-      rule: how the box becomes a square, as in `box_square.square_around`.
-      size: largest side in stored pixels of the network's square.
-      margin: side of the stored region over side of the network's square.
+      rule: how the box becomes a region, as in `box_square.region_around`.
+      size: largest shorter side of the network's region, in stored pixels.
+      margin: side of the stored region over side of the network's.
       quality: of the JPEG, which is written without chroma subsampling.
 
     Raises:
@@ -54,14 +54,15 @@ def store_crop(
             f"box {' '.join(f'{value:g}' for value in box)} does not meet the "
             f"{width} x {height} image",
         )
-    *centre, half = square_around(np.asarray(box, np.float64), rule)
-    reduction = min(1.0, size / (2 * half))
+    region = np.array(region_around(np.asarray(box, np.float64), rule))
+    centre, half = region[:2], region[2:]
+    reduction = min(1.0, size / (2 * half.min()))
     # One more stored pixel: bilinear sampling at the very rim reads the next one too.
     reach = margin * half + 1 / reduction
     limits = np.array(image.size)
     # Pixel u covers [u - 0.5, u + 0.5]; counted from the image's rim, its edges are whole numbers.
-    start = np.floor(np.clip(np.array(centre) + 0.5 - reach, 0, limits)).astype(int)
-    stop = np.ceil(np.clip(np.array(centre) + 0.5 + reach, 0, limits)).astype(int)
+    start = np.floor(np.clip(centre + 0.5 - reach, 0, limits)).astype(int)
+    stop = np.ceil(np.clip(centre + 0.5 + reach, 0, limits)).astype(int)
     crop = image.region(*start.tolist(), *stop.tolist())
     if reduction < 1:
         shape = np.maximum(np.floor((stop - start) * reduction), 1).astype(int)

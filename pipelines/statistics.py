@@ -4,7 +4,7 @@ from collections import Counter
 
 import numpy as np
 
-from tfhuber.geometry.box_square import square_around
+from tfhuber.geometry.box_square import region_around
 from tfhuber.landmarks.known_sets import LandmarkSet
 
 __all__ = ["Statistics"]
@@ -103,8 +103,8 @@ class Statistics:
             return
         boxes, points, weights = map(np.stack, zip(*self._pending, strict=True))
         self._pending.clear()
-        x0, y0, half = square_around(boxes.astype(np.float64), self._landmark_set.square)
-        centre, half = np.stack([x0, y0], axis=-1)[:, np.newaxis], half[:, np.newaxis, np.newaxis]
+        region = region_around(boxes.astype(np.float64), self._landmark_set.square)
+        centre, half = (np.stack(pair, axis=-1)[:, np.newaxis] for pair in (region[:2], region[2:]))
         points = (points.reshape(*weights.shape, 2).astype(np.float64) - centre) / half
         labelled = weights > 0
         x, y = np.moveaxis(np.where(labelled[..., np.newaxis], points, 0.0), -1, 0)

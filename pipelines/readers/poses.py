@@ -119,6 +119,8 @@ class PoseReader(AnnotationFiles, abc.ABC):
         skeleton = cls.skeleton(source, files)
         if landmarks is None:
             landmark_set, remarks = landmark_set_of(skeleton, source.root)
+            if box == "frame":  # of one shape, so that stretching it does no harm
+                landmark_set = replace(landmark_set, square="stretch")
         else:
             wanted = named_landmark_set(landmarks)
             landmark_set, remarks = known_landmark_set(wanted, skeleton.parts, source.root), ()

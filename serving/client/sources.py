@@ -17,7 +17,7 @@ from PIL import Image
 
 from serving.client.boxes import Boxes
 from tfhuber.console.lazy import lazy_module
-from tfhuber.geometry.box_square import square_around
+from tfhuber.geometry.box_square import region_around
 from tfhuber.saved_model.image_files import decode_rgb, open_image
 
 __all__ = [
@@ -83,7 +83,7 @@ class Picture:
         """Return the JPEG or PNG file to send, and which pixel (x, y) of the picture is its first.
 
         Args:
-          square: the rule of `square_around` by which the model looks at a box, so that the rest need
+          square: the rule of `region_around` by which the model looks at a box, so that the rest need
             not be sent; None if it is not known.
         """
         raise NotImplementedError
@@ -123,9 +123,8 @@ class VideoFrame(Picture):
         whole = (0, 0, self.frame.width, self.frame.height)
         if square is None or self.box is None:
             return whole
-        cx, cy, half = square_around(self.box.clip(-_FURTHEST, _FURTHEST), square)
-        low = np.array([cx - half, cy - half]) - _MARGIN
-        high = np.array([cx + half, cy + half]) + _MARGIN
+        region = np.array(region_around(self.box.clip(-_FURTHEST, _FURTHEST), square))
+        low, high = region[:2] - region[2:] - _MARGIN, region[:2] + region[2:] + _MARGIN
         low = np.clip(np.floor(low / _BLOCK) * _BLOCK, 0, whole[2:])
         high = np.clip(np.ceil(high / _BLOCK) * _BLOCK, 0, whole[2:])
         if not (low < high).all():

@@ -11,7 +11,7 @@ from PIL import Image
 from tensorflow.python.framework import op_def_registry
 
 from tfhuber.config import schema
-from tfhuber.data import dataset, records
+from tfhuber.data import dataset, order, records
 from tfhuber.data.augmentation import equal_spacing, random_map
 from tfhuber.data.decoded_cache import keep_decoded
 from tfhuber.landmarks import known_sets
@@ -134,9 +134,9 @@ def test_blocks_of_an_epoch_have_permutations_of_their_own(tiny_config):
     config = _reading(tiny_config, shuffle_buffer=16, cache_gigabytes=0)
     split = dataset.open_split(config.data.directory, "train")
     key = tf.constant([config.train.seed, 0], tf.int64)
-    stream = list(dataset._interleaved_records(split, key).as_numpy_iterator())
-    order, _ = dataset._order(split, config.data, config.train.seed)
-    shuffled = list(order(tf.constant(0, tf.int64)).as_numpy_iterator())
+    stream = list(order.interleaved_records(split, key).as_numpy_iterator())
+    epoch, _ = order.epoch_order(split, config.data, config.train.seed)
+    shuffled = list(epoch(tf.constant(0, tf.int64)).as_numpy_iterator())
     blocks = range(0, len(stream) - 15, 16)
     places = [[stream.index(r) - start for r in shuffled[start : start + 16]] for start in blocks]
     assert all(sorted(block) == list(range(16)) for block in places) and len(places) == 2

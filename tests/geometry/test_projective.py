@@ -61,29 +61,31 @@ def test_covariance_and_precision_factor_are_pushed_alike():
     assert np.linalg.eigvalsh(pushed_factor).min() > 0
 
 
-@pytest.mark.parametrize("rule", ["diagonal", "longest"])
-def test_the_square_fills_the_crop_from_edge_to_edge(rule):
+@pytest.mark.parametrize(
+    ("rule", "halves"), [("diagonal", (25, 25)), ("longest", (20, 20)), ("stretch", (20, 15))]
+)
+def test_the_region_fills_the_crop_from_edge_to_edge(rule, halves):
     box = tf.constant([10.0, 20.0, 50.0, 50.0])
-    cx, cy, half = box_square.square_around(box, rule)
-    assert float(half) == (25.0 if rule == "diagonal" else 20.0)
-    corners = tf.stack([[cx - half, cy - half], [cx + half, cy + half]])
+    cx, cy, *half = box_square.region_around(box, rule)
+    assert tuple(map(float, half)) == halves
+    corners = tf.stack([[cx - half[0], cy - half[1]], [cx + half[0], cy + half[1]]])
     mapped = projective.apply_map(projective.box_to_crop(box, 64, rule), corners)
     np.testing.assert_allclose(mapped, [[-0.5, -0.5], [63.5, 63.5]], atol=1e-5)
 
 
-def test_square_around_is_the_same_for_numpy_and_tensors():
+def test_the_region_is_the_same_for_numpy_and_tensors():
     box = np.random.default_rng(3).uniform(0, 100, (6, 4)).astype(np.float32)
     for rule in box_square.SQUARE_RULES:
         np.testing.assert_allclose(
-            box_square.square_around(box, rule),
-            [t.numpy() for t in box_square.square_around(tf.constant(box), rule)],
+            box_square.region_around(box, rule),
+            [t.numpy() for t in box_square.region_around(tf.constant(box), rule)],
             rtol=1e-6,
         )
 
 
-def test_square_around_refuses_an_unknown_rule():
+def test_the_region_refuses_an_unknown_rule():
     with pytest.raises(ValueError, match="rule must be one of"):
-        box_square.square_around(np.zeros(4), "circle")
+        box_square.region_around(np.zeros(4), "circle")
 
 
 def test_scaling_keeps_the_edges_of_the_image():

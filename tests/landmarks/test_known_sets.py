@@ -202,7 +202,10 @@ MIRROR_TWICE = [["upper_jaw", "lower_jaw"], ["upper_jaw", "neck"]]
         ({"normalizer": {"distance": ["neck"]}}, 'normalizer must be "box", "reader" or'),
         ({"normalizer": {"distance": ["neck", "neck"]}}, 'normalizer must be "box", "reader" or'),
         ({"normalizer": {"distance": ["neck", "x"]}}, "normalizer: 'x' is no landmark"),
-        ({"square": "round"}, "square: Input should be 'diagonal' or 'longest' (got 'round')"),
+        (
+            {"square": "round"},
+            "square: Input should be 'diagonal', 'longest' or 'stretch' (got 'round')",
+        ),
         ({"metric": "oks"}, "metric: Input should be 'nme' or 'pckh' (got 'oks')"),
         ({"groups": {}}, 'metric "pckh" is a mean over the landmarks of groups: there are none'),
         ({"contours": [["neck", "hole"]]}, "contours of wrench must go from a landmark to a later"),

@@ -11,7 +11,7 @@ from PIL import Image
 from pipelines.crops import MARGIN, store_crop
 from pipelines.errors import Unusable
 from pipelines.source_image import SourceImage
-from tfhuber.geometry.box_square import square_around
+from tfhuber.geometry.box_square import region_around
 
 
 def source(image):
@@ -70,12 +70,12 @@ def test_without_reduction_pixels_are_the_original_ones():
     assert np.abs(pixels - expected).mean() < 2
 
 
-@pytest.mark.parametrize("rule", ["longest", "diagonal"])
+@pytest.mark.parametrize("rule", ["longest", "diagonal", "stretch"])
 @pytest.mark.parametrize("size", [20, 64, 200])
-def test_the_networks_square_measures_at_most_size_and_is_never_enlarged(rule, size):
+def test_the_networks_region_measures_at_most_size_and_is_never_enlarged(rule, size):
     box = np.array([120.0, 100.0, 220.0, 170.0])
     pixels, to_original = stored(box, rule, size)
-    side = 2 * square_around(box, rule)[2]
+    side = 2 * min(region_around(box, rule)[2:])
     step = to_original.diagonal()[:2]
     assert np.all(step >= 1)
     assert np.all(side / step <= size)

@@ -7,7 +7,6 @@ what an undisturbed one would have seen there.
 import functools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
 import tensorflow as tf
@@ -17,10 +16,10 @@ from tfhuber.console.files import reason
 from tfhuber.data import records
 from tfhuber.data.appearance import random_appearance
 from tfhuber.data.augmentation import example_key, random_map, space_contour
-from tfhuber.data.decoded_cache import keep_decoded
+from tfhuber.data.order import epoch_order
+from tfhuber.data.split import Split, open_split, stored_examples
 from tfhuber.data.wrong_labels import misplace
 from tfhuber.geometry.projective import apply_map, box_to_crop, compose, visible_part, warp
-from tfhuber.landmarks import known_sets
 from tfhuber.landmarks.known_sets import LandmarkSet
 
 __all__ = [
@@ -44,17 +43,6 @@ _as_written = tf.autograph.experimental.do_not_convert
 
 
 @dataclass(frozen=True)
-class Split:
-    """One split of a converted data set: its TFRecord files, their example count, their landmarks."""
-
-    directory: Path
-    name: str
-    paths: list[str]
-    examples: int
-    landmark_set: LandmarkSet
-
-
-@dataclass(frozen=True)
 class Recipe:
     """How a split's examples are read, ordered, augmented and put into batches for training.
 
@@ -75,23 +63,6 @@ class Recipe:
     epochs: int
     steps: int | None
     seed: int
-
-
-def open_split(directory: str | Path, name: str) -> Split:
-    """Open the split `name` of the converted data set in `directory`.
-
-    Raises:
-      ValueError: if there is no such data set or split, it is empty, or a file of it is missing.
-    """
-    manifest = records.read_manifest(directory)
-    paths = records.shard_paths(directory, manifest, name)
-    return Split(
-        Path(directory),
-        name,
-        paths,
-        manifest["splits"][name]["examples"],
-        known_sets.parse(manifest["landmark_set"], f"{directory}/{records.MANIFEST}"),
-    )
 
 
 @_as_written
@@ -121,7 +92,7 @@ def training_batches(
     steps = steps_per_epoch(split, recipe)
     first_epoch, first_batch = divmod(start_step, steps)
     passes = -(-steps * batch // split.examples)
-    order, read = _order(split, recipe.data, recipe.seed)
+    order, read = epoch_order(split, recipe.data, recipe.seed)
     misplaced = _misplacing(split, recipe)
 
     def one_pass(number: tf.Tensor) -> tf.data.Dataset:
@@ -166,7 +137,7 @@ def evaluation_batches(
       batch_size: examples a batch.
       indices: places in the split; None: all.
     """
-    stored = _stored_examples(split)
+    stored = stored_examples(split)
     if indices is not None:
         wanted = tf.constant(list(indices), tf.int64)
         stored = stored.enumerate().filter(lambda index, _: tf.reduce_any(index == wanted))
@@ -200,7 +171,7 @@ def augmented_labels(split: Split, recipe: Recipe, minimum: int = 20_000) -> tf.
         return misplaced(points, example, h), weights
 
     def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
-        return _stored_examples(split).map(lambda example: (example, epoch))
+        return stored_examples(split).map(lambda example: (example, epoch))
 
     return (
         tf.data.Dataset.range(epochs)
@@ -342,72 +313,4 @@ def _fault(split: Split) -> str | None:
     return (
         f"split {split.name!r} of {split.directory} holds {total} examples, but its manifest says "
         f"{split.examples}"
-    )
-
-
-def _stored_records(split: Split) -> tf.data.Dataset:
-    """Return the split's serialized examples in the order of its files."""
-    stored = tf.data.TFRecordDataset(split.paths)
-    return stored.apply(tf.data.experimental.assert_cardinality(split.examples))
-
-
-def _stored_examples(split: Split) -> tf.data.Dataset:
-    """Return the split's parsed examples in the order of its files."""
-    return _stored_records(split).map(lambda record: records.parse(record, split.landmark_set))
-
-
-def _order(
-    split: Split, data: Data, seed: int
-) -> tuple[Callable[[tf.Tensor], tf.data.Dataset], Callable[[tf.Tensor], Tensors]]:
-    """Return a function from an epoch to a dataset of items in its order, and one from item to example.
-
-    A split no larger than the buffer is shuffled as a whole, and kept in memory decoded if it fits. Of
-    a larger one, shards are shuffled and interleaved, and of that stream each block of that many
-    examples is shuffled by a permutation of its own.
-    """
-    buffer = data.shuffle_buffer
-
-    def key(epoch: tf.Tensor, block: tf.Tensor | int = 0) -> tf.Tensor:
-        # No run has 2**32 epochs; the first block's key, often the only one, is that of the epoch.
-        return tf.stack([tf.cast(seed, tf.int64), epoch + block * 2**32])
-
-    def read(record: tf.Tensor) -> Tensors:
-        return records.parse(record, split.landmark_set)
-
-    def shuffled_places(epoch: tf.Tensor) -> tf.data.Dataset:
-        places = tf.range(split.examples, dtype=tf.int64)
-        places = tf.random.experimental.stateless_shuffle(places, key(epoch))
-        return tf.data.Dataset.from_tensor_slices(places)
-
-    def shuffled_records(epoch: tf.Tensor) -> tf.data.Dataset:
-        if split.examples <= buffer:
-            stored = _stored_records(split)
-        else:
-            stored = _interleaved_records(split, key(epoch))
-        return (
-            stored.batch(min(buffer, split.examples))
-            .enumerate()
-            .map(lambda i, block: tf.random.experimental.stateless_shuffle(block, key(epoch, i)))
-            .unbatch()
-        )
-
-    if split.examples <= buffer and data.cache_gigabytes:
-        example = keep_decoded(_stored_examples(split), data.cache_gigabytes)
-        if example is not None:
-            return shuffled_places, example
-    return shuffled_records, read
-
-
-def _interleaved_records(split: Split, key: tf.Tensor) -> tf.data.Dataset:
-    """Return the split's serialized examples, from 16 shards at a time in an order that `key` decides."""
-    paths = tf.constant(split.paths)
-
-    def shard(i: tf.Tensor) -> tf.Tensor:
-        return paths[tf.random.experimental.index_shuffle(i, key, len(split.paths) - 1)]
-
-    return (
-        tf.data.Dataset.range(len(split.paths))
-        .map(shard)
-        .interleave(tf.data.TFRecordDataset, cycle_length=16, block_length=16)
-        .apply(tf.data.experimental.assert_cardinality(split.examples))
     )

@@ -11,7 +11,7 @@ from typing import TypeAlias
 import numpy as np
 import tensorflow as tf
 
-from tfhuber.geometry.box_square import square_around
+from tfhuber.geometry.box_square import region_around
 from tfhuber.linalg import small_matrix
 
 __all__ = [
@@ -66,21 +66,19 @@ def mirror_map(width: _Scalar) -> tf.Tensor:
 def box_to_crop(box: tf.Tensor, size: int, rule: str) -> tf.Tensor:
     """Return the map [..., 3, 3] from the box's frame to the crop of `size` x `size` pixels around it.
 
-    The square given by `square_around` fills the crop from edge to edge: its corners go to -0.5 and
+    The region given by `region_around` fills the crop from edge to edge: its corners go to -0.5 and
     `size - 0.5`.
 
     Args:
       box: [..., 4] x0, y0, x1, y1.
       size: side of the crop in pixels.
-      rule: as in `square_around`.
+      rule: as in `region_around`.
     """
-    cx, cy, half = square_around(box, rule)
-    scale = size / (2 * half)
-    zero, one = tf.zeros_like(scale), tf.ones_like(scale)
+    cx, cy, half_width, half_height = region_around(box, rule)
+    x, y = size / (2 * half_width), size / (2 * half_height)
+    zero, one = tf.zeros_like(x), tf.ones_like(x)
     offset = (size - 1) / 2
-    return _matrix(
-        [[scale, zero, offset - scale * cx], [zero, scale, offset - scale * cy], [zero, zero, one]]
-    )
+    return _matrix([[x, zero, offset - x * cx], [zero, y, offset - y * cy], [zero, zero, one]])
 
 
 def compose(outer: tf.Tensor, inner: tf.Tensor) -> tf.Tensor:

@@ -33,7 +33,7 @@ class LandmarkSet:
       mirror: permutation such that landmark `mirror[k]` of a mirrored image is landmark `k`.
       edges: pairs of landmarks joined when drawn.
       metric: "nme" (mean error over the normalizer) or "pckh".
-      square: how a box becomes the square the network sees (`box_square.square_around`).
+      square: how a box becomes the region the network sees (`box_square.region_around`).
       groups: named groups of landmarks that an evaluation reports.
       contours: (first, last) runs of landmarks that divide a contour into equal lengths; only the
         ends have an identity of their own.
@@ -121,7 +121,7 @@ class _Description(BaseModel):
     mirror: list[_Pair] = []
     edges: list[_Pair] = []
     normalizer: Literal["box", "reader"] | _Distance = "box"
-    square: Literal["diagonal", "longest"] = "longest"
+    square: Literal["diagonal", "longest", "stretch"] = "longest"
     metric: Literal["nme", "pckh"] = "nme"
     groups: dict[_Name, list[str]] = {}
     contours: list[_Pair] = []

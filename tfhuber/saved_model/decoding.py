@@ -40,7 +40,7 @@ def network_crop(
       image: [H, W, 3] uint8, the original image.
       box: [4] x0, y0, x1, y1 in original pixels; all zeros: the whole image.
       size: side of the network crop in pixels.
-      rule: as in `box_square.square_around`.
+      rule: as in `box_square.region_around`.
 
     Returns:
       The crop; the map from original to network-crop pixels; and false where the box is empty, not
@@ -59,10 +59,10 @@ def network_crop(
     box = tf.where(usable & ~asked_for_whole, box, whole)
     h = projective.box_to_crop(box, size, rule)
 
-    # Only the square's own pixels (and two around, for interpolation) are turned into floats.
-    cx, cy, half = box_square.square_around(box, rule)
-    x0, x1 = _span(cx - half, cx + half, shape[1])
-    y0, y1 = _span(cy - half, cy + half, shape[0])
+    # Only the region's own pixels (and two around, for interpolation) are turned into floats.
+    cx, cy, half_width, half_height = box_square.region_around(box, rule)
+    x0, x1 = _span(cx - half_width, cx + half_width, shape[1])
+    y0, y1 = _span(cy - half_height, cy + half_height, shape[0])
     offset = tf.cast(tf.stack([x0, y0]), tf.float32)
     shift = tf.concat([tf.eye(2), offset[:, tf.newaxis]], axis=1)
     shift = tf.concat([shift, [[0.0, 0.0, 1.0]]], axis=0)

@@ -93,7 +93,7 @@ def _gradients_of(
     """
     model, head = state.model, state.model.get_layer("head")
     maps = [model.get_layer("feature_logits").output] if train.map_loss else []
-    features = keras.Model(model.input, [head.input, *maps])
+    features = keras.Model(model.input, [head.input, *maps] if maps else head.input)
     variables = model.trainable_variables
     kernels = network.penalised_kernels(model)
 
@@ -115,14 +115,15 @@ def _gradients_of(
         batch: dict, factor: float | tf.Tensor
     ) -> tuple[list[tf.Tensor], tf.Tensor, dict]:
         with tf.GradientTape() as tape:
-            inputs, *maps = features(batch["image"], training=True)
+            found = features(batch["image"], training=True)
+            inputs, *logits = found if maps else [found]
             parameters = head.linear(inputs)
             example_loss, outputs = loss_of(parameters, batch["landmarks"], batch["weights"])
             loss = tf.reduce_sum(example_loss) / train.batch_size
             penalty = train.head_l2 * tf.add_n([tf.nn.l2_loss(k) for k in kernels]) / replicas
-            for logits in maps:
+            for channels in logits:
                 size = batch["image"].shape[1]
-                crossed = map_cross_entropy(logits, batch["landmarks"], size) * batch["weights"]
+                crossed = map_cross_entropy(channels, batch["landmarks"], size) * batch["weights"]
                 penalty += train.map_loss * tf.reduce_sum(crossed) / train.batch_size
             total = (loss + penalty) * tf.cast(factor, loss.dtype)
         gradients = tape.gradient(total, variables)

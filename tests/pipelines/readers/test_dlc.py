@@ -289,6 +289,8 @@ def test_one_video_is_said_and_split_by_frame(tmp_path, capsys):
 
 def test_the_box_may_be_the_whole_frame(tmp_path):
     write_dlc(tmp_path / "source", videos=("a",), frames=2)
+    assert reader(tmp_path / "source", box="frame").landmark_set.square == "stretch"
+    assert reader(tmp_path / "source").landmark_set.square == "longest"
     items = read(tmp_path / "source", box="frame")
     assert all(isinstance(item, Annotation) and item.box is None for item in items)
     convert(
