@@ -148,17 +148,14 @@ def _parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _non_negative(text: str) -> int:
-    if not (text.isascii() and text.isdecimal()):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0")
+def _non_negative(text: str, least: int = 0) -> int:
+    if not (text.isascii() and text.isdecimal()) or int(text) < least:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least}")
     return int(text)
 
 
 def _positive(text: str) -> int:
-    number = _non_negative(text)
-    if number == 0:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return number
+    return _non_negative(text, least=1)
 
 
 def _boolean(text: str) -> bool:
@@ -187,14 +184,12 @@ def _listen(host: str, port: int, flag: str) -> socket.socket:
         raise ValueError(f"{flag} must be at most 65535, got {port}")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        listener = socket.create_server((host, port), family=family, backlog=2048)
+        return socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
+        reason = f"cannot be listened at: {error.strerror or error}"
         if error.errno == errno.EADDRINUSE:
             reason = f"is taken; choose another with {flag}"
-        else:
-            reason = f"cannot be listened at: {error.strerror or error}"
         raise ValueError(f"{_at(host, port)} {reason}") from None
-    return listener
 
 
 def _at(host: str, port: int) -> str:

@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import math
-import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
@@ -71,26 +70,21 @@ class _PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
     def Predict(
         self, request: predict_pb2.PredictRequest, context: grpc.ServicerContext
     ) -> predict_pb2.PredictResponse:
-        started, name, failure = time.perf_counter(), request.model_spec.name, None
         try:
-            response = self._predict(request)
+            with self._service.counted(request.model_spec.name, "predict", "GRPC"):
+                return self._predict(request)
         except RequestError as error:
-            failure = error
+            context.abort(grpc.StatusCode[error.code], error.message)
         except Exception:
             logger.exception("a request failed")
-            failure = RequestError("Internal error; the server's log says more", status=500)
-        code, seconds = failure.code if failure else "OK", time.perf_counter() - started
-        self._service.count(name, code, "predict", "GRPC", seconds)
-        if failure:
-            context.abort(grpc.StatusCode[code], failure.message)
-        return response
+            message = "Internal error; the server's log says more"
+            context.abort(grpc.StatusCode.INTERNAL, message)
 
     def _predict(self, request: predict_pb2.PredictRequest) -> predict_pb2.PredictResponse:
         spec = request.model_spec
         signature = spec.signature_name or "serving_default"
-        choice = spec.WhichOneof("version_choice")
-        number = spec.version.value if choice == "version" else None
-        label = spec.version_label if choice == "version_label" else None
+        number = spec.version.value if spec.HasField("version") else None
+        label = spec.version_label if spec.HasField("version_label") else None
         version, model = self._service.find(spec.name, number, label)
         with self._service.turn():
             inputs = self._inputs(request.inputs, model.input_types(signature))

@@ -18,24 +18,14 @@ _TOTAL = re.compile(rb"(?m)^((?:# (?:HELP|TYPE) )?:tensorflow:[\w:]+)_total\b")
 
 
 class Metrics:
-    """What is counted; each server has its own.
-
-    Attributes:
-      request_count: requests by `model_name` and `status`, the name of TensorFlow's code.
-      request_latency: from head to answer, for requests that got one, by `model_name`, `API` and
-        `entrypoint` (`REST` or `GRPC`).
-      runtime_latency: the model's part of it, by `model_name`, `API` and `runtime`.
-      load_attempt_count: by `model_path` and `status`, `success` or `fail`.
-      load_latency: microseconds in all, by `model_path`.
-      warmup_latency: by `model_path` and `status`.
-    """
+    """What is counted; each server has its own. `docs/serving.md` says what each metric means."""
 
     def __init__(self):
         prometheus_client.disable_created_metrics()
         self._registry = CollectorRegistry()
         serving, loading = ":tensorflow:serving:", ":tensorflow:cc:saved_model:"
-        self.request_count = Counter(
-            f"{serving}request_count", "Requests", ["model_name", "status"], registry=self._registry
+        self.request_count = self._counter(
+            f"{serving}request_count", "Requests", "model_name", "status"
         )
         self.request_latency = self._latency(
             f"{serving}request_latency", "Requests", "model_name", "API", "entrypoint"
@@ -46,17 +36,11 @@ class Metrics:
         self.warmup_latency = self._latency(
             f"{serving}model_warmup_latency", "Warm-ups of a version", "model_path", "status"
         )
-        self.load_attempt_count = Counter(
-            f"{loading}load_attempt_count",
-            "Loads of a version",
-            ["model_path", "status"],
-            registry=self._registry,
+        self.load_attempt_count = self._counter(
+            f"{loading}load_attempt_count", "Loads of a version", "model_path", "status"
         )
-        self.load_latency = Counter(
-            f"{loading}load_latency",
-            "Microseconds that loading took",
-            ["model_path"],
-            registry=self._registry,
+        self.load_latency = self._counter(
+            f"{loading}load_latency", "Microseconds that loading took", "model_path"
         )
         ProcessCollector(registry=self._registry)
 
@@ -67,6 +51,9 @@ class Metrics:
     def page(self) -> bytes:
         """Return all of it in Prometheus's text format."""
         return _TOTAL.sub(rb"\1", prometheus_client.generate_latest(self._registry))
+
+    def _counter(self, name: str, what: str, *labels: str) -> Counter:
+        return Counter(name, what, labels, registry=self._registry)
 
     def _latency(self, name: str, what: str, *labels: str) -> Histogram:
         description = f"{what}, wall time in microseconds"

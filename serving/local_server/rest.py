@@ -6,7 +6,6 @@ one by number.
 
 import json
 import re
-import time
 from urllib.parse import unquote
 
 from serving.errors import RequestError
@@ -32,32 +31,18 @@ class RestApi:
         self._service = service
 
     def answer(self, method: str, target: str, body: bytes) -> bytes:
-        """Return the JSON that a request is answered with, and count the request.
-
-        Args:
-          method: HTTP's.
-          target: the path as it came.
-          body: of the request.
+        """Return the JSON for a request to a target, the path as it came, and count the request.
 
         Raises:
           RequestError: it is answered with an error.
         """
-        started = time.perf_counter()
         pattern = _PATTERNS.get(method)
         match = pattern and pattern.fullmatch(target)
         name, api = (unquote(match["name"]), match["api"] or "status") if match else ("", "")
-        code = "INTERNAL"
-        try:
+        with self._service.counted(name, api, "REST"):
             if not match:
                 raise RequestError(f"Malformed request: {method} {target}")
-            content = self._answer(api, name, match, body)
-            code = "OK"
-            return content
-        except RequestError as error:
-            code = error.code
-            raise
-        finally:
-            self._service.count(name, code, api, "REST", time.perf_counter() - started)
+            return self._answer(api, name, match, body)
 
     def _answer(self, api: str, name: str, match: re.Match, body: bytes) -> bytes:
         version = _number(match["version"])

@@ -79,23 +79,28 @@ class Service:
     def run(
         self, model: "SavedModel", signature: str, inputs: Mapping[str, np.ndarray]
     ) -> dict[str, np.ndarray]:
-        """Return a signature's outputs, and note for the metrics how long the model took.
-
-        Raises:
-          RequestError: as `SavedModel.run` does.
-        """
+        """Return what `SavedModel.run` does, and note for the metrics how long the model took."""
         started = time.perf_counter()
         outputs = model.run(signature, inputs, timeout_ms=self._timeout_ms)
         latency = self.metrics.runtime_latency.labels(self.versions.name, "Predict", "TF1")
         latency.observe(1e6 * (time.perf_counter() - started))
         return outputs
 
-    def count(self, name: str, code: str, api: str, entrypoint: str, seconds: float) -> None:
-        """Count a request that has come to its end and, if it got an answer, note how long it took."""
+    @contextlib.contextmanager
+    def counted(self, name: str, api: str, entrypoint: str) -> Iterator[None]:
+        """Count what the context does as a request and, if it is answered, note how long it took."""
+        started, code = time.perf_counter(), "INTERNAL"
         name = name if name == self.versions.name else ""
-        self.metrics.request_count.labels(name, code).inc()
-        if code == "OK":
-            self.metrics.request_latency.labels(name, api, entrypoint).observe(1e6 * seconds)
+        try:
+            yield
+            code = "OK"
+            latency = self.metrics.request_latency.labels(name, api, entrypoint)
+            latency.observe(1e6 * (time.perf_counter() - started))
+        except RequestError as error:
+            code = error.code
+            raise
+        finally:
+            self.metrics.request_count.labels(name, code).inc()
 
     @contextlib.contextmanager
     def turn(self) -> Iterator[None]:
