@@ -24,15 +24,12 @@ _SHUTDOWN_SECONDS = 10
 
 @contextlib.contextmanager
 def serving(service: Service, address: str, *, max_request_bytes: int) -> Iterator[int]:
-    """Serve while the context lasts, and let what is running then come to its end.
+    """Serve while the context lasts, yield the port, and let what is running then come to its end.
 
     Args:
       service: the model, whose bounds hold for these requests too.
       address: host and port; port 0 takes a free one.
       max_request_bytes: the largest message that is read, and the largest tensor that one may mean.
-
-    Yields:
-      The port.
 
     Raises:
       ValueError: the address cannot be listened at.

@@ -48,7 +48,7 @@ class Server(ThreadingMixIn, TCPServer):
 
     Args:
       service: the model.
-      listener: the socket, which listens already.
+      listener: a socket that listens already.
       max_request_bytes: the largest body that is read.
       silent_seconds: how long a client may send nothing before it is hung up on.
       cors: whether pages from elsewhere may use the REST API.
@@ -79,11 +79,8 @@ class Server(ThreadingMixIn, TCPServer):
         self._changed = threading.Condition()
         self._answering = 0
         self._held_bytes = 0
-        service.metrics.watch(
-            "local_server_body_bytes",
-            "Bytes of request bodies in memory",
-            lambda: self._held_bytes,
-        )
+        what = "Bytes of request bodies in memory"
+        service.metrics.watch("local_server_body_bytes", what, lambda: self._held_bytes)
 
     @contextlib.contextmanager
     def answering(self) -> Iterator[None]:
@@ -109,13 +106,12 @@ class Server(ThreadingMixIn, TCPServer):
         Raises:
           RequestError: all bodies together are too large.
         """
+        message = (
+            "The server is busy: the requests that it was sent fill its memory; try again later"
+        )
         with self._changed:
             if self._held_bytes + size > _LARGEST_REQUESTS * self.max_request_bytes:
-                raise RequestError(
-                    "The server is busy: the requests that it was sent fill its memory; "
-                    "try again later",
-                    status=503,
-                )
+                raise RequestError(message, status=503)
             self._held_bytes += size
 
     def release(self, size: int) -> None:

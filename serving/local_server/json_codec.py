@@ -24,10 +24,11 @@ from serving.errors import RequestError
 __all__ = ["decode_inputs", "encode_outputs", "parse_body", "signature_name"]
 
 _FLOATS = ("float32", "float64")
-# The type that a JSON integer must fit for each type of input; it is then cast, so that 256 as uint8 is 0.
+# The type that a JSON value must fit for each type of input; it is then cast, so that 256 as uint8 is 0.
 _FITTING = {
+    **dict.fromkeys(_FLOATS, "float64"),
     **dict.fromkeys(("int8", "int16", "int32", "uint8"), "int32"),
-    **{name: name for name in ("int64", "uint32", "uint64")},
+    **{name: name for name in ("bool", "int64", "uint32", "uint64")},
 }
 _MAX_DIMENSIONS = 64  # NumPy's
 _ALPHABET = (string.ascii_letters + string.digits + "+/").encode()
@@ -126,7 +127,7 @@ def signature_name(document: Mapping) -> str:
 def decode_inputs(
     document: Mapping, types: Mapping[str, str]
 ) -> tuple[dict[str, np.ndarray], bool]:
-    """Return the input arrays of a parsed request, and whether it came by rows.
+    """Return the input arrays of a parsed request, strings as `bytes`, and whether it came by rows.
 
     By rows, `instances` is a list with one element for each example: an object with exactly the
     signature's input names, or, for a single input, its bare value. By columns, `inputs` is an
@@ -140,9 +141,6 @@ def decode_inputs(
     Args:
       document: what `parse_body` returned.
       types: numpy's names of the types of the signature's inputs, or `string`, by the inputs' names.
-
-    Returns:
-      Arrays by input name, strings as arrays of `bytes` objects; and True if it came by rows.
 
     Raises:
       RequestError: the document does not follow this format, or does not fit the signature.
@@ -159,7 +157,7 @@ def decode_inputs(
     else:
         raise RequestError("Missing 'inputs' or 'instances' key")
     for dtype in types.values():
-        if dtype not in ("bool", "string", *_FLOATS, *_FITTING):
+        if dtype not in ("string", *_FITTING):
             what = f"Conversion of JSON Value to type: {dtype}"
             raise RequestError(what, status=400 if rows else 501)
     return {name: _array(values[name], name, dtype) for name, dtype in types.items()}, rows
@@ -281,22 +279,17 @@ def _numbers(leaves: list, dtype: str) -> np.ndarray:
     kinds = (bool,) if dtype == "bool" else (int, float) if dtype in _FLOATS else (int,)
     if not set(map(type, leaves)).issubset(kinds):
         raise _type_error(next(leaf for leaf in leaves if type(leaf) not in kinds), dtype)
-    if dtype in _FLOATS:
-        with np.errstate(over="ignore"):
-            return _exact(leaves, "float64").astype(dtype)
-    return _exact(leaves, _FITTING.get(dtype, dtype)).astype(dtype)
-
-
-def _exact(leaves: list, dtype: str) -> np.ndarray:
+    fitting = _FITTING[dtype]
     try:
-        return np.array(leaves, dtype)
+        with np.errstate(over="ignore"):
+            return np.array(leaves, fitting).astype(dtype)
     except OverflowError:
-        raise RequestError(f"JSON Value: a number is not of expected type: {dtype}") from None
+        raise RequestError(f"JSON Value: a number is not of expected type: {fitting}") from None
 
 
 def _column(array: np.ndarray, name: str) -> Any:
     """Return an output as what orjson writes: an array, a NumPy scalar, or nested lists of strings."""
-    if array.dtype.name in ("bool", *_FLOATS, *_FITTING):
+    if array.dtype.name in _FITTING:
         return np.require(array, requirements="C") if array.ndim else array[()]
     if array.dtype.kind not in "OS":
         raise RequestError(f"Failed to write JSON value for tensor type: {array.dtype.name}")

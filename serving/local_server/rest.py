@@ -75,10 +75,7 @@ class RestApi:
             {
                 "version": str(status.version),
                 "state": status.state,
-                "status": {
-                    "error_code": status.error_code,
-                    "error_message": status.error_message,
-                },
+                "status": {"error_code": status.error_code, "error_message": status.error_message},
             }
             for status in versions.statuses()
             if name == versions.name and version in (None, status.version)

@@ -31,12 +31,7 @@ class SavedModel(session.SavedModel):
     def run(
         self, signature: str, inputs: Mapping[str, np.ndarray], *, timeout_ms: int = 0
     ) -> dict[str, np.ndarray]:
-        """Return a signature's outputs by name, sorted. May be called from several threads.
-
-        Args:
-          signature: a name for which `input_types` answers.
-          inputs: one array for each input, as `json_codec.decode_inputs` makes them.
-          timeout_ms: how long it may take; 0 for no limit.
+        """Return a signature's outputs by name, as the base class does.
 
         Raises:
           RequestError: the graph does not take these inputs or could not compute them, or not in time,

@@ -39,13 +39,7 @@ class ModelVersions:
     `poll` looks at the directory and loads what is new; call it again and again, from one thread at
     a time. Everything else answers at once, from any thread, while `poll` is loading. A version
     that cannot be loaded shows in `statuses` and leaves what serves in place; it is tried again
-    when its files change.
-
-    Args:
-      name: the model's name.
-      base_path: the directory whose numbered subdirectories are the versions.
-      warm_up: whether a version replays its warm-up requests before it serves.
-      metrics: what counts loads and warm-ups.
+    when its files change. With `warm_up`, a version replays its warm-up requests before it serves.
     """
 
     def __init__(
