@@ -1,6 +1,5 @@
 """The client for TensorFlow Serving's REST API, without TensorFlow."""
 
-import base64
 import email.utils
 import json
 import time
@@ -11,6 +10,7 @@ from urllib.parse import quote
 import httpx
 import numpy as np
 import orjson
+import pybase64
 
 from serving.client.base import LandmarkClient, ServerError
 from serving.client.proxies import http_proxy, mention
@@ -145,7 +145,7 @@ def _json_values(values: Sequence | np.ndarray) -> list:
     if isinstance(values, np.ndarray):
         return values.tolist()
     return [
-        {"b64": base64.b64encode(value).decode()} if isinstance(value, bytes) else value
+        {"b64": pybase64.b64encode_as_string(value)} if isinstance(value, bytes) else value
         for value in values
     ]
 
