@@ -1,5 +1,6 @@
 """An exported model's numbers are the training side's, and what a row holds fails that row alone."""
 
+import dataclasses
 import io
 
 import numpy as np
@@ -12,6 +13,7 @@ from serving.errors import RequestError
 from serving.local_server.saved_model import SavedModel
 from tfhuber.distributions.elliptical import Elliptical
 from tfhuber.geometry import projective
+from tfhuber.geometry.box_square import SQUARE_RULES
 from tfhuber.runs.load import load_run
 from tfhuber.saved_model import decoding, session, signatures
 
@@ -116,11 +118,15 @@ def test_on_real_photographs_too(fresh, tiny_run, exported, shared_data, layout,
     compare(fresh, load_run(tiny_run), exported / "1", files, boxes)
 
 
-def test_the_precision_factor_gives_the_log_density(tiny_run, picture, served):
+@pytest.mark.parametrize("rule", SQUARE_RULES)
+def test_the_precision_factor_gives_the_log_density(tiny_run, picture, rule):
     """In original pixels, the log-density at a point is the network crop's there plus log |det J|."""
     predictor = load_run(tiny_run)
-    box = np.array([[20, 20, 150, 160]], np.float32)
-    found = served([picture], box)
+    landmark_set = dataclasses.replace(predictor.landmark_set, square=rule)
+    predictor = dataclasses.replace(predictor, landmark_set=landmark_set)
+    box = np.array([[20, 20, 150, 100]], np.float32)
+    answer = signatures.image_function(predictor)(tf.constant([picture]), tf.constant(box))
+    found = {name: value.numpy() for name, value in answer.items()}
     image, _ = decoding.decode(tf.constant(picture))
     size, rule = predictor.options.image_size, predictor.landmark_set.square
     crop, h, _ = decoding.network_crop(image, box[0], size, rule)
@@ -137,6 +143,11 @@ def test_the_precision_factor_gives_the_log_density(tiny_run, picture, served):
         found["precision_factor"].astype(np.float64),
         predictor.energy,
     )
+    covariance = predictor.energy.kappa(2) * np.linalg.inv(
+        found["precision_factor"] @ found["precision_factor"]
+    )
+    close = 1e-5 * np.abs(covariance).max()
+    np.testing.assert_allclose(found["covariance"], covariance, rtol=1e-3, atol=close)
     # Only positions and factors are rounded to float32, at radii of up to hundreds.
     np.testing.assert_allclose(there.log_prob(points), expected, rtol=1e-5, atol=1e-4)
 

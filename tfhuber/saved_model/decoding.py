@@ -2,10 +2,11 @@
 
 import tensorflow as tf
 
+from tfhuber.distributions.location_scatter import LocationScatter
 from tfhuber.geometry import box_square, projective
 from tfhuber.saved_model.image_files import MAX_PIXELS
 
-__all__ = ["decode", "network_crop"]
+__all__ = ["decode", "in_the_image", "network_crop"]
 
 # The largest coordinate and the shortest side of a box that float32 arithmetic can crop precisely.
 _FURTHEST, _SMALLEST = 1e6, 1e-2
@@ -68,6 +69,20 @@ def network_crop(
     shift = tf.concat([shift, [[0.0, 0.0, 1.0]]], axis=0)
     crop = projective.warp(image[y0:y1, x0:x1], projective.compose(h, shift), size)
     return crop, h, usable | asked_for_whole
+
+
+def in_the_image(predicted: LocationScatter, to_network: tf.Tensor, rule: str) -> LocationScatter:
+    """Return distributions [N, K] of network crops in the pixels of the images that they are from.
+
+    Args:
+      predicted: in network-crop pixels.
+      to_network: [N, 3, 3], as `network_crop` returns it: the image scaled and shifted.
+      rule: as in `box_square.region_around`.
+    """
+    if rule == "stretch":  # to two scales
+        return predicted.through(projective.invert(to_network))
+    to_network = to_network[:, tf.newaxis]
+    return predicted.unscaled(to_network[..., 0, 0], to_network[..., :2, 2])
 
 
 def _span(low: tf.Tensor, high: tf.Tensor, length: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -108,8 +108,9 @@ class LiteRTModel:
         found = self._runner(tf.cast(tf.round(crop), tf.uint8).numpy())
         valid = found["valid"] & decoded.numpy() & usable.numpy()
         h = to_network.numpy()  # the image scaled and shifted
-        landmarks = (found["landmarks"] - h[:2, 2]) / h[0, 0]
-        covariance = found["covariance"] / h[0, 0] ** 2
+        scale = np.diagonal(h)[:2]
+        landmarks = (found["landmarks"] - h[:2, 2]) / scale
+        covariance = found["covariance"] / np.outer(scale, scale)
         return {
             "landmarks": np.where(valid, landmarks, 0),
             "covariance": np.where(valid, covariance, 0),

@@ -92,11 +92,7 @@ def image_function(
                     tf.TensorSpec([], tf.bool),
                 ),
             )
-        # A crop is the image scaled and shifted.
-        to_network = to_network[:, tf.newaxis]
-        original = predictor.predict(crops, tta).unscaled(
-            to_network[..., 0, 0], to_network[..., :2, 2]
-        )
+        original = decoding.in_the_image(predictor.predict(crops, tta), to_network, rule)
         return answer(
             valid,
             landmarks=original.loc,
