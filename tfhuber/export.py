@@ -31,6 +31,11 @@ def main() -> int:
     parser.add_argument("--checkpoint", choices=("latest", "best"), default="latest")
     parser.add_argument("--data", help="the converted data set (default: the run's)")
     parser.add_argument(
+        "--uncalibrated",
+        action="store_true",
+        help="leave out the run's calibration.json, by which covariances are corrected",
+    )
+    parser.add_argument(
         "--format",
         choices=("savedmodel", "litert"),
         default="savedmodel",
@@ -58,7 +63,13 @@ def main() -> int:
 
 
 def _for_serving(arguments: argparse.Namespace) -> int:
-    target = export.export(arguments.run, arguments.output, arguments.checkpoint, arguments.data)
+    target = export.export(
+        arguments.run,
+        arguments.output,
+        arguments.checkpoint,
+        arguments.data,
+        calibrated=not arguments.uncalibrated,
+    )
     print(f"{target}: exported and checked; serve it with")
     print(
         f"  python -m serving.local_server --model_name={target.parent.name} "
@@ -76,6 +87,7 @@ def _for_phones(arguments: argparse.Namespace) -> int:
         quantize=arguments.quantize,
         representative=arguments.representative,
         seed=arguments.seed,
+        calibrated=not arguments.uncalibrated,
     )
     for scheme, found in exported.missed.items():
         print(f"not taken: {scheme}, which is {found}")

@@ -51,7 +51,7 @@ def _saved_model(
     metadata = ModelMetadata.read(model)
     signature = metadata.image_signature(tta)
     import_tensorflow()
-    return session.run(model, images, boxes, signature), metadata
+    return session.run(model, images, boxes, signature), metadata.of(signature)
 
 
 def _litert(

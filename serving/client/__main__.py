@@ -162,13 +162,15 @@ def _predict_one(arguments: argparse.Namespace) -> int:
     with _connect(arguments) as client:
         boxes = None if box is None else [box]
         metadata = ModelMetadata.parse(client.metadata())
-        found = client.predict([image_bytes], boxes, metadata.image_signature(arguments.tta))
+        signature = metadata.image_signature(arguments.tta)
+        found = client.predict([image_bytes], boxes, signature)
         if not found["valid"].all():
             fault = f"the server could not decode {path}"
             if box is not None:
                 fault += ", or --box is too small or too far away"
             raise ValueError(fault)
     landmarks, covariance = found["landmarks"][0], found["covariance"][0]
+    metadata = metadata.of(signature)
     image_command.write_result(arguments, image, landmarks, covariance, box, metadata)
     return 0
 
@@ -181,6 +183,7 @@ def _predict_all(arguments: argparse.Namespace) -> int:
         described = client.metadata()
         metadata = ModelMetadata.parse(described)
         signature = metadata.image_signature(arguments.tta)
+        metadata = metadata.of(signature)
         client.landmark_count(signature)  # an error now, not one for each picture
         writers = [stack.enter_context(writer) for writer in _writers(arguments, source, metadata)]
         draw = next((writer.draw for writer in writers if hasattr(writer, "draw")), None)
@@ -188,7 +191,8 @@ def _predict_all(arguments: argparse.Namespace) -> int:
             progress(total=source.count, desc=arguments.model, unit=f" {source.unit}")
         )
         # The model's reference quantiles are of predictions without the mirror image.
-        summary = _Summary(source, None if arguments.tta else Drift.of(described))
+        drift = None if arguments.tta else Drift.of(described)
+        summary = _Summary(source, drift, metadata.deviation)
         answers = predict_in_batches(
             client,
             source,
@@ -211,10 +215,11 @@ def _predict_all(arguments: argparse.Namespace) -> int:
 class _Summary:
     """Counts of what has come back, printed at the end."""
 
-    def __init__(self, source: ImageFiles | Video, drift: Drift | None):
+    def __init__(self, source: ImageFiles | Video, drift: Drift | None, deviation: str):
         self.failures = 0
         self._source = source
         self._drift = drift
+        self._deviation = deviation
         self._failures_named: list[str] = []
         self._count = 0
         self._deviations: list[float] = []
@@ -258,7 +263,7 @@ class _Summary:
         line = f"{self._count - self.failures} of {self._count} {self._source.unit}"
         line += f" in {seconds:.2f} seconds"
         if self._deviations:
-            line += f", median standard deviation {np.median(self._deviations):.2f} pixels"
+            line += f", median {self._deviation} {np.median(self._deviations):.2f} pixels"
         print(f"{line}; wrote {' and '.join(map(str, paths)) or 'nothing'}", file=out)
         if self._drift and self._drift.landmarks:
             print(self._drift.describe(), file=out)

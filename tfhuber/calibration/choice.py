@@ -74,7 +74,11 @@ class _Recipe:
 
 
 def choose(
-    errors: np.ndarray, photograph: np.ndarray, groups: Sequence[int], raw: Law
+    errors: np.ndarray,
+    photograph: np.ndarray,
+    groups: Sequence[int],
+    raw: Law,
+    scales: Sequence[str] = SCALES,
 ) -> tuple[Correction, list[Step]]:
     """Fit a correction to whitened errors, no more of one than photographs left out bear out.
 
@@ -87,6 +91,7 @@ def choose(
       photograph: [N] the photograph of each example.
       groups: [K] the group of each landmark, to which its scale is shrunk.
       raw: the law that the model was trained with.
+      scales: those of `SCALES` that are tried.
 
     Returns:
       The correction, fitted to all, and what was tried.
@@ -103,7 +108,7 @@ def choose(
         if kept:
             best, lowest = candidate, nll
 
-    for scale in SCALES:
+    for scale in scales:
         consider(_Recipe(scale), f"scale: {scale}")
     chosen_scale = best.scale
     for family in FAMILIES:

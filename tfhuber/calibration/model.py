@@ -18,7 +18,15 @@ from tfhuber.distributions.radial import RadialEnergy, radial_energy
 from tfhuber.linalg import small_matrix
 from tfhuber.model.predictor import TTA, Predictor
 
-__all__ = ["FILE", "Calibration", "Region", "Signature", "Source", "load_calibration"]
+__all__ = [
+    "FILE",
+    "Calibration",
+    "Region",
+    "Signature",
+    "Source",
+    "calibration_of",
+    "load_calibration",
+]
 
 FILE = "calibration.json"
 FORMAT = 1
@@ -224,6 +232,19 @@ def load_calibration(run: str | Path) -> Calibration | None:
         fault = error.errors()[0]
         where = ".".join(map(str, fault["loc"]))
         raise ValueError(f"{path} is damaged, {where}: {fault['msg']}; {_again(run)}") from None
+
+
+def calibration_of(run: str | Path, predictor: Predictor) -> Calibration | None:
+    """Return a run's calibration, if it has one, after a look whether it is of these weights.
+
+    Raises:
+      ValueError: it is damaged, or of other weights; the message says what to do.
+      OSError: it cannot be read.
+    """
+    calibration = load_calibration(run)
+    if calibration is not None:
+        calibration.check_is_of(predictor, run)
+    return calibration
 
 
 def _again(run: str | Path) -> str:

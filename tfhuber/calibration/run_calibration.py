@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfhuber.calibration import conformal, views
-from tfhuber.calibration.choice import Correction, choose
+from tfhuber.calibration.choice import SCALES, Correction, choose
 from tfhuber.calibration.law import Law
 from tfhuber.calibration.model import FILE, Calibration, Region, Signature, Source, Tried
 from tfhuber.calibration.photographs import parts, photographs
@@ -177,8 +177,10 @@ def _fit(
     correlation = _correlation(seen, chooses) if tta != "none" else None
     predicted = _predicted(predictor, seen, tta, correlation)
     errors = _whitened(predicted, seen.labels)
+    # A matrix has another meaning in the network crop than in a picture that is stretched to it.
+    scales = SCALES[:-1] if landmark_set.square == "stretch" else SCALES
     correction, steps = choose(
-        errors[chooses], seen.photograph[chooses], _groups(landmark_set), raw
+        errors[chooses], seen.photograph[chooses], _groups(landmark_set), raw, scales
     )
 
     gain = np.trace(correction.log_matrix, axis1=-2, axis2=-1)

@@ -17,6 +17,8 @@ from tfhuber.console.files import read_json
 from tfhuber.drawing.ellipses import standard_deviation
 
 if TYPE_CHECKING:
+    from tfhuber.calibration.model import Calibration
+    from tfhuber.distributions.radial import RadialEnergy
     from tfhuber.model.predictor import Predictor
 
 __all__ = ["describe", "relative_deviations", "text"]
@@ -33,12 +35,15 @@ def describe(
     checkpoint: str,
     deviations: np.ndarray,
     tta: bool = True,
+    calibration: "Calibration | None" = None,
 ) -> dict[str, Any]:
     """Return the metadata of a run's model, ready for JSON.
 
     `ellipses` are quantiles of the radius: the ellipse that holds `level` is |A (y - mu)| = R with the R
     in its place, and the covariance is `kappa inv(A A)`. `uncertainty` are quantiles of `deviations`;
-    what a server predicts should stay near them. `metrics` are of the very checkpoint, or None.
+    what a server predicts should stay near them. `metrics` are of the very checkpoint, or None, and of
+    predictions without calibration. The family, `delta`, `kappa` and the ellipses are those of plain
+    predictions; `calibration`, if there is one, has those of each signature, and its promises.
 
     Args:
       predictor: the run's model.
@@ -46,11 +51,13 @@ def describe(
       checkpoint: "latest" or "best".
       deviations: [N, K] of real examples, as `relative_deviations` gives them.
       tta: whether the model has that signature.
+      calibration: by which its covariances are corrected.
 
     Raises:
       ValueError: `run.json` cannot be understood.
     """
-    landmark_set, model, energy = predictor.landmark_set, predictor.options, predictor.energy
+    landmark_set, model = predictor.landmark_set, predictor.options
+    laws = _laws(predictor, calibration)
     training, metrics = _origin(Path(run), checkpoint, predictor.step)
     described = {
         "format": FORMAT,
@@ -60,16 +67,10 @@ def describe(
             "edges": landmark_set.edges,
             "mirror": landmark_set.mirror,
         },
-        "family": model.family,
-        "delta": model.delta,
-        "kappa": float(energy.kappa(2)),
+        **laws["none"],
         "image_size": model.image_size,
         "square": landmark_set.square,
         "tta": tta,
-        "ellipses": {
-            "levels": _ELLIPSE_LEVELS,
-            "radii": energy.quantile(np.array(_ELLIPSE_LEVELS), 2).numpy().tolist(),
-        },
         "uncertainty": {
             "unit": "sqrt(width * height) of the box",
             "examples": len(deviations),
@@ -78,9 +79,54 @@ def describe(
         },
         "training": training,
         "metrics": metrics,
+        "calibration": calibration and _calibration(calibration, laws, tta),
         "exported": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     return _finite(described)
+
+
+def _laws(predictor: "Predictor", calibration: "Calibration | None") -> dict[str, dict[str, Any]]:
+    """Return what the metadata say of the distributions by each way to predict."""
+    options = predictor.options
+    if calibration is None:
+        return {"none": _law(options.family, options.delta, predictor.energy)}
+    return {
+        tta: _law(each.family, each.delta, each.energy)
+        for tta, each in calibration.signatures.items()
+    }
+
+
+def _law(family: str, delta: float, energy: "RadialEnergy") -> dict[str, Any]:
+    radii = energy.quantile(np.array(_ELLIPSE_LEVELS), 2).numpy().tolist()
+    return {
+        "family": family,
+        "delta": delta,
+        "kappa": float(energy.kappa(2)),
+        "ellipses": {"levels": _ELLIPSE_LEVELS, "radii": radii},
+    }
+
+
+def _calibration(
+    calibration: "Calibration", laws: Mapping[str, dict[str, Any]], tta: bool
+) -> dict[str, Any]:
+    """Return what the metadata say of a calibration, signature by signature."""
+    ways = {"serving_default": "none", "tensor": "none", **({"tta": "ml"} if tta else {})}
+    signatures = {}
+    for name, way in ways.items():
+        fitted = calibration.signatures[way]
+        signatures[name] = {
+            **laws[way],
+            "correlation": fitted.correlation,
+            "promised_by": fitted.promised_by,
+            "regions": [
+                region.model_dump(mode="json", exclude={"thirds"}) for region in fitted.radii
+            ],
+        }
+    return {
+        "date": calibration.date,
+        "source": calibration.source.model_dump(mode="json", exclude={"directory"}),
+        "signatures": signatures,
+    }
 
 
 def relative_deviations(covariance: np.ndarray, box: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfhuber.calibration.model import calibration_of
 from tfhuber.console.cli import progress
 from tfhuber.console.files import write_json
 from tfhuber.drawing.ellipses import standard_deviation
@@ -42,6 +43,8 @@ def export(
     output: str | Path,
     checkpoint: str = "latest",
     data: str | Path | None = None,
+    *,
+    calibrated: bool = True,
 ) -> Path:
     """Write a run's model as the next version under `output`, and return that version's directory.
 
@@ -50,13 +53,15 @@ def export(
       output: the model's directory, whose numbered subdirectories are its versions.
       checkpoint: "latest" or "best".
       data: the run's converted data set, if it is not where the run found it.
+      calibrated: whether covariances are corrected by the run's `calibration.json`, if it has one.
 
     Raises:
-      ValueError: if the run or its data set cannot be loaded, or the written model is not fit for
-        TensorFlow Serving, or its numbers are not the run's.
+      ValueError: if the run, its calibration or its data set cannot be loaded, or the written model is
+        not fit for TensorFlow Serving, or its numbers are not the run's.
     """
     predictor = load.load_run(run, checkpoint)
     config = load.read_config(run)
+    calibration = calibration_of(run, predictor) if calibrated else None
     directory = config.data.directory if data is None else data
     try:
         size = predictor.options.image_size
@@ -71,10 +76,11 @@ def export(
     try:
         # It takes as long to start as the first steps take.
         with session.fresh_process() as in_fresh_process:
-            functions = signatures.predict_functions(predictor, config.augmentation.mirror > 0)
+            mirrored = config.augmentation.mirror > 0
+            functions = signatures.predict_functions(predictor, mirrored, calibration)
             deviations = served_examples.deviations(functions["serving_default"], examples)
             described = description.describe(
-                predictor, run, checkpoint, deviations, tta="tta" in functions
+                predictor, run, checkpoint, deviations, "tta" in functions, calibration
             )
             functions["metadata"] = signatures.metadata_function(description.text(described))
             requests = [request for request in warmup.make(examples) if request[0] in functions]

@@ -148,7 +148,7 @@ def write_result(
     deviation = np.median(standard_deviation(covariance))
     written = [path for path in (arguments.output, arguments.json) if path]
     print(
-        f"{len(landmarks)} landmarks, median standard deviation {deviation:.2f} pixels; "
+        f"{len(landmarks)} landmarks, median {metadata.deviation} {deviation:.2f} pixels; "
         f"wrote {' and '.join(map(str, written))}",
         file=summary_stream(written),
     )

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfhuber.calibration.model import Calibration, calibration_of
 from tfhuber.config import schema
 from tfhuber.console.cli import progress
 from tfhuber.console.files import Aside, blamed, reason
@@ -123,6 +124,7 @@ def export(
     quantize: str = "none",
     representative: int = 200,
     seed: int = 0,
+    calibrated: bool = True,
 ) -> Exported:
     """Write a run's model as a LiteRT file, which replaces one of that name, and say what came of it.
 
@@ -137,6 +139,7 @@ def export(
       quantize: one of `BOUNDS`, and of `QUANTIZATIONS`.
       representative: images of the training split that give the ranges of int8.
       seed: which ones.
+      calibrated: as in `export.export`.
 
     Raises:
       ValueError: an argument is none of these, the run or its data set cannot be loaded, LiteRT has not
@@ -147,10 +150,13 @@ def export(
     predictor, config = load.load_run(run, checkpoint), load.read_config(run)
     examples, split = _data(predictor, config, data)
     size, bound = predictor.options.image_size, BOUNDS[quantize]
-    deviations = served_examples.deviations(signatures.image_function(predictor), examples)
-    described = description.describe(predictor, run, checkpoint, deviations, tta=False)
-    expected = _expected(predictor, examples["image"])
-    network, head = _parts(predictor)
+    calibration = calibration_of(run, predictor) if calibrated else None
+    function = signatures.image_function(predictor, calibration=calibration)
+    deviations = served_examples.deviations(function, examples)
+    described = description.describe(predictor, run, checkpoint, deviations, False, calibration)
+    tensor = signatures.tensor_function(predictor, calibration)
+    expected = _expected(tensor, examples["image"])
+    network, head = _parts(predictor, calibration)
     head_model = _converted(head, _FLOAT)
     missed: dict[str, Difference] = {}
     for scheme in QUANTIZATIONS[quantize]:
@@ -221,15 +227,14 @@ def _data(
         raise
 
 
-def _expected(predictor: Predictor, images: np.ndarray) -> dict[str, np.ndarray]:
+def _expected(function: Function, images: np.ndarray) -> dict[str, np.ndarray]:
     """Return the run's answers for network crops [N, S, S, 3], as its SavedModel gives them."""
-    function = signatures.tensor_function(predictor)
     starts = progress(range(0, len(images), _BATCH), desc="run", unit="batch")
     answers = [function(images[start : start + _BATCH]) for start in starts]
     return {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
 
 
-def _parts(predictor: Predictor) -> tuple[Function, Function]:
+def _parts(predictor: Predictor, calibration: Calibration | None) -> tuple[Function, Function]:
     """Return functions from an image to the border of what is float32, and on to the `tensor` signature's.
 
     Each is for one row: accelerators of phones want all shapes known.
@@ -238,6 +243,7 @@ def _parts(predictor: Predictor) -> tuple[Function, Function]:
     border = model.get_layer(_FIRST_IN_FLOAT[predictor.options.pooling]).input
     backbone = keras.Model(model.input, border)
     rest = keras.Model(border, model.output)
+    corrected, energy = signatures.correction(predictor, "none", calibration)
 
     @tf.function(input_signature=[tf.TensorSpec([1, size, size, 3], tf.uint8, name="image")])
     def network(image: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -247,8 +253,8 @@ def _parts(predictor: Predictor) -> tuple[Function, Function]:
 
     @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32, name="features")])
     def head(features: tf.Tensor) -> dict[str, tf.Tensor]:
-        found = predictor.whitening.to_network(rest(features, training=False))
-        covariance = found.covariance(predictor.energy)
+        found = corrected(predictor.whitening.to_network(rest(features, training=False)))
+        covariance = found.covariance(energy)
         return signatures.answer(tf.fill([1], True), landmarks=found.loc, covariance=covariance)
 
     return network, head

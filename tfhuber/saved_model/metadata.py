@@ -5,7 +5,7 @@ Both hold the JSON object that `description.describe` makes. Without TensorFlow,
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ class ModelMetadata:
       kappa: the covariance is `kappa inv(A A)`, with A the precision factor.
       square: how it looks at a box, one of `SQUARE_RULES`; None if it says nothing that is known here.
       tta: whether it has the signature that fuses an image with its mirror image.
+      laws: family, delta and kappa by signature, of a model that is calibrated; empty if it is not.
     """
 
     names: list[str]
@@ -40,6 +41,7 @@ class ModelMetadata:
     kappa: float
     square: str | None
     tta: bool = True
+    laws: Mapping[str, tuple[str, float, float]] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> "ModelMetadata":
@@ -51,10 +53,12 @@ class ModelMetadata:
           ValueError: something is missing or makes no sense.
         """
         try:
+            calibrated = (values.get("calibration") or {}).get("signatures") or {}
+            laws = {name: _law(each) for name, each in calibrated.items()}
             names = list(values["landmark_set"]["names"])
             edges = [(int(i), int(j)) for i, j in values["landmark_set"]["edges"]]
-            family, delta = values["family"], values["delta"]
-            kappa, square = values.get("kappa"), values.get("square")
+            family, delta, kappa = _law(values)
+            square = values.get("square")
         except KeyError as error:
             raise ValueError(f"it has no {error}") from None
         except (TypeError, ValueError, AttributeError) as error:
@@ -63,12 +67,9 @@ class ModelMetadata:
             raise ValueError("names of landmarks must be strings")
         if not all(0 <= point < len(names) for edge in edges for point in edge):
             raise ValueError("its edges join landmarks that have no name")
-        if family not in ellipses.FAMILIES:
-            raise ValueError(f"its distributions are of an unknown family, {family!r}")
-        delta = _positive("delta", delta)
-        kappa = ellipses.kappa(family, delta) if kappa is None else _positive("kappa", kappa)
         square = square if square in SQUARE_RULES else None
-        return cls(names, edges, family, delta, kappa, square, values.get("tta", True) is True)
+        tta = values.get("tta", True) is True
+        return cls(names, edges, family, delta, kappa, square, tta, laws)
 
     @classmethod
     def read(cls, directory: Path) -> "ModelMetadata":
@@ -82,6 +83,16 @@ class ModelMetadata:
             return cls.parse(read_json(path))
         except (OSError, ValueError) as error:
             raise ValueError(f"{path} cannot be read ({error}); export the model again") from error
+
+    def of(self, signature: str) -> "ModelMetadata":
+        """Return the metadata with the family, delta and kappa of a signature's answers."""
+        family, delta, kappa = self.laws.get(signature, (self.family, self.delta, self.kappa))
+        return replace(self, family=family, delta=delta, kappa=kappa)
+
+    @property
+    def deviation(self) -> str:
+        """What to call its standard deviations on the terminal."""
+        return "calibrated standard deviation" if self.laws else "standard deviation"
 
     def image_signature(self, tta: bool) -> str:
         """Return the name of the signature that takes image files: the plain one, or "tta".
@@ -111,6 +122,19 @@ def uncertainty_quantiles(values: Mapping[str, Any]) -> dict[float, float]:
         return dict(zip(map(float, levels), map(float, quantiles), strict=True))
     except (TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"its reference of uncertainty makes no sense ({error})") from None
+
+
+def _law(values: Mapping[str, Any]) -> tuple[str, float, float]:
+    """Return the family, delta and kappa that an object of the metadata names."""
+    family, delta, kappa = values["family"], values["delta"], values.get("kappa")
+    if family not in ellipses.FAMILIES:
+        raise ValueError(f"its distributions are of an unknown family, {family!r}")
+    delta = _positive("delta", delta)
+    return (
+        family,
+        delta,
+        ellipses.kappa(family, delta) if kappa is None else _positive("kappa", kappa),
+    )
 
 
 def _positive(name: str, value: Any) -> float:

@@ -8,6 +8,9 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from tfhuber.calibration.model import Calibration
+from tfhuber.distributions.location_scatter import LocationScatter
+from tfhuber.distributions.radial import RadialEnergy
 from tfhuber.model.predictor import Predictor
 from tfhuber.saved_model import decoding
 
@@ -15,6 +18,7 @@ __all__ = [
     "IMAGE_SIGNATURES",
     "MAX_ROWS",
     "answer",
+    "correction",
     "image_function",
     "metadata_function",
     "predict_functions",
@@ -30,29 +34,33 @@ MAX_ROWS = 256
 Answer = dict[str, tf.Tensor]
 
 
-def predict_functions(predictor: Predictor, mirrored: bool) -> dict[str, Callable[..., Answer]]:
+def predict_functions(
+    predictor: Predictor, mirrored: bool, calibration: Calibration | None = None
+) -> dict[str, Callable[..., Answer]]:
     """Return the `tf.function` behind each signature that predicts, by name.
 
     Args:
       predictor: the model.
       mirrored: whether it was trained on mirror images too; without them it has no `tta`.
+      calibration: of these weights, by which all covariances are corrected; None for none.
     """
     functions = {
-        name: image_function(predictor, tta)
+        name: image_function(predictor, tta, calibration)
         for name, tta in IMAGE_SIGNATURES.items()
         if mirrored or tta == "none"
     }
-    return {**functions, "tensor": tensor_function(predictor)}
+    return {**functions, "tensor": tensor_function(predictor, calibration)}
 
 
 def image_function(
-    predictor: Predictor, tta: str = "none"
+    predictor: Predictor, tta: str = "none", calibration: Calibration | None = None
 ) -> Callable[[tf.Tensor, tf.Tensor], Answer]:
     """Return the function from image files and boxes to distributions in original image pixels.
 
     Args:
       predictor: the model.
       tta: as in its `predict`.
+      calibration: as in `predict_functions`.
 
     Returns:
       A `tf.function` from `image_bytes` [N] string (whole JPEG or PNG files) and `box` [N, 4] float32
@@ -64,6 +72,9 @@ def image_function(
       and another number of boxes than of files.
     """
     size, rule = predictor.options.image_size, predictor.landmark_set.square
+    corrected, energy = correction(predictor, tta, calibration)
+    if calibration is not None:
+        predictor = predictor.correlated(calibration.correlations)
 
     @tf.autograph.experimental.do_not_convert
     def crop(row: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -92,24 +103,28 @@ def image_function(
                     tf.TensorSpec([], tf.bool),
                 ),
             )
-        original = decoding.in_the_image(predictor.predict(crops, tta), to_network, rule)
+        predicted = corrected(predictor.predict(crops, tta))
+        original = decoding.in_the_image(predicted, to_network, rule)
         return answer(
             valid,
             landmarks=original.loc,
-            covariance=original.covariance(predictor.energy),
+            covariance=original.covariance(energy),
             precision_factor=original.precision_factor,
         )
 
     return predict
 
 
-def tensor_function(predictor: Predictor) -> Callable[[tf.Tensor], Answer]:
+def tensor_function(
+    predictor: Predictor, calibration: Calibration | None = None
+) -> Callable[[tf.Tensor], Answer]:
     """Return the function from network crops to distributions in their pixels.
 
     Nothing in it can fail for what a row holds.
 
     Args:
       predictor: the model.
+      calibration: as in `predict_functions`.
 
     Returns:
       A `tf.function` from `image` [N, S, S, 3] uint8 network crops to a dict of `landmarks` [N, K, 2]
@@ -118,17 +133,19 @@ def tensor_function(predictor: Predictor) -> Callable[[tf.Tensor], Answer]:
       are an `InvalidArgumentError`.
     """
     size = predictor.options.image_size
+    corrected, energy = correction(predictor, "none", calibration)
 
     @tf.function(
         input_signature=[tf.TensorSpec([None, size, size, 3], tf.uint8, name="image")],
         autograph=False,
     )
     def predict(image: tf.Tensor) -> Answer:
-        predicted = predictor.predict(tf.cast(_bounded(image, [size, size, 3]), tf.float32))
+        crops = tf.cast(_bounded(image, [size, size, 3]), tf.float32)
+        predicted = corrected(predictor.predict(crops))
         return answer(
             tf.fill(tf.shape(image)[:1], True),
             landmarks=predicted.loc,
-            covariance=predicted.covariance(predictor.energy),
+            covariance=predicted.covariance(energy),
         )
 
     return predict
@@ -142,6 +159,16 @@ def metadata_function(text: str) -> Callable[[tf.Tensor], Answer]:
         return {"json": tf.fill(tf.shape(_bounded(query, [])), text)}
 
     return describe
+
+
+def correction(
+    predictor: Predictor, tta: str, calibration: Calibration | None
+) -> tuple[Callable[[LocationScatter], LocationScatter], RadialEnergy]:
+    """Return what is done to predictions, and the energy that they have then."""
+    if calibration is None:
+        return lambda predicted: predicted, predictor.energy
+    signature = calibration.signatures[tta]
+    return signature.apply, signature.energy
 
 
 def _bounded(rows: tf.Tensor, shape: list[int]) -> tf.Tensor:
