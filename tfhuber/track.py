@@ -1,0 +1,297 @@
+"""Follow landmarks through a film: `python -m tfhuber.track FOUND.jsonl --jsonl TRACKS.jsonl`.
+
+Reads the lines of JSON that serving.client and predict_all write, from a file or, as `-`, from a pipe,
+and writes each object's places and velocities with their covariances, smoothed by all frames. With `--live`
+a line goes out for each that comes in, at once, of what is known until then.
+
+All that is written is made aside and gets its name when it is whole, and the same lines give the same bytes: a
+command that was killed is started again.
+"""
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from serving.client.batches import Answer
+from serving.client.result_options import add_result_options, result_files, result_writer
+from serving.client.sources import VIDEO_SUFFIXES, Boxes, Picture, Video
+from serving.client.writers import OverlayVideo, Writer
+from tfhuber.console.cli import progress, result_path, run_main, summary_stream
+from tfhuber.console.files import Aside, blamed, is_stream
+from tfhuber.drawing.fast_overlay import Painter
+from tfhuber.landmarks import known_sets
+from tfhuber.saved_model.metadata import ModelMetadata
+from tfhuber.tracking.film import DELTA, ObjectTrack, Settings, frame_times, track_film
+from tfhuber.tracking.follower import Estimate
+from tfhuber.tracking.lines import Frame, LineReader
+from tfhuber.tracking.live import LiveFilm
+from tfhuber.tracking.track_lines import CSV_HEADER, csv_rows, track_line
+
+__all__ = ["main"]
+
+
+def main() -> int:
+    """Run the command and return its exit status."""
+    arguments = _parse()
+    settings = Settings(
+        {"velocity": 1, "acceleration": 2}[arguments.motion],
+        arguments.delta,
+        not arguments.filter_only,
+        arguments.lost,
+    )
+    reader = LineReader("the standard input" if arguments.lines == "-" else arguments.lines)
+    with _opened(arguments.lines) as stream:
+        if arguments.live:
+            _follow_live(reader, stream, arguments, settings)
+        else:
+            _track_whole(reader, stream, arguments, settings)
+    return 0
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tfhuber.track", description=__doc__)
+    add = parser.add_argument
+    add("lines", metavar="LINES", help="a file of serving.client --jsonl, or - for a pipe")
+    add("--jsonl", type=result_path, metavar="FILE", help="a line of JSON for each object and frame")
+    add("--csv", type=result_path, metavar="FILE", help="a row for each landmark")
+    add("--overlay", type=Path, metavar="FILE", help="the video, drawn on, ending in .mp4")
+    add("--video", type=Path, metavar="FILE", help="to draw on (default: the lines' source)")
+    add("--live", action="store_true", help="a line out for each line in, at once")
+    add("--filter-only", action="store_true", help="no frame knows of those after it")
+    add(
+        "--motion",
+        choices=("velocity", "acceleration"),
+        default="velocity",
+        help="what stays as it is from frame to frame but for noise (default: %(default)s)",
+    )
+    add("--delta", type=float, default=DELTA, help="knee of the jitter's law (default: %(default)g)")
+    add("--lost", type=float, default=50.0, metavar="FRAMES", help="after which a lost object is over")
+    add("--landmarks", metavar="NAME", help="the landmark set, or its JSON file, for names and edges")
+    add_result_options(parser)
+    arguments = parser.parse_args()
+    arguments.model = "tfhuber_track"
+    if not arguments.delta > 0:
+        raise ValueError(f"--delta must be positive, got {arguments.delta:g}")
+    if not arguments.lost > 0:
+        raise ValueError(f"--lost must be positive, got {arguments.lost:g}")
+    if arguments.live:
+        for name in ("csv", "overlay", "results", "filter_only"):
+            if getattr(arguments, name):
+                raise ValueError(f"--live writes lines of JSON only; leave out --{name.replace('_', '-')}")
+        arguments.jsonl = arguments.jsonl or result_path("-")
+    elif not (arguments.jsonl or arguments.csv or arguments.overlay or arguments.results):
+        raise ValueError("nothing to write: give --jsonl, --csv, --results or --overlay")
+    return arguments
+
+
+@contextlib.contextmanager
+def _opened(name: str) -> Iterator[BinaryIO]:
+    if name == "-":
+        yield sys.stdin.buffer
+        return
+    if Path(name).suffix.lower() in VIDEO_SUFFIXES:
+        raise ValueError(
+            f"{name} is a video; find its landmarks first, through a pipe if you like: "
+            f"tfhuber client {name} --jsonl - | tfhuber track - --jsonl tracks.jsonl"
+        )
+    with Path(name).open("rb") as stream:
+        yield stream
+
+
+def _follow_live(
+    reader: LineReader, stream: BinaryIO, arguments: argparse.Namespace, settings: Settings
+) -> None:
+    film, any_seen = LiveFilm(settings), False
+    with Aside(arguments.jsonl) as aside:
+        out = aside.open()
+        for frame in reader.read(stream):
+            seen = film.see(frame)
+            any_seen |= bool(seen)
+            with blamed(arguments.jsonl):
+                for each in seen:
+                    line = track_line(frame, each.number, each.estimate, each.box, film.rate)
+                    out.write(line.decode() + "\n")
+                out.flush()
+        if not any_seen:
+            raise ValueError(_nothing(reader))
+    _note(reader)
+
+
+def _track_whole(
+    reader: LineReader, stream: BinaryIO, arguments: argparse.Namespace, settings: Settings
+) -> None:
+    written = [arguments.jsonl, arguments.csv, *result_files(arguments), arguments.overlay]
+    paths = [path for path in written if path]
+    for path in paths:
+        if arguments.lines != "-" and path.exists() and path.samefile(arguments.lines):
+            raise ValueError(f"{path} is what is read; write to another file")
+    frames = list(progress(reader.frames(stream), desc="read", unit=" frames"))
+    if not any(frame.sightings for frame in frames):
+        raise ValueError(_nothing(reader))
+    with progress(total=len(frames), desc="track", unit=" frames") as bar:
+        objects = track_film(frames, settings, bar.update)
+    names = _names(arguments, objects[0].track.place.shape[1])
+    _, rate = frame_times(frames)
+    _write_lines(arguments, frames, objects, rate, names)
+    if arguments.results:
+        _write_results(arguments, frames, objects, names)
+    if arguments.overlay:
+        _write_overlay(arguments, frames, objects, names)
+    _note(reader)
+    _summarise(frames, objects, rate, paths)
+
+
+def _nothing(reader: LineReader) -> str:
+    if reader.failures:
+        return f"no picture shows an object: {reader.failures} have no answer ({reader.first_failure})"
+    if reader.damaged:
+        return f"no line is a prediction: {reader.damaged} are damaged ({reader.first_damaged})"
+    return "there are no lines: no picture shows an object"
+
+
+def _note(reader: LineReader) -> None:
+    if reader.damaged:
+        print(
+            f"note: left out {reader.damaged} damaged lines, the first {reader.first_damaged}",
+            file=sys.stderr,
+        )
+
+
+def _names(arguments: argparse.Namespace, count: int) -> ModelMetadata:
+    """Return what is known of the landmarks; the tracks' law is Gauss's."""
+    known = known_sets.by_count(count)
+    if arguments.landmarks in known_sets.LANDMARK_SETS:
+        known = known_sets.get(arguments.landmarks)
+    elif arguments.landmarks:
+        known = known_sets.load(arguments.landmarks)
+    if known is None:
+        return ModelMetadata([str(k) for k in range(count)], [], "gauss", 1.0, 1.0, None)
+    if known.count != count:
+        raise ValueError(f"--landmarks {known.name} has {known.count} landmarks, the lines have {count}")
+    return ModelMetadata(list(known.names), list(known.edges), "gauss", 1.0, 1.0, None)
+
+
+def _estimate(each: ObjectTrack, index: int) -> Estimate | None:
+    """Return an object in the frame with that index; None if it is not there."""
+    at = index - each.first
+    if not 0 <= at < len(each.boxes):
+        return None
+    return Estimate(*(values[at] for values in vars(each.track).values()))
+
+
+def _write_lines(
+    arguments: argparse.Namespace,
+    frames: Sequence[Frame],
+    objects: Sequence[ObjectTrack],
+    rate: float | None,
+    names: ModelMetadata,
+) -> None:
+    with contextlib.ExitStack() as stack:
+        lines, rows = (
+            stack.enter_context(Aside(path)).open(newline="") if path else None
+            for path in (arguments.jsonl, arguments.csv)
+        )
+        if rows:
+            rows.write(CSV_HEADER)
+        for index, frame in enumerate(frames):
+            for each in objects:
+                estimate = _estimate(each, index)
+                if estimate is None:
+                    continue
+                if lines:
+                    box = each.boxes[index - each.first]
+                    line = track_line(frame, each.number, estimate, box, rate)
+                    lines.write(line.decode() + "\n")
+                if rows:
+                    rows.writelines(csv_rows(frame, each.number, estimate, rate, names.names))
+
+
+def _write_results(
+    arguments: argparse.Namespace,
+    frames: Sequence[Frame],
+    objects: Sequence[ObjectTrack],
+    names: ModelMetadata,
+) -> None:
+    """Write a pose tool's file, and one more for each further object, whose number its name ends with."""
+    path = arguments.results
+    for each in objects:
+        if each.number > 1:
+            if is_stream(path):
+                raise ValueError(f"--results {path} is a stream, which cannot hold {len(objects)} objects")
+            arguments.results = path.with_name(f"{path.stem}_{each.number}{path.suffix}")
+        with result_writer(arguments, names) as writer:
+            for answer in _answers(each, frames):
+                writer.write(answer)
+    arguments.results = path
+
+
+def _answers(each: ObjectTrack, frames: Iterable[Frame]) -> Iterator[Answer]:
+    for index, frame in enumerate(frames):
+        number = frame.number if frame.is_video else None
+        picture = Picture(frame.source, number, frame.seconds)
+        estimate = _estimate(each, index)
+        if estimate is None:
+            yield Answer(picture, "the object is not there")
+        else:
+            picture.box = each.boxes[index - each.first]
+            yield Answer(
+                picture, landmarks=estimate.place, covariance=estimate.place_covariance
+            )
+
+
+def _write_overlay(
+    arguments: argparse.Namespace,
+    frames: Sequence[Frame],
+    objects: Sequence[ObjectTrack],
+    names: ModelMetadata,
+) -> None:
+    if arguments.overlay.suffix.lower() != ".mp4":
+        raise ValueError(f"--overlay {arguments.overlay} must end in .mp4")
+    source = arguments.video or Path(frames[0].source)
+    if not frames[0].is_video and arguments.video is None:
+        raise ValueError("--overlay draws on a video, and these lines are of pictures; give --video")
+    video = Video(source, Boxes(None, None))
+    painter = Painter(names.edges, family=names.family)
+    indices = {frame.number: index for index, frame in enumerate(frames)}
+    writer: Writer = OverlayVideo(arguments.overlay, painter, video)
+    with writer, progress(total=video.count, desc="draw", unit=" frames") as bar:
+        for picture in video:
+            answer = Answer(picture, picture.error)
+            index = indices.get(picture.number if picture.number is not None else -1)
+            shown = [] if index is None or picture.error else [_estimate(o, index) for o in objects]
+            for estimate in shown:  # each is drawn on top of those before
+                if estimate is not None:
+                    answer.landmarks = np.nan_to_num(estimate.place, nan=-1e9)
+                    answer.covariance = estimate.place_covariance
+                    answer.drawing = writer.draw(answer)
+            writer.write(answer)
+            bar.update()
+
+
+def _summarise(
+    frames: Sequence[Frame], objects: Sequence[ObjectTrack], rate: float | None, paths: list[Path]
+) -> None:
+    out = summary_stream(paths)
+    unit = "second" if rate else "frame"
+    print(f"{len(frames)} frames, velocities in pixels a {unit}", file=out)
+    for each in objects:
+        motion = each.motion
+        last = frames[each.first + len(each.boxes) - 1].number
+        cuts = f", {len(each.cuts)} cuts" if each.cuts else ""
+        print(
+            f"object {each.number}: frames {frames[each.first].number} to {last}{cuts}; "
+            f"{100 * np.median(motion.share):.0f} % of the variance persists, for "
+            f"{np.median(motion.time):.0f} frames",
+            file=out,
+        )
+    if len(frames) == 1:
+        print("note: of one frame no velocity is known", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    run_main(main)
