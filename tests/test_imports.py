@@ -17,7 +17,16 @@ HELP = [
     ),
     *(
         "tfhuber." + name
-        for name in ("compare", "seeds", "launch", "graph_lint", "doctor", "config")
+        for name in (
+            "compare",
+            "seeds",
+            "launch",
+            "graph_lint",
+            "doctor",
+            "config",
+            "track",
+            "triangulate",
+        )
     ),
     *("pipelines." + name for name in ("make_tfrecords", "predict", "verify", "sample_data")),
     "serving.client",  # the local server, which ends its process by itself, has its own test

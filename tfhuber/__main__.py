@@ -34,6 +34,8 @@ MODULES = (
     "tfhuber.graph_lint",
     "tfhuber.reproduce",
     "tfhuber.figures",
+    "tfhuber.track",
+    "tfhuber.triangulate",
     "serving.local_server",
     "serving.client",
 )

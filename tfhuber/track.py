@@ -4,8 +4,8 @@ Reads the lines of JSON that serving.client and predict_all write, from a file o
 and writes each object's places and velocities with their covariances, smoothed by all frames. With `--live`
 a line goes out for each that comes in, at once, of what is known until then.
 
-All that is written is made aside and gets its name when it is whole, and the same lines give the same bytes: a
-command that was killed is started again.
+All that is written is made aside and gets its name when it is whole, and the same lines give the same
+bytes: a command that was killed is started again.
 """
 
 import argparse
@@ -20,7 +20,7 @@ import numpy as np
 from serving.client.batches import Answer
 from serving.client.result_options import add_result_options, result_files, result_writer
 from serving.client.sources import VIDEO_SUFFIXES, Boxes, Picture, Video
-from serving.client.writers import OverlayVideo, Writer
+from serving.client.writers import OverlayVideo
 from tfhuber.console.cli import progress, result_path, run_main, summary_stream
 from tfhuber.console.files import Aside, blamed, is_stream
 from tfhuber.drawing.fast_overlay import Painter
@@ -57,7 +57,9 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tfhuber.track", description=__doc__)
     add = parser.add_argument
     add("lines", metavar="LINES", help="a file of serving.client --jsonl, or - for a pipe")
-    add("--jsonl", type=result_path, metavar="FILE", help="a line of JSON for each object and frame")
+    add(
+        "--jsonl", type=result_path, metavar="FILE", help="a line of JSON for each object and frame"
+    )
     add("--csv", type=result_path, metavar="FILE", help="a row for each landmark")
     add("--overlay", type=Path, metavar="FILE", help="the video, drawn on, ending in .mp4")
     add("--video", type=Path, metavar="FILE", help="to draw on (default: the lines' source)")
@@ -69,9 +71,21 @@ def _parse() -> argparse.Namespace:
         default="velocity",
         help="what stays as it is from frame to frame but for noise (default: %(default)s)",
     )
-    add("--delta", type=float, default=DELTA, help="knee of the jitter's law (default: %(default)g)")
-    add("--lost", type=float, default=50.0, metavar="FRAMES", help="after which a lost object is over")
-    add("--landmarks", metavar="NAME", help="the landmark set, or its JSON file, for names and edges")
+    add(
+        "--delta", type=float, default=DELTA, help="knee of the jitter's law (default: %(default)g)"
+    )
+    add(
+        "--lost",
+        type=float,
+        default=50.0,
+        metavar="FRAMES",
+        help="after which a lost object is over",
+    )
+    add(
+        "--landmarks",
+        metavar="NAME",
+        help="the landmark set, or its JSON file, for names and edges",
+    )
     add_result_options(parser)
     arguments = parser.parse_args()
     arguments.model = "tfhuber_track"
@@ -82,7 +96,9 @@ def _parse() -> argparse.Namespace:
     if arguments.live:
         for name in ("csv", "overlay", "results", "filter_only"):
             if getattr(arguments, name):
-                raise ValueError(f"--live writes lines of JSON only; leave out --{name.replace('_', '-')}")
+                raise ValueError(
+                    f"--live writes lines of JSON only; leave out --{name.replace('_', '-')}"
+                )
         arguments.jsonl = arguments.jsonl or result_path("-")
     elif not (arguments.jsonl or arguments.csv or arguments.overlay or arguments.results):
         raise ValueError("nothing to write: give --jsonl, --csv, --results or --overlay")
@@ -148,7 +164,9 @@ def _track_whole(
 
 def _nothing(reader: LineReader) -> str:
     if reader.failures:
-        return f"no picture shows an object: {reader.failures} have no answer ({reader.first_failure})"
+        return (
+            f"no picture shows an object: {reader.failures} have no answer ({reader.first_failure})"
+        )
     if reader.damaged:
         return f"no line is a prediction: {reader.damaged} are damaged ({reader.first_damaged})"
     return "there are no lines: no picture shows an object"
@@ -172,7 +190,9 @@ def _names(arguments: argparse.Namespace, count: int) -> ModelMetadata:
     if known is None:
         return ModelMetadata([str(k) for k in range(count)], [], "gauss", 1.0, 1.0, None)
     if known.count != count:
-        raise ValueError(f"--landmarks {known.name} has {known.count} landmarks, the lines have {count}")
+        raise ValueError(
+            f"--landmarks {known.name} has {known.count} landmarks, the lines have {count}"
+        )
     return ModelMetadata(list(known.names), list(known.edges), "gauss", 1.0, 1.0, None)
 
 
@@ -222,7 +242,9 @@ def _write_results(
     for each in objects:
         if each.number > 1:
             if is_stream(path):
-                raise ValueError(f"--results {path} is a stream, which cannot hold {len(objects)} objects")
+                raise ValueError(
+                    f"--results {path} is a stream, which cannot hold {len(objects)} objects"
+                )
             arguments.results = path.with_name(f"{path.stem}_{each.number}{path.suffix}")
         with result_writer(arguments, names) as writer:
             for answer in _answers(each, frames):
@@ -239,9 +261,7 @@ def _answers(each: ObjectTrack, frames: Iterable[Frame]) -> Iterator[Answer]:
             yield Answer(picture, "the object is not there")
         else:
             picture.box = each.boxes[index - each.first]
-            yield Answer(
-                picture, landmarks=estimate.place, covariance=estimate.place_covariance
-            )
+            yield Answer(picture, landmarks=estimate.place, covariance=estimate.place_covariance)
 
 
 def _write_overlay(
@@ -254,11 +274,13 @@ def _write_overlay(
         raise ValueError(f"--overlay {arguments.overlay} must end in .mp4")
     source = arguments.video or Path(frames[0].source)
     if not frames[0].is_video and arguments.video is None:
-        raise ValueError("--overlay draws on a video, and these lines are of pictures; give --video")
+        raise ValueError(
+            "--overlay draws on a video, and these lines are of pictures; give --video"
+        )
     video = Video(source, Boxes(None, None))
     painter = Painter(names.edges, family=names.family)
     indices = {frame.number: index for index, frame in enumerate(frames)}
-    writer: Writer = OverlayVideo(arguments.overlay, painter, video)
+    writer = OverlayVideo(arguments.overlay, painter, video)
     with writer, progress(total=video.count, desc="draw", unit=" frames") as bar:
         for picture in video:
             answer = Answer(picture, picture.error)

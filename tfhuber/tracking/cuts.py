@@ -14,7 +14,7 @@ _PART, _TIMES = 0.25, 5.0
 def find_cuts(measured: Measurements) -> list[int]:
     """Return the frames with which another shot begins, ascending.
 
-    A single frame that is elsewhere is no cut, but a wrong prediction: the way there and the way back are equally far.
+    A single frame that is elsewhere is no cut, but a wrong prediction: it is as far there as back.
 
     Args:
       measured: a film of T frames.
@@ -27,12 +27,7 @@ def find_cuts(measured: Measurements) -> list[int]:
     extent = np.array(
         [np.linalg.norm(np.ptp(p[s], axis=0)) for p, s in zip(place, seen, strict=True)]
     )
-    nearby = np.maximum(
-        *(
-            _shifted(steps, offset, 2)
-            for offset in (-1, 1)
-        )
-    )
+    nearby = np.maximum(*(_shifted(steps, offset, 2) for offset in (-1, 1)))
     deviation = np.sqrt(np.trace(measured.covariance[shown], axis1=2, axis2=3))
     doubt = np.array([np.median(d[s]) for d, s in zip(deviation, seen, strict=True)])
     least = np.maximum(_PART * np.median(extent), 3 * (doubt[1:] + doubt[:-1]))
@@ -41,7 +36,7 @@ def find_cuts(measured: Measurements) -> list[int]:
 
 
 def _median_steps(place: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """Return the median over landmarks of the distance [T - 1] between neighbouring frames; 0 if none is in both."""
+    """Return how far [T - 1] the median landmark goes between frames; 0 if none is in both."""
     distance = np.linalg.norm(np.diff(place, axis=0), axis=-1)
     both = seen[1:] & seen[:-1]
     return np.array(
@@ -50,10 +45,13 @@ def _median_steps(place: np.ndarray, seen: np.ndarray) -> np.ndarray:
 
 
 def _shifted(steps: np.ndarray, direction: int, reach: int) -> np.ndarray:
-    """Return the largest of the `reach` steps before each (direction -1) or after it (1); 0 where there are none."""
+    """Return the largest of the `reach` steps before each (direction -1) or after it (1)."""
     padded = np.pad(steps, reach)
     count = len(steps)
     return np.max(
-        [padded[reach + direction * k : reach + direction * k + count] for k in range(1, reach + 1)],
+        [
+            padded[reach + direction * k : reach + direction * k + count]
+            for k in range(1, reach + 1)
+        ],
         axis=0,
     )

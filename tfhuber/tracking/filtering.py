@@ -88,7 +88,7 @@ class Measurements:
 
 
 def usable(landmarks: np.ndarray, covariance: np.ndarray) -> np.ndarray:
-    """Return whether landmarks [..., d] and their covariances [..., d, d] are finite, and these positive."""
+    """Return whether landmarks [..., d] and covariances [..., d, d] are finite, and these positive."""
     finite = np.isfinite(landmarks).all(-1) & np.isfinite(covariance).all((-1, -2))
     d = landmarks.shape[-1]
     matrix = np.where(finite[..., None, None], covariance, np.eye(d))

@@ -1,8 +1,8 @@
 """Process noise, and the bias's share and time, by maximum likelihood from the film itself.
 
-The likelihood is that of the filter's innovations, whose covariance holds all parameters. It is Gaussian in
-their squared Mahalanobis distance, so that the covariances are right whatever the noise's law, and linear in
-the distance beyond `_KNEE`, so that wrong measurements count little. A few windows of the film are
+The likelihood is that of the filter's innovations, whose covariance holds all parameters. It is Gaussian,
+so that the covariances are right whatever the noise's law, but linear in the Mahalanobis distance beyond
+`_KNEE`, so that wrong measurements count little. A few windows of the film are
 enough; they, the landmarks and the trial values are filtered all at once, as rows of one batch.
 
 First three numbers are found that all landmarks share: share, time, and how much calmer the process is than
@@ -36,8 +36,8 @@ _WINDOWS, _FRAMES, _LANDMARKS = 3, 240, 24
 _LEAST_FRAMES = 12
 _KNEE = 4.0  # of the Mahalanobis distance; a Gaussian's is beyond it once in 3,000
 
-# Of log process / (second difference)^2, logit share and log time: mean and deviation of what films show, and
-# the deviation of a landmark from the film's own.
+# Of log process / (second difference)^2, logit share and log time: a weak prior's mean and deviation, and the
+# deviation of a landmark from its film.
 _USUAL = np.array([-4.0, 1.4, np.log(DEFAULT_TIME)])
 _SPREAD = np.array([4.0, 2.0, 1.5])
 _PRIOR = np.array([1.5, 0.7, 0.5])
@@ -76,9 +76,14 @@ def _second_differences(measured: Measurements) -> np.ndarray:
     shown = (seen[2:] * seen[1:-1] * seen[:-2]) > 0
     least = 1e-8 * np.trace(measured.covariance, axis1=2, axis2=3).mean(0)
     medians = np.array(
-        [np.median(column[ok]) if ok.any() else 0.0 for column, ok in zip(square.T, shown.T, strict=True)]
+        [
+            np.median(column[ok]) if ok.any() else 0.0
+            for column, ok in zip(square.T, shown.T, strict=True)
+        ]
     )
-    return np.maximum(medians / 0.69, least) + 1e-12  # the median of half a chi square with 2 degrees
+    return (
+        np.maximum(medians / 0.69, least) + 1e-12
+    )  # the median of half a chi square with 2 degrees
 
 
 def _windows(measured: Measurements) -> list[Measurements]:
@@ -110,12 +115,12 @@ class _Likelihood:
         copies = len(self.windows)
         rows = np.repeat(values.transpose(1, 0, 2)[:, :, None], copies, axis=2).reshape(3, -1)
         motion = _motion(rows, np.tile(scale, trials * copies), self.order)
-        together = [
+        place, covariance, seen = (
             np.concatenate([getattr(window, name) for window in self.windows], axis=1)
             for name in ("place", "covariance", "seen")
-        ]
+        )
         found = _log_likelihood(
-            Measurements(*together, self.windows[0].times), trials, motion, self.law
+            Measurements(place, covariance, seen, self.windows[0].times), trials, motion, self.law
         )
         return found.reshape(trials, copies, landmarks).sum(1)
 
@@ -158,7 +163,12 @@ def _fit_shared(likelihood: _Likelihood, scale: np.ndarray) -> np.ndarray:
         prior = np.square((values - _USUAL) / _SPREAD).sum(1) / 2
         return prior - likelihood.of(wide, scale).sum(1)
 
-    grid = [(q, s, t) for q in (-1.0, -4.0, -7.0, -10.0) for s in (-1.0, 1.4, 3.5) for t in (1.5, 3, 4.5)]
+    grid = [
+        (q, s, t)
+        for q in (-1.0, -4.0, -7.0, -10.0)
+        for s in (-1.0, 1.4, 3.5)
+        for t in (1.5, 3, 4.5)
+    ]
     starts = np.array(grid)
     best = starts[np.argmin(objective(starts))]
     offsets = 0.02 * np.concatenate([np.zeros((1, 3)), np.eye(3), -np.eye(3)])

@@ -1,4 +1,4 @@
-"""One object followed line by line, as in a live picture: what is known at once, without the frames to come."""
+"""One object followed line by line: what is known at once, without the frames to come."""
 
 from dataclasses import dataclass
 
@@ -80,7 +80,7 @@ class Follower:
         self.see(landmarks, covariance, time)
 
     def distance(self, landmarks: np.ndarray, covariance: np.ndarray, time: float) -> float:
-        """Return how far a sighting is from where the object should be: the median of its landmarks' deviations."""
+        """Return how many deviations the median landmark of a sighting is from where it should be."""
         return self._distance(self._at(time), Measurements.of(landmarks[None], covariance[None]))
 
     def see(self, landmarks: np.ndarray, covariance: np.ndarray, time: float) -> None:
@@ -134,6 +134,6 @@ class Follower:
         measured = Measurements.of(np.stack(places), np.stack(covariances), np.array(times))
         self._kalman = Filter(fit_motion(measured, self._law, self._order), self._law, 2)
         state = self._kalman.start(*measured.first_seen(), typical_speed(measured))
-        for _, state, _ in self._kalman.run(measured, state):
-            pass
         self._state = state
+        for _ in self._kalman.run(measured, state):
+            pass

@@ -1,8 +1,8 @@
 """Which object of a frame is which of the frames before: assignment by Mahalanobis distance.
 
 Each object is followed by a filter of its own (`Follower`). The objects of a frame go to those that
-are followed so that the sum of their distances is least (`scipy.optimize.linear_sum_assignment`); one that is
-further than `GATE` from all is new, and one that has been lost for long is over. While it is lost its
+are followed so that the sum of their distances is least (`scipy.optimize.linear_sum_assignment`); one
+that is further than `GATE` from all is new, and one that has been lost for long is over. While it is lost its
 covariance grows, and with it the distance at which it is found again.
 """
 
@@ -55,7 +55,9 @@ class Identities:
             ]
         ).reshape(len(sightings), len(known))
         # All beyond the gate are as bad, so that none of them makes another pair worse.
-        for row, column in zip(*optimize.linear_sum_assignment(np.minimum(costs, GATE)), strict=True):
+        for row, column in zip(
+            *optimize.linear_sum_assignment(np.minimum(costs, GATE)), strict=True
+        ):
             if costs[row, column] < GATE:
                 numbers[row] = known[column]
         for index, sighting in enumerate(sightings):

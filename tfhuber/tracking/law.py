@@ -6,9 +6,9 @@ majorising it: each step solves the least squares with the weight `w = rho'(r) /
 before, and none can rise.
 
 An energy's curvature where a majoriser touches it, E[w] on average, is more than the Fisher
-information I of the law, E[rho'^2] / d: a filter that took the former for what it has learnt would be too sure,
-for delta = 1 by 43 %. So the energy is divided by gamma = E[w] / I, which is Huber's energy again, with A / sqrt(gamma)
-and delta / sqrt(gamma). An infinite delta is Gauss's law, with gamma = 1.
+information I of the law, E[rho'^2] / d: a filter that took the former for what it has learnt would be
+too sure, for delta = 1 by 43 %. So the energy is divided by gamma = E[w] / I, which is Huber's energy
+again, with A / sqrt(gamma) and delta / sqrt(gamma). An infinite delta is Gauss's law, with gamma = 1.
 """
 
 import math
@@ -83,9 +83,9 @@ def measurement_weight(
     """Return the weights [K] with which least squares gives the minimum of the posterior's energy.
 
     That is, of `e' inv(predicted) e / 2 + rho(radius of innovation - e)` over e, for each landmark. The
-    residual that a weight w leaves has a radius r(w) that falls as w grows, and the minimum is where w r(w) is
-    the knee, or w is 1. It begins at the weight that would be right if the predicted covariance were a multiple of
-    the core; Newton's steps from there lower the energy one by one.
+    residual that a weight w leaves has a radius r(w) that falls as w grows, and the minimum is where
+    w r(w) is the knee, or w is 1. It begins at the weight that would be right if the predicted covariance
+    were a multiple of the core; Newton's steps from there lower the energy one by one.
 
     Args:
       innovation: [K, d], measured less predicted.

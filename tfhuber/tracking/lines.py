@@ -135,8 +135,8 @@ class LineReader:
             number = 0 if last is None else last.number + (source != last.source)
         elif last is not None and number < last.number:
             raise ValueError(
-                f"{self._name}, line {line}: frame {number} comes after frame {last.number}; sort the lines "
-                "by their frames, and track each video by itself"
+                f"{self._name}, line {line}: frame {number} comes after frame {last.number}; sort the "
+                "lines by their frames, and track each video by itself"
             )
         frame = self._last = Frame(source, number, values.get("seconds"), is_video)
         if "landmarks" not in values:
@@ -146,12 +146,12 @@ class LineReader:
         landmarks = values["landmarks"]
         if values.get("covariance") is None:
             raise ValueError(
-                f"{self._name}, line {line}: landmarks without covariances, which tell how far to trust each; "
-                "write the lines with serving.client --jsonl or tfhuber predict_all"
+                f"{self._name}, line {line}: landmarks without covariances, which tell how far to trust "
+                "each; write the lines with serving.client --jsonl or tfhuber predict_all"
             )
         if self._count not in (None, len(landmarks)):
             raise ValueError(
-                f"{self._name}, line {line}: {len(landmarks)} landmarks, but {self._count} in the lines before"
+                f"{self._name}, line {line}: {len(landmarks)} landmarks, but {self._count} before"
             )
         self._count = len(landmarks)
         if not usable(landmarks, values["covariance"]).any():
@@ -169,5 +169,7 @@ def _array(values: Any, name: str, *shape: int) -> np.ndarray:
     except (TypeError, ValueError):
         raise ValueError(f"its {name} are no lists of numbers") from None
     if array.ndim != 1 + len(shape) or array.shape[1:] != shape:
-        raise ValueError(f"its {name} must be [N, {', '.join(map(str, shape))}]".replace(", ]", "]"))
+        raise ValueError(
+            f"its {name} must be [N, {', '.join(map(str, shape))}]".replace(", ]", "]")
+        )
     return array

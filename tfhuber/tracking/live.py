@@ -41,7 +41,7 @@ class LiveFilm:
         self.rate: float | None = None
 
     def see(self, frame: Frame) -> list[Seen]:
-        """Return the object of a frame with one sighting, or what is expected of those known if it has none."""
+        """Return the object that a frame shows; if it shows none, where those that are known should be."""
         self._measure_rate(frame)
         time = float(frame.number)
         followers = self._identities.followers

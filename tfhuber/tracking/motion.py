@@ -5,8 +5,8 @@ network's error that persists, in units of its predicted deviation:
 
     z_t = p_t + sqrt(share R_t) u_t + jitter,    jitter ~ Huber's law with covariance (1 - share) R_t.
 
-The highest derivative is driven by white noise of density `process`. u is a first-order Gauss-Markov process with unit
-variance, whose autocorrelation falls to 1 / e in `time`. So the whole error has
+The highest derivative is driven by white noise of density `process`. u is a first-order Gauss-Markov
+process with unit variance, whose autocorrelation falls to 1 / e in `time`. So the whole error has
 covariance R_t at every frame, grows where the network says so, and is alike in neighbouring frames.
 The unit of time is a frame.
 """
