@@ -38,8 +38,8 @@ def read_cameras(paths: Sequence[Path]) -> list[Camera]:
     """Return the cameras of calibration files, at least two.
 
     Args:
-      paths: a `.toml`; `.yaml` or `.yml` files of OpenCV, one for each camera, named as it is, or one with an
-        entry for each; or a folder with COLMAP's `cameras.txt` and `images.txt`.
+      paths: a `.toml`; `.yaml` or `.yml` files of OpenCV, one for each camera, named as it is, or one with
+        an entry for each; or a folder with COLMAP's `cameras.txt` and `images.txt`.
 
     Raises:
       ValueError: a file is none of these, or two cameras have one name; the message names the file.

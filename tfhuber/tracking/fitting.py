@@ -1,8 +1,8 @@
 """Process noise, and the bias's share and time, by maximum likelihood from the film itself.
 
 The likelihood is that of the filter's innovations, whose covariance holds all parameters. It is Gaussian,
-so that the covariances are right whatever the noise's law, but linear in the Mahalanobis distance beyond
-`_KNEE`, so that wrong measurements count little. A few windows of the film are
+so that the covariances are right whatever the noise's law, but grows like a logarithm of the Mahalanobis
+distance beyond `_KNEE`, so that one wrong measurement in ten cannot pass for liveliness. A few windows of the film are
 enough; they, the landmarks and the trial values are filtered all at once, as rows of one batch.
 
 First three numbers are found that all landmarks share: share, time, and how much calmer the process is than
@@ -34,13 +34,14 @@ DEFAULT_SHARE, DEFAULT_TIME = 0.8, 30.0
 
 _WINDOWS, _FRAMES, _LANDMARKS = 3, 240, 24
 _LEAST_FRAMES = 12
-_KNEE = 4.0  # of the Mahalanobis distance; a Gaussian's is beyond it once in 3,000
+_REFINEMENTS = 6
+_KNEE = 3.0  # of the Mahalanobis distance; a Gaussian's is beyond it once in 90
 
-# Of log process / (second difference)^2, logit share and log time: a weak prior's mean and deviation, and the
-# deviation of a landmark from its film.
+# Of log process / (second difference)^2, logit share and log time: a weak prior, and then
+# how far a landmark may be from its film.
 _USUAL = np.array([-4.0, 1.4, np.log(DEFAULT_TIME)])
 _SPREAD = np.array([4.0, 2.0, 1.5])
-_PRIOR = np.array([1.5, 0.7, 0.5])
+_PRIOR = np.array([2.5, 0.7, 0.5])
 _LEAST, _MOST = np.array([-18.0, -6.0, 0.0]), np.array([3.0, 6.0, 7.0])
 
 
@@ -145,7 +146,8 @@ def _log_likelihood(
         information, determinant = inverse(update.spread + core * law.precision)
         square = quadratic(update.innovation, information)
         distance = np.sqrt(np.maximum(square, 0))
-        energy = np.where(distance < _KNEE, square / 2, _KNEE * (distance - _KNEE / 2))
+        beyond = _KNEE**2 * (0.5 + np.log(np.maximum(distance, _KNEE) / _KNEE))
+        energy = np.where(distance < _KNEE, square / 2, beyond)
         total -= seen * (energy + np.log(determinant) / 2)
     return total
 
@@ -190,7 +192,7 @@ def _fit_each(likelihood: _Likelihood, scale: np.ndarray, shared: np.ndarray) ->
     offsets = step * np.concatenate([np.zeros((1, 3)), np.eye(3), -np.eye(3)])
     values = np.repeat(shared[:, None], len(scale), axis=1)
     best, best_value = values, np.full(len(scale), -np.inf)
-    for _ in range(4):
+    for _ in range(_REFINEMENTS):
         trials = values + offsets[:, :, None]
         prior = np.square((trials - shared[:, None]) / _PRIOR[:, None]).sum(1) / 2
         found = likelihood.of(trials, scale) - prior
@@ -199,7 +201,7 @@ def _fit_each(likelihood: _Likelihood, scale: np.ndarray, shared: np.ndarray) ->
         best_value = np.where(better, found[0], best_value)
         slope = (found[1:4] - found[4:]) / (2 * step)
         bend = (2 * found[0] - found[1:4] - found[4:]) / step**2
-        move = np.clip(slope / np.maximum(bend, 1 / _PRIOR[:, None] ** 2), -1, 1)
+        move = np.clip(slope / np.maximum(bend, 1 / _PRIOR[:, None] ** 2), -1.5, 1.5)
         onward = np.where(better, best + move, best + 0.3 * (values - best))
         values = np.clip(onward, _LEAST[:, None], _MOST[:, None])
     return best

@@ -1,9 +1,9 @@
 """Which object of a frame is which of the frames before: assignment by Mahalanobis distance.
 
 Each object is followed by a filter of its own (`Follower`). The objects of a frame go to those that
-are followed so that the sum of their distances is least (`scipy.optimize.linear_sum_assignment`); one
-that is further than `GATE` from all is new, and one that has been lost for long is over. While it is lost its
-covariance grows, and with it the distance at which it is found again.
+are followed so that the sum of their distances is least (`scipy.optimize.linear_sum_assignment`);
+one that is further than `GATE` from all is new, and one that has been lost for long is over. While it is
+lost its covariance grows, and with it the distance at which it is found again.
 """
 
 from dataclasses import dataclass, field

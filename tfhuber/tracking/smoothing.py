@@ -50,6 +50,9 @@ class Track:
     def put(self, frames: int | slice, mean: np.ndarray, covariance: np.ndarray) -> None:
         """Store means [..., K, 2 d] and covariances [..., K, 2 d, 2 d] of places and velocities."""
         d = self.place.shape[-1]
+        covariance = (
+            covariance + covariance.mT
+        ) / 2  # which rounding, after a vague beginning, may bend
         self.place[frames], self.velocity[frames] = mean[..., :d], mean[..., d:]
         self.place_covariance[frames] = covariance[..., :d, :d]
         self.velocity_covariance[frames] = covariance[..., d:, d:]

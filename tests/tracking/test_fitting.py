@@ -1,0 +1,79 @@
+"""Parameters come back from films that were simulated with them."""
+
+import numpy as np
+import pytest
+from films import coverage, film, rms
+
+from tfhuber.tracking.filtering import Measurements
+from tfhuber.tracking.fitting import DEFAULT_SHARE, DEFAULT_TIME, fit_motion
+from tfhuber.tracking.law import huber_law
+from tfhuber.tracking.motion import Motion
+from tfhuber.tracking.smoothing import smooth
+
+LAW = huber_law(2.0, 2)
+
+
+@pytest.mark.parametrize(
+    ("share", "time", "process"), [(0.8, 30.0, 0.05), (0.95, 12.0, 0.5), (0.3, 8.0, 0.005)]
+)
+def test_a_known_bias_is_recovered(share, time, process):
+    """From 700 frames of 16 landmarks: the share to 0.05, time and process to a factor of 1.6."""
+    _, _, places, covariances = film(700, 16, share=share, time=time, process=process, hidden=0.1)
+    motion = fit_motion(Measurements.of(places, covariances), LAW)
+    assert np.median(motion.share) == pytest.approx(share, abs=0.05)
+    assert abs(np.log(np.median(motion.time) / time)) < np.log(1.6)
+    assert abs(np.log(np.median(motion.process) / process)) < np.log(1.6)
+
+
+def test_white_noise_has_no_bias():
+    _, _, places, covariances = film(700, 16, share=0.0)
+    motion = fit_motion(Measurements.of(places, covariances), LAW)
+    # What persists for less than a frame or two is jitter by another name.
+    assert (motion.share * np.exp(-1 / motion.time)).max() < 0.15
+
+
+def test_landmarks_that_move_differently_get_their_own_process_noise():
+    calm, lively = (film(700, 6, process=q, seed=s) for q, s in ((0.002, 1), (2.0, 2)))
+    places, covariances = (np.concatenate([calm[i], lively[i]], axis=1) for i in (2, 3))
+    motion = fit_motion(Measurements.of(places, covariances), LAW)
+    for part, process in ((slice(6), 0.002), (slice(6, None), 2.0)):
+        assert abs(np.log(np.median(motion.process[part]) / process)) < np.log(2)
+
+
+def test_with_fitted_parameters_ellipses_hold_what_they_say_and_the_error_is_as_with_true_ones():
+    truth, _, places, covariances = film(1200, 16, hidden=0.2, seed=4)
+    measured = Measurements.of(places, covariances)
+    fitted = smooth(measured, fit_motion(measured, LAW), LAW)
+    usual = np.ones(16)
+    known = smooth(measured, Motion(0.05 * usual, 0.8 * usual, 30 * usual), LAW)
+    assert 0.87 < coverage(fitted.place, fitted.place_covariance, truth) < 0.93
+    assert rms(fitted.place, truth) < 1.03 * rms(known.place, truth)
+
+
+def test_wrong_predictions_do_not_change_the_fit_much():
+    _, _, places, covariances = film(700, 16)
+    clean = fit_motion(Measurements.of(places, covariances), LAW)
+    places[::50] += 300.0
+    wrong = fit_motion(Measurements.of(places, covariances), LAW)
+    assert abs(np.log(np.median(wrong.process) / np.median(clean.process))) < np.log(10)
+    assert np.median(wrong.share) == pytest.approx(np.median(clean.share), abs=0.15)
+
+
+@pytest.mark.parametrize("frames", [1, 2, 5])
+def test_a_short_film_has_usual_values(frames):
+    _, _, places, covariances = film(frames, 3)
+    motion = fit_motion(Measurements.of(places, covariances), LAW)
+    assert np.isfinite(motion.process).all() and (motion.process > 0).all()
+    np.testing.assert_allclose(motion.share, DEFAULT_SHARE, atol=0.01)
+    np.testing.assert_allclose(motion.time, DEFAULT_TIME)
+
+
+@pytest.mark.parametrize("frames", [1, 40])
+def test_landmarks_that_never_move_or_are_never_seen(frames):
+    places = np.full((frames, 3, 2), 50.0)
+    places[:, 2] = np.nan
+    covariances = np.broadcast_to(np.eye(2), (frames, 3, 2, 2))
+    measured = Measurements.of(places, covariances)
+    track = smooth(measured, fit_motion(measured, LAW), LAW)
+    np.testing.assert_allclose(track.place[:, :2], 50, atol=1e-6)
+    assert all(np.isfinite(values).all() for values in vars(track).values())
