@@ -1,4 +1,4 @@
-"""The law's constants from samples, and the update: the energy's minimum, reached by steps that only fall."""
+"""The law's constants from samples, and the energy's minimum, reached by steps that only lower it."""
 
 import numpy as np
 import pytest

@@ -111,7 +111,7 @@ def test_a_film_in_parts_is_the_same(monkeypatch):
 
 @pytest.mark.parametrize("share", [0.0, 0.8, 0.97])
 def test_ellipses_hold_what_they_say_and_smoothing_helps(share):
-    """Of 24 landmarks in 1,500 frames 88 to 92 % lie within their ellipses of 90 %, filtered or smoothed."""
+    """Of 24 landmarks in 1,500 frames 88 to 92 % are in their ellipses of 90 %, filtered or smoothed."""
     truth, velocity, places, covariances = film(1500, 24, share=share, hidden=0.2)
     measured = Measurements.of(places, covariances)
     motion = parameters(24, share=share)

@@ -1,15 +1,17 @@
 """Process noise, and the bias's share and time, by maximum likelihood from the film itself.
 
 The likelihood is that of the filter's innovations, whose covariance holds all parameters. It is Gaussian,
-so that the covariances are right whatever the noise's law, but grows like a logarithm of the Mahalanobis
-distance beyond `_KNEE`, so that one wrong measurement in ten cannot pass for liveliness. A few windows of the film are
-enough; they, the landmarks and the trial values are filtered all at once, as rows of one batch.
+so that the covariances are right whatever the noise's law, but grows like a logarithm of the
+Mahalanobis distance beyond `_KNEE`, so that one wrong measurement in ten cannot pass for liveliness. A
+few windows of the film are enough; they, the landmarks and the trial values are filtered all at once, as
+rows of one batch.
 
 First three numbers are found that all landmarks share: share, time, and how much calmer the process is than
 each landmark's second differences suggest. Then each landmark moves away from them as far as its own
 likelihood pays for, against a Gaussian prior about what is shared (`_PRIOR`).
 """
 
+import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -35,6 +37,10 @@ DEFAULT_SHARE, DEFAULT_TIME = 0.8, 30.0
 _WINDOWS, _FRAMES, _LANDMARKS = 3, 240, 24
 _LEAST_FRAMES = 12
 _REFINEMENTS = 6
+
+# What moves is not quite driven by white noise, and then the likeliest noise is too calm: of ellipses of
+# 90 %, 82 to 88 % hold the truth. With half as much again it is 86 to 91 %, and the error is the same.
+_LIVELIER = 1.5
 _KNEE = 3.0  # of the Mahalanobis distance; a Gaussian's is beyond it once in 90
 
 # Of log process / (second difference)^2, logit share and log time: a weak prior, and then
@@ -57,7 +63,7 @@ def fit_motion(measured: Measurements, law: HuberLaw, order: int = 1) -> Motion:
     count = len(measured.times)
     if count < _LEAST_FRAMES or not measured.seen.any():
         usual = np.repeat(_USUAL[:, None], len(scale), axis=1)
-        return _motion(usual, scale, order)
+        return _livelier(_motion(usual, scale, order))
     windows = _windows(measured)
     seen = measured.seen.sum(0)
     most_seen = np.argsort(-seen, kind="stable")[: max(1, int((seen > 0).sum()))]
@@ -65,7 +71,7 @@ def fit_motion(measured: Measurements, law: HuberLaw, order: int = 1) -> Motion:
     few = _Likelihood([window.part(slice(None), chosen) for window in windows], law, order)
     shared = _fit_shared(few, scale[chosen])
     every = _Likelihood(windows, law, order)
-    return _motion(_fit_each(every, scale, shared), scale, order)
+    return _livelier(_motion(_fit_each(every, scale, shared), scale, order))
 
 
 def _second_differences(measured: Measurements) -> np.ndarray:
@@ -100,6 +106,10 @@ def _motion(values: np.ndarray, scale: np.ndarray, order: int) -> Motion:
     """Return the parameters that the search's numbers [3, K] mean."""
     relative, logit, log_time = np.clip(values, _LEAST[:, None], _MOST[:, None])
     return Motion(scale * np.exp(relative), 1 / (1 + np.exp(-logit)), np.exp(log_time), order)
+
+
+def _livelier(motion: Motion) -> Motion:
+    return dataclasses.replace(motion, process=_LIVELIER * motion.process)
 
 
 @dataclass
