@@ -52,13 +52,16 @@ def test_with_fitted_parameters_ellipses_hold_what_they_say_and_the_error_is_as_
     assert rms(fitted.place, truth) < 1.03 * rms(known.place, truth)
 
 
-def test_wrong_predictions_do_not_change_the_fit_much():
-    _, _, places, covariances = film(700, 16)
+def test_wrong_predictions_do_not_spoil_the_fit():
+    """One frame in 50 is 75 deviations off: the track is nearly as good as with the clean film's fit."""
+    truth, _, places, covariances = film(700, 16)
     clean = fit_motion(Measurements.of(places, covariances), LAW)
     places[::50] += 300.0
-    wrong = fit_motion(Measurements.of(places, covariances), LAW)
+    measured = Measurements.of(places, covariances)
+    wrong = fit_motion(measured, LAW)
     assert abs(np.log(np.median(wrong.process) / np.median(clean.process))) < np.log(10)
-    assert np.median(wrong.share) == pytest.approx(np.median(clean.share), abs=0.15)
+    errors = [rms(smooth(measured, motion, LAW).place, truth) for motion in (clean, wrong)]
+    assert errors[1] < 1.25 * errors[0]
 
 
 @pytest.mark.parametrize("frames", [1, 2, 5])

@@ -23,7 +23,8 @@ def find_cuts(measured: Measurements) -> list[int]:
     if len(shown) < 3:
         return []
     place, seen = measured.place[shown], measured.seen[shown] > 0
-    steps = _median_steps(place, seen)
+    # While it was not seen an object may have gone far.
+    steps = _median_steps(place, seen) / np.maximum(1, np.diff(measured.times[shown]))
     extent = np.array(
         [np.linalg.norm(np.ptp(p[s], axis=0)) for p, s in zip(place, seen, strict=True)]
     )
