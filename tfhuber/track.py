@@ -91,6 +91,8 @@ def _parse() -> argparse.Namespace:
     arguments.model = "tfhuber_track"
     if not arguments.delta > 0:
         raise ValueError(f"--delta must be positive, got {arguments.delta:g}")
+    if arguments.overlay and arguments.overlay.suffix.lower() != ".mp4":
+        raise ValueError(f"--overlay {arguments.overlay} must end in .mp4")
     if not arguments.lost > 0:
         raise ValueError(f"--lost must be positive, got {arguments.lost:g}")
     if arguments.live:
@@ -270,8 +272,6 @@ def _write_overlay(
     objects: Sequence[ObjectTrack],
     names: ModelMetadata,
 ) -> None:
-    if arguments.overlay.suffix.lower() != ".mp4":
-        raise ValueError(f"--overlay {arguments.overlay} must end in .mp4")
     source = arguments.video or Path(frames[0].source)
     if not frames[0].is_video and arguments.video is None:
         raise ValueError(

@@ -23,10 +23,12 @@ def measurements(
     errors of two landmarks go together. For a filter per landmark, the pair of landmark k in image i is
     `found["landmarks"][i, k], found["covariance"][i, k]` as it is.
 
-    R is the covariance of the landmarks' places in one image, given that image. A filter takes the
-    errors of successive images for independent; in a video they are not quite, so that a filter that is
-    fed every frame becomes surer of itself than it should be. Fewer frames, or a larger R, mend that.
-    The model's distributions have longer tails than the Gaussian that a Kalman filter assumes.
+    R is the covariance of the landmarks' places in one image, given that image. In a video most of the
+    error is a slow bias that neighbouring frames share; what is new in each frame is far smaller than R (on
+    a mouse's film by a factor of 50). A filter that takes R for white noise follows the motion too
+    slowly, and still becomes surer of the place than it should be, because it averages a bias that does not
+    go away. No single factor on R mends both: the error must be split in two, as `tfhuber.track` does,
+    which also has Huber's longer tails.
 
     Args:
       found: what `predict` returned, with N images of K landmarks.
