@@ -64,8 +64,8 @@ def wander(
 ) -> np.ndarray:
     """Draw motion with that standard deviation, whose course is forgotten in so many frames.
 
-    Its velocity is continuous and its acceleration is not, as of a mass on a damped spring that is pushed at
-    random (Matern's process of 3/2), unless it `is_smooth`.
+    Its velocity is continuous and its acceleration is not, as of a mass on a damped spring that is pushed
+    at random (Matern's process of 3/2), unless it `is_smooth`.
     """
     noise = rng.standard_normal((shape[0] + 400, *shape[1:]))
     if is_smooth:

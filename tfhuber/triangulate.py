@@ -1,4 +1,4 @@
-"""Find points of space: `python -m tfhuber.triangulate --calibration calibration.toml A.jsonl B.jsonl`.
+"""Find points of space: `python -m tfhuber.triangulate A.jsonl B.jsonl --calibration calibration.toml`.
 
 Reads each camera's lines of JSON, as serving.client writes them, and writes the landmarks' points with
 3 x 3 covariances, in the unit of the calibration. Cameras that contradict the others count less, by
@@ -74,10 +74,11 @@ def _parse() -> argparse.Namespace:
     add(
         "--calibration",
         type=Path,
-        nargs="+",
+        action="append",
         required=True,
         metavar="FILE",
-        help="Anipose's calibration.toml, OpenCV's YAML, or a folder with COLMAP's text",
+        help="Anipose's calibration.toml, OpenCV's YAML (repeated, if there is one a camera), or a folder "
+        "with COLMAP's text",
     )
     add("--jsonl", type=result_path, metavar="FILE", help="a line of JSON for each frame")
     add("--anipose", type=result_path, metavar="FILE", help="a CSV as Anipose writes of 3-D points")
