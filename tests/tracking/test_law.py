@@ -5,7 +5,7 @@ import pytest
 from scipy import optimize
 
 from tfhuber.drawing.ellipses import kappa
-from tfhuber.tracking.law import huber_law, measurement_weight
+from tfhuber.tracking.law import huber_law, measurement_weight, residual_radius
 
 
 def huber_radii(delta, dimensions, count=400_000, seed=0):
@@ -49,6 +49,11 @@ def problems(dimensions, count=40, seed=1):
     return rng.normal(0, 12, (count, dimensions)), predicted, core
 
 
+def weights(innovation, predicted, core, knee, **options):
+    left = residual_radius(np.linalg.inv(predicted + core), innovation, core)
+    return measurement_weight(innovation, predicted, core, knee, left, **options)
+
+
 def energy(move, innovation, predicted, core, knee):
     rest = innovation - move
     r = np.sqrt(rest @ np.linalg.solve(core, rest))
@@ -63,7 +68,7 @@ def test_each_step_lowers_the_energy_to_its_minimum(dimensions):
     innovation, predicted, core = problems(dimensions)
     before = None
     for steps in (0, 1, 2, 3, 20):
-        weight = measurement_weight(innovation, predicted, core, knee, tolerance=1e-12, steps=steps)
+        weight = weights(innovation, predicted, core, knee, tolerance=1e-12, steps=steps)
         gain = predicted @ np.linalg.inv(predicted + core / weight[:, None, None])
         moves = (gain @ innovation[..., None])[..., 0]
         now = [energy(*row, knee) for row in zip(moves, innovation, predicted, core, strict=True)]
@@ -80,7 +85,7 @@ def test_each_step_lowers_the_energy_to_its_minimum(dimensions):
 
 def test_the_usual_tolerance_is_enough():
     innovation, predicted, core = problems(2)
-    usual = measurement_weight(innovation, predicted, core, 0.8)
-    exact = measurement_weight(innovation, predicted, core, 0.8, tolerance=1e-14, steps=100)
+    usual = weights(innovation, predicted, core, 0.8)
+    exact = weights(innovation, predicted, core, 0.8, tolerance=1e-14, steps=100)
     np.testing.assert_allclose(usual, exact, rtol=0.01)
     assert usual.min() < 0.1 and usual.max() == 1

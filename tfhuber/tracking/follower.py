@@ -116,8 +116,8 @@ class Follower:
     def _distance(self, state: State, measured: Measurements) -> float:
         """Return the median over landmarks of the Mahalanobis distance; infinity if none is seen."""
         root, _ = self._kalman.split(measured.covariance[0])
-        looks = self._kalman.looks(root)
-        spread = looks @ state.covariance @ looks.mT
+        looks, looks_back = self._kalman.looks(root)
+        spread = looks @ state.covariance @ looks_back
         jitter = measured.covariance[0] * (1 - self._kalman.motion.share)[:, None, None]
         innovation = measured.place[0] - (looks @ state.mean[..., None])[..., 0]
         squares = quadratic(innovation, inverse(spread + jitter)[0])[measured.seen[0] > 0]

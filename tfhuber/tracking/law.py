@@ -19,7 +19,7 @@ from scipy import integrate
 
 from tfhuber.tracking.batched import apply, inverse, quadratic
 
-__all__ = ["HuberLaw", "huber_law", "measurement_weight"]
+__all__ = ["HuberLaw", "huber_law", "measurement_weight", "residual_radius"]
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,7 @@ def measurement_weight(
     predicted: np.ndarray,
     core: np.ndarray,
     knee: float,
+    left: np.ndarray,
     *,
     tolerance: float = 1e-2,
     steps: int = 20,
@@ -92,11 +93,11 @@ def measurement_weight(
       predicted: [K, d, d] covariance of the predicted place.
       core: [K, d, d], R over `HuberLaw.precision`.
       knee: of the law.
+      left: [K] radius of the residual that the weight 1 leaves (`residual_radius`).
       tolerance: the steps end where no weight changes by more; the error is then about its square.
       steps: how many are made at most; 1 or 2 are usual.
     """
-    full = _radius(inverse(core)[0], innovation, core)
-    left = _radius(inverse(predicted + core)[0], innovation, core)
+    full = residual_radius(inverse(core)[0], innovation, core)
     least, most = np.minimum(1, knee / full), np.minimum(1, knee / left)
     weight = np.where(left > knee, knee / (full * (1 - knee / left) + knee), 1.0)
     for _ in range(steps):
@@ -114,6 +115,14 @@ def measurement_weight(
     return weight
 
 
-def _radius(solved: np.ndarray, innovation: np.ndarray, core: np.ndarray) -> np.ndarray:
-    """Return the radii of the residuals `core solved innovation`, none quite 0."""
-    return np.sqrt(np.maximum(quadratic(apply(solved, innovation), core), 1e-300))
+def residual_radius(
+    information: np.ndarray, innovation: np.ndarray, core: np.ndarray
+) -> np.ndarray:
+    """Return the radii [K] of what is left of innovations, none quite 0.
+
+    Args:
+      information: [K, d, d] `inv(w predicted + core)` for a weight w.
+      innovation: [K, d].
+      core: [K, d, d].
+    """
+    return np.sqrt(np.maximum(quadratic(apply(information, innovation), core), 1e-300))

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tfhuber.tracking.filtering import Filter, Measurements, State, Update
+from tfhuber.tracking.filtering import Correction, Filter, Measurements, State
 from tfhuber.tracking.law import HuberLaw
 from tfhuber.tracking.motion import Motion
 
@@ -119,11 +119,11 @@ class _History:
 
     Attributes:
       joint: [T, K, 2 d + 1, n] the covariance's rows of places and velocities, and the mean.
-      updates: one a frame.
+      corrections: one a frame.
     """
 
     joint: np.ndarray
-    updates: list[Update]
+    corrections: list[Correction]
 
     @classmethod
     def of(cls, kalman: Filter, measured: Measurements, frames: slice, state: State) -> "_History":
@@ -136,7 +136,7 @@ class _History:
         for frame, now, update in kalman.run(part, state, previous):
             history.joint[frame, :, :rows] = now.joint[:, :rows]
             history.joint[frame, :, rows] = now.mean
-            history.updates.append(update)
+            history.corrections.append(update.correction)
         return history
 
 
@@ -151,25 +151,27 @@ class _Later:
         self._kalman = kalman
         self.joint = np.zeros((landmarks, kalman.size + 1, kalman.size))
 
-    def add(self, update: Update) -> None:
+    def add(self, correction: Correction) -> None:
         """Take in a frame's measurement: L becomes (1 - G H)' L (1 - G H) + H' inv(S) H.
 
         That is L - W H - (W H)' with W = L G - H' (inv(S) + G' L G) / 2.
         """
-        looks, gain = self._kalman.looks(update.root), update.gain[:, :-1]
+        looks, looks_back = self._kalman.looks(correction.root)
+        gain = correction.gain[:, :-1]
         product = self.joint @ gain
-        inner = update.information + gain.mT @ product[:, :-1]
-        product[:, :-1] -= looks.mT @ (inner / 2)
-        product[:, -1] += update.gain[:, -1]
+        inner = np.ascontiguousarray(gain.mT) @ product[:, :-1]
+        inner += correction.information
+        inner /= 2
+        product[:, :-1] -= looks_back @ inner
+        product[:, -1] += correction.gain[:, -1]
         through = product @ looks
         self.joint -= through
         self.joint[:, :-1] -= through[:, :-1].mT
 
     def step_back(self, step: float) -> None:
         """Go from a frame to the one `step` before it."""
-        transition, _ = self._kalman.step(step)
-        self.joint = self.joint @ transition
-        self.joint[:, :-1] = transition.mT @ self.joint[:, :-1]
+        moves = self._kalman.step(step)
+        self.joint = moves.both_back @ (self.joint @ moves.transition)
 
 
 def _smooth_part(
@@ -182,7 +184,7 @@ def _smooth_part(
         block = np.empty((len(frames), *later.joint.shape))
         for frame in reversed(frames):
             block[frame - frames.start] = later.joint
-            later.add(history.updates[frame])
+            later.add(history.corrections[frame])
             number = start + frame
             if number:
                 later.step_back(times[number] - times[number - 1])
