@@ -23,6 +23,7 @@ from serving.client.sources import VIDEO_SUFFIXES, Boxes, Picture, Video
 from serving.client.writers import OverlayVideo
 from tfhuber.console.cli import progress, result_path, run_main, summary_stream
 from tfhuber.console.files import Aside, blamed, is_stream
+from tfhuber.console.signals import Interrupted, SignalWatch
 from tfhuber.drawing.fast_overlay import Painter
 from tfhuber.landmarks import known_sets
 from tfhuber.saved_model.metadata import ModelMetadata
@@ -124,20 +125,24 @@ def _opened(name: str) -> Iterator[BinaryIO]:
 def _follow_live(
     reader: LineReader, stream: BinaryIO, arguments: argparse.Namespace, settings: Settings
 ) -> None:
-    film, any_seen = LiveFilm(settings), False
-    with Aside(arguments.jsonl) as aside:
+    film, count = LiveFilm(settings), 0
+    with SignalWatch() as watch, Aside(arguments.jsonl) as aside:
         out = aside.open()
-        for frame in reader.read(stream):
-            seen = film.see(frame)
-            any_seen |= bool(seen)
-            with blamed(arguments.jsonl):
-                for each in seen:
-                    line = track_line(frame, each.number, each.estimate, each.box, film.rate)
-                    out.write(line.decode() + "\n")
-                out.flush()
-        if not any_seen:
+        with contextlib.suppress(Interrupted):  # how most live films end: what was written is kept
+            for frame in reader.read(stream):
+                with blamed(arguments.jsonl):
+                    for each in film.see(frame):
+                        line = track_line(frame, each.number, each.estimate, each.box, film.rate)
+                        out.write(line.decode() + "\n")
+                        count += 1
+                    out.flush()
+            watch.defer()
+        watch.defer()
+        if not count and watch.received is None:
             raise ValueError(_nothing(reader))
     _note(reader)
+    if watch.received is not None:
+        raise watch.interrupted(f"{arguments.jsonl} holds the {count} lines until then")
 
 
 def _track_whole(

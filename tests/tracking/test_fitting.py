@@ -17,8 +17,8 @@ LAW = huber_law(2.0, 2)
     ("share", "time", "process"), [(0.8, 30.0, 0.05), (0.95, 12.0, 0.5), (0.3, 8.0, 0.005)]
 )
 def test_a_known_bias_is_recovered(share, time, process):
-    """From 700 frames of 16 landmarks: the share to 0.05, time and process to a factor of 1.6."""
-    _, _, places, covariances = film(700, 16, share=share, time=time, process=process, hidden=0.1)
+    """From 600 frames of 10 landmarks: the share to 0.05, time and process to a factor of 1.6."""
+    _, _, places, covariances = film(600, 10, share=share, time=time, process=process, hidden=0.1)
     motion = fit_motion(Measurements.of(places, covariances), LAW)
     assert np.median(motion.share) == pytest.approx(share, abs=0.05)
     assert abs(np.log(np.median(motion.time) / time)) < np.log(1.6)
@@ -28,7 +28,7 @@ def test_a_known_bias_is_recovered(share, time, process):
 
 
 def test_white_noise_has_no_bias():
-    _, _, places, covariances = film(700, 16, share=0.0)
+    _, _, places, covariances = film(500, 8, share=0.0)
     motion = fit_motion(Measurements.of(places, covariances), LAW)
     # What persists for less than a frame or two is jitter by another name.
     assert (motion.share * np.exp(-1 / motion.time)).max() < 0.15
@@ -43,15 +43,16 @@ def test_landmarks_that_move_differently_get_their_own_process_noise():
 
 
 def test_with_fitted_parameters_ellipses_hold_what_they_say_and_the_error_is_as_with_true_ones():
-    truth, _, places, covariances = film(1200, 16, hidden=0.2, seed=4)
+    truth, _, places, covariances = film(1000, 10, hidden=0.2, seed=4)
     measured = Measurements.of(places, covariances)
     fitted = smooth(measured, fit_motion(measured, LAW), LAW)
-    usual = np.ones(16)
+    usual = np.ones(10)
     known = smooth(measured, Motion(0.05 * usual, 0.8 * usual, 30 * usual), LAW)
     assert 0.87 < coverage(fitted.place, fitted.place_covariance, truth) < 0.93
     assert rms(fitted.place, truth) < 1.03 * rms(known.place, truth)
 
 
+@pytest.mark.slow
 def test_wrong_predictions_do_not_spoil_the_fit():
     """One frame in 50 is 75 deviations off: the track is nearly as good as with the clean film's fit."""
     truth, _, places, covariances = film(700, 16)

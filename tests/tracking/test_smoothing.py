@@ -104,7 +104,7 @@ def test_a_film_in_parts_is_the_same(monkeypatch):
     monkeypatch.setattr(smoothing, "_MOST_NUMBERS", 36 * 2 * 70)
     done = []
     parts = smooth(measured, parameters(2), huber_law(2.0, 2), done.append)
-    assert done == [20, 70, 70, 70, 70]
+    assert sum(done) == 300 and max(done) <= 32
     for name, values in vars(whole).items():
         np.testing.assert_allclose(getattr(parts, name), values, rtol=1e-12, atol=1e-12)
 

@@ -4,6 +4,7 @@ import csv
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,39 @@ def test_the_same_lines_give_the_same_bytes(run, lines, tmp_path):
     ]
 
 
+def started(*arguments):
+    command = [sys.executable, "-m", "tfhuber.track", *map(str, arguments)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, cwd=ROOT, **pipes)
+
+
+def test_a_command_that_was_killed_is_started_again(run, lines, tmp_path):
+    assert run(lines, "--jsonl", tmp_path / "whole.jsonl")[0] == 0
+    path = tmp_path / "tracks.jsonl"
+    with started("-", "--jsonl", path) as process:
+        process.stdin.write("".join(line(t) for t in range(40)).encode())
+        process.stdin.flush()
+        process.kill()
+    assert not path.exists()
+    assert run(lines, "--jsonl", path)[0] == 0
+    assert path.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+
+
+def test_what_a_live_film_wrote_is_kept_when_it_is_ended(tmp_path):
+    path = tmp_path / "live.jsonl"
+    with started("-", "--live", "--jsonl", path) as process:
+        process.stdin.write("".join(line(t) for t in range(5)).encode())
+        process.stdin.flush()
+        part = tmp_path / "live.jsonl.tmp"
+        while not (part.exists() and part.read_bytes().count(b"\n") == 5):
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.terminate()
+        _, error = process.communicate()
+    assert process.returncode == 143 and b"live.jsonl holds the 5 lines until then" in error
+    assert [row["frame"] for row in read(path)] == [0, 1, 2, 3, 4]
+
+
 def test_every_format_that_the_client_writes(run, lines, tmp_path):
     files = ("a.csv", "b.json", "c.nc", "d.jsonl")
     for name in files:
@@ -107,11 +141,8 @@ def test_a_further_object_has_a_file_of_its_own(run, tmp_path):
     assert [row["track"] for row in read(tmp_path / "t.jsonl")[:4]] == [1, 2, 1, 2]
 
 
-def test_a_live_line_goes_out_before_the_next_comes_in(lines):
-    command = [sys.executable, "-m", "tfhuber.track", "-", "--live"]
-    with subprocess.Popen(
-        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
+def test_a_live_line_goes_out_before_the_next_comes_in():
+    with started("-", "--live") as process:
         for t in range(5):
             process.stdin.write(line(t).encode())
             process.stdin.flush()

@@ -107,9 +107,8 @@ def smooth(
     later = _Later(kalman, landmarks)
     for part, state in zip(reversed(parts), reversed(states), strict=True):
         history = history or _History.of(kalman, measured, part, state)
-        _smooth_part(history, later, measured.times, part.start, track)
+        _smooth_part(history, later, measured.times, part.start, track, advance)
         history = None
-        advance(part.stop - part.start)
     return track
 
 
@@ -175,7 +174,12 @@ class _Later:
 
 
 def _smooth_part(
-    history: _History, later: _Later, times: np.ndarray, start: int, track: Track
+    history: _History,
+    later: _Later,
+    times: np.ndarray,
+    start: int,
+    track: Track,
+    advance: Callable[[int], object],
 ) -> None:
     """Smooth the frames of a history, of which the first is number `start`, backward."""
     count, rows = len(history.joint), history.joint.shape[2] - 1
@@ -191,6 +195,7 @@ def _smooth_part(
         now = history.joint[frames.start : stop]
         mean, covariance = _smoothed(now, block, rows)
         track.put(slice(start + frames.start, start + stop), mean, covariance)
+        advance(len(frames))
 
 
 def _smoothed(now: np.ndarray, later: np.ndarray, rows: int) -> tuple[np.ndarray, np.ndarray]:
