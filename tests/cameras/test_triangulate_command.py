@@ -120,3 +120,23 @@ def test_what_is_no_camera_s_film_is_refused(study, monkeypatch, capsys, lines, 
     (folder / "cam2.jsonl").write_text(lines)
     assert run(monkeypatch, folder, "--jsonl", folder / "points.jsonl") == 2
     assert message in capsys.readouterr().err and not (folder / "points.jsonl").exists()
+
+
+def test_cameras_that_have_no_frame_in_common_are_refused(study, monkeypatch, capsys):
+    folder, _ = study
+    for name, keeps in (("cam0", range(20)), ("cam1", range(20, 40))):
+        path = folder / f"{name}.jsonl"
+        lines = [
+            text for text in path.read_text().splitlines() if json.loads(text)["frame"] in keeps
+        ]
+        path.write_text("\n".join(lines) + "\n")
+    out = "--jsonl", folder / "points.jsonl"
+    assert run(monkeypatch, folder, *out, files=("cam0.jsonl", "cam1.jsonl")) == 2
+    assert "no landmark is seen by two cameras in the same frame" in capsys.readouterr().err
+
+
+def test_a_file_that_is_not_there_is_named(study, monkeypatch, capsys):
+    folder, _ = study
+    files = "cam0=nowhere.jsonl", "cam1.jsonl"
+    assert run(monkeypatch, folder, "--jsonl", folder / "points.jsonl", files=files) == 2
+    assert "nowhere.jsonl" in capsys.readouterr().err
