@@ -25,7 +25,7 @@ from tfhuber.console.cli import progress, result_path, run_main, summary_stream
 from tfhuber.console.files import Aside, blamed, is_stream
 from tfhuber.console.signals import Interrupted, SignalWatch
 from tfhuber.drawing.fast_overlay import Painter
-from tfhuber.landmarks import known_sets
+from tfhuber.landmarks.chosen import chosen
 from tfhuber.saved_model.metadata import ModelMetadata
 from tfhuber.tracking.film import DELTA, ObjectTrack, Settings, frame_times, track_film
 from tfhuber.tracking.follower import Estimate
@@ -189,17 +189,9 @@ def _note(reader: LineReader) -> None:
 
 def _names(arguments: argparse.Namespace, count: int) -> ModelMetadata:
     """Return what is known of the landmarks; the tracks' law is Gauss's."""
-    known = known_sets.by_count(count)
-    if arguments.landmarks in known_sets.LANDMARK_SETS:
-        known = known_sets.get(arguments.landmarks)
-    elif arguments.landmarks:
-        known = known_sets.load(arguments.landmarks)
+    known = chosen(arguments.landmarks, count)
     if known is None:
         return ModelMetadata([str(k) for k in range(count)], [], "gauss", 1.0, 1.0, None)
-    if known.count != count:
-        raise ValueError(
-            f"--landmarks {known.name} has {known.count} landmarks, the lines have {count}"
-        )
     return ModelMetadata(list(known.names), list(known.edges), "gauss", 1.0, 1.0, None)
 
 

@@ -16,7 +16,7 @@ from tfhuber.cameras.camera import Camera
 from tfhuber.cameras.point_files import write_anipose, write_lines
 from tfhuber.cameras.triangulation import Points, triangulate
 from tfhuber.console.cli import progress, result_path, run_main, summary_stream
-from tfhuber.landmarks import known_sets
+from tfhuber.landmarks.chosen import chosen
 from tfhuber.tracking.film import Settings, frame_times, track_shots
 from tfhuber.tracking.filtering import Measurements
 from tfhuber.tracking.lines import Frame, LineReader
@@ -181,15 +181,7 @@ def _smoothed(points: Points, times: np.ndarray, shape: tuple[int, int], motion:
 
 
 def _names(landmarks: str | None, count: int) -> list[str]:
-    known = known_sets.by_count(count)
-    if landmarks in known_sets.LANDMARK_SETS:
-        known = known_sets.get(landmarks)
-    elif landmarks:
-        known = known_sets.load(landmarks)
-    if known is not None and known.count != count:
-        raise ValueError(
-            f"--landmarks {known.name} has {known.count} landmarks, the lines have {count}"
-        )
+    known = chosen(landmarks, count)
     return list(known.names) if known else [str(k) for k in range(count)]
 
 

@@ -89,6 +89,15 @@ def test_the_csv_is_one_that_anipose_writes(study, monkeypatch):
     assert rows[7]["0_ncams"] == "2" and rows[8]["0_ncams"] == "3" and float(rows[0]["M_00"]) == 1
 
 
+def test_movement_reads_the_csv(study, monkeypatch):
+    load_poses = pytest.importorskip("movement.io.load_poses", reason="movement is not installed")
+    folder, truth = study
+    assert run(monkeypatch, folder, "--anipose", folder / "points.csv") == 0
+    found = load_poses.from_file(folder / "points.csv", source_software="Anipose", fps=50)
+    place = found.position.sel(keypoints="2", individuals="id_0").values
+    np.testing.assert_allclose(place, truth[:, 2], atol=0.06)
+
+
 def test_a_calibration_of_another_rig_is_named(study, monkeypatch, capsys):
     folder, _ = study
     (folder / "left.jsonl").write_text("")

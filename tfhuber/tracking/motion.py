@@ -13,7 +13,6 @@ The unit of time is a frame.
 
 import math
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 
@@ -36,12 +35,6 @@ class Motion:
     share: np.ndarray
     time: np.ndarray
     order: int = 1
-
-    def take(self, landmarks: np.ndarray) -> Self:
-        """Return the parameters of some landmarks, by their indices."""
-        return type(self)(
-            self.process[landmarks], self.share[landmarks], self.time[landmarks], self.order
-        )
 
     def transition(self, step: float, dimensions: int) -> np.ndarray:
         """Return F [K, n, n], which takes a state `step` frames on."""
