@@ -137,6 +137,9 @@ def test_times_are_seconds_where_they_ascend():
     times, rate = frame_times(frames((1.0, 1.04, 1.08, 1.16)))
     np.testing.assert_allclose(times, [0, 1, 2, 4])
     assert rate == pytest.approx(25)
+    exact = 1 / 30
+    times, _ = frame_times([Frame("a", n, round(n * exact, 4), True) for n in range(300)])
+    assert set(np.diff(times).tolist()) == {1.0}
     for seconds in ((1.0, 1.04, 1.02, 1.16), (1.0, None, 1.1, 1.2)):
         times, rate = frame_times(frames(seconds))
         assert times.tolist() == [0, 1, 2, 4] and rate is None

@@ -23,6 +23,9 @@ __all__ = ["DELTA", "ObjectTrack", "Settings", "frame_times", "track_film", "tra
 DELTA = 2.0
 
 
+_GRID = 64  # places of a frame's time between two frames
+
+
 @dataclass(frozen=True)
 class Settings:
     """What a track is made with.
@@ -73,8 +76,13 @@ def frame_times(frames: Sequence[Frame]) -> tuple[np.ndarray, float | None]:
     steps, counts = np.diff(seconds), np.diff(numbers)
     if not (steps > 0).all():
         return numbers, None
-    usual = float(np.median(steps / counts))
-    return (seconds - seconds[0]) / usual, 1 / usual
+    mean = steps.sum() / counts.sum()
+    is_even = bool((np.abs(steps / counts - mean) < 0.1 * mean).all())
+    usual = float(mean if is_even else np.median(steps / counts))
+    times = (seconds - seconds[0]) / usual
+    # On a grid, steps that differ by rounding only are equal, and their matrices are made once.
+    on_grid = np.round(times * _GRID) / _GRID
+    return on_grid if (np.diff(on_grid) > 0).all() else times, 1 / usual
 
 
 def track_film(

@@ -158,7 +158,7 @@ def _log_likelihood(
         distance = np.sqrt(np.maximum(square, 0))
         beyond = _KNEE**2 * (0.5 + np.log(np.maximum(distance, _KNEE) / _KNEE))
         energy = np.where(distance < _KNEE, square / 2, beyond)
-        total -= seen * (energy + np.log(determinant) / 2)
+        total -= seen * (energy + np.log(np.maximum(determinant, 1e-300)) / 2)
     return total
 
 
