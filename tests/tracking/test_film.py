@@ -60,6 +60,13 @@ def test_an_object_that_is_lost_for_long_is_another():
     assert sorted((t.first, len(t.boxes)) for t in tracks) == [(0, 40), (0, FRAMES), (110, 50)]
 
 
+def test_one_that_appears_where_none_was_is_not_the_one_that_has_gone():
+    films = objects([(200, 200), (420, 220), (300, 520)])
+    frames = frames_of(films, lambda i, t: i == 1 or (t < 60) == (i == 0))
+    tracks = track_film(frames, Settings())
+    assert sorted((t.first, len(t.boxes)) for t in tracks) == [(0, 60), (0, FRAMES), (60, 100)]
+
+
 def test_a_live_film_gives_the_same_numbers():
     films = objects([(200, 200), (420, 220)])
     live = LiveFilm(Settings())

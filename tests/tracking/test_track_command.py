@@ -57,6 +57,10 @@ def test_lines_hold_places_and_velocities_with_covariances(run, lines, tmp_path)
     assert rms(places, TRUTH) < 0.8 * rms(PLACES, TRUTH)
     velocity = np.array([row["velocity"] for row in rows])
     assert rms(velocity[5:], 25 * VELOCITY[5:]) < 0.5 * rms(0 * velocity[5:], 25 * VELOCITY[5:])
+    error = (velocity - 25 * VELOCITY)[10:]
+    spread = np.array([row["velocity_covariance"] for row in rows])[10:]
+    squares = np.einsum("tki,tkij,tkj->tk", error, np.linalg.inv(spread), error)
+    assert 0.3 < squares.mean() / 2 < 3  # in two dimensions the mean is 2
     for name in ("covariance", "velocity_covariance"):
         values = np.array([row[name] for row in rows])
         assert values.shape == (FRAMES, K, 2, 2) and (np.linalg.eigvalsh(values) > 0).all()
