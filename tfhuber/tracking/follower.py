@@ -79,8 +79,14 @@ class Follower:
         self._elsewhere = 0
         self.see(landmarks, covariance, time)
 
-    def distance(self, landmarks: np.ndarray, covariance: np.ndarray, time: float) -> float:
-        """Return how many deviations the median landmark of a sighting is from where it should be."""
+    def distance(
+        self, landmarks: np.ndarray, covariance: np.ndarray, time: float
+    ) -> tuple[float, float]:
+        """Return how many deviations the median landmark of a sighting is from where it should be.
+
+        And its cost, twice less its log density but for a constant: of two objects that a sighting fits as
+        well, it is the one of which more is known.
+        """
         return self._distance(self._at(time), Measurements.of(landmarks[None], covariance[None]))
 
     def see(self, landmarks: np.ndarray, covariance: np.ndarray, time: float) -> None:
@@ -88,7 +94,7 @@ class Follower:
         measured = Measurements.of(landmarks[None], covariance[None])
         if time > self._time:
             state = self._at(time)
-            away = self._distance(state, measured) > _ELSEWHERE
+            away = self._distance(state, measured)[0] > _ELSEWHERE
             self._elsewhere = self._elsewhere + 1 if away else 0
             if self._elsewhere == _TIMES_ELSEWHERE:
                 self._film.clear()
@@ -113,15 +119,20 @@ class Follower:
             self._kalman.predict(state, time - self._time)
         return state
 
-    def _distance(self, state: State, measured: Measurements) -> float:
-        """Return the median over landmarks of the Mahalanobis distance; infinity if none is seen."""
+    def _distance(self, state: State, measured: Measurements) -> tuple[float, float]:
+        """Return the medians over landmarks of the Mahalanobis distance and the cost."""
         root, _ = self._kalman.split(measured.covariance[0])
         looks, looks_back = self._kalman.looks(root)
         spread = looks @ state.covariance @ looks_back
         jitter = measured.covariance[0] * (1 - self._kalman.motion.share)[:, None, None]
         innovation = measured.place[0] - (looks @ state.mean[..., None])[..., 0]
-        squares = quadratic(innovation, inverse(spread + jitter)[0])[measured.seen[0] > 0]
-        return float(np.sqrt(np.median(squares))) if squares.size else np.inf
+        information, determinant = inverse(spread + jitter)
+        shown = measured.seen[0] > 0
+        if not shown.any():
+            return np.inf, np.inf
+        squares = quadratic(innovation, information)[shown]
+        costs = squares + np.log(np.maximum(determinant[shown], 1e-300))
+        return float(np.sqrt(np.median(squares))), float(np.median(costs))
 
     def _learn(self, landmarks: np.ndarray, covariance: np.ndarray, time: float) -> None:
         """Fit the motion when enough has been seen, and go through those frames again with it."""

@@ -1,9 +1,9 @@
 """Which object of a frame is which of the frames before: assignment by Mahalanobis distance.
 
 Each object is followed by a filter of its own (`Follower`). The objects of a frame go to those that
-are followed so that the sum of their distances is least (`scipy.optimize.linear_sum_assignment`);
-one that is further than `GATE` from all is new, and one that has been lost for long is over. While it is
-lost its covariance grows, and with it the distance at which it is found again.
+are followed so that together they are likeliest (`scipy.optimize.linear_sum_assignment`); one that is
+further than `GATE` from all is new, and one that has been lost for long is over. While it is lost its
+covariance grows, and with it the distance at which it is found again.
 """
 
 from dataclasses import dataclass, field
@@ -24,6 +24,7 @@ else:
 __all__ = ["GATE", "Identities"]
 
 GATE = 6.0  # deviations, of the median landmark
+_NONE = 1e6  # the cost of a pair beyond it
 
 
 @dataclass
@@ -48,17 +49,17 @@ class Identities:
         self.forget(time)
         numbers = [0] * len(sightings)
         known = [n for n, follower in self.followers.items() if follower.last < time]
-        costs = np.array(
-            [
-                [self.followers[n].distance(s.landmarks, s.covariance, time) for n in known]
-                for s in sightings
-            ]
-        ).reshape(len(sightings), len(known))
+        found = [
+            self.followers[n].distance(s.landmarks, s.covariance, time)
+            for s in sightings
+            for n in known
+        ]
+        distances, costs = np.array(found).reshape(len(sightings), len(known), 2).transpose(2, 0, 1)
         # All beyond the gate are as bad, so that none of them makes another pair worse.
-        for row, column in zip(
-            *optimize.linear_sum_assignment(np.minimum(costs, GATE)), strict=True
-        ):
-            if costs[row, column] < GATE:
+        fits = distances < GATE
+        rows, columns = optimize.linear_sum_assignment(np.where(fits, costs, _NONE))
+        for row, column in zip(rows, columns, strict=True):
+            if fits[row, column]:
                 numbers[row] = known[column]
         for index, sighting in enumerate(sightings):
             numbers[index] = self._take(numbers[index], sighting, time)
