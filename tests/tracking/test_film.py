@@ -53,6 +53,18 @@ def test_two_objects_keep_their_numbers_while_one_is_hidden():
     assert max(growth) > 1.5
 
 
+def test_objects_whose_ways_cross_keep_their_numbers():
+    films = objects([(200, 200), (600, 210)])
+    for sign, (truth, places, _) in zip((1, -1), films, strict=True):
+        way = sign * 2.5 * np.arange(FRAMES)[:, None, None] * np.array([1, 0])
+        truth += way
+        places += way
+    tracks = track_film(frames_of(films), Settings())
+    assert [(t.first, len(t.boxes)) for t in tracks] == [(0, FRAMES)] * 2
+    for track in tracks:
+        assert min(rms(track.track.place, truth) for truth, _, _ in films) < 4
+
+
 def test_an_object_that_is_lost_for_long_is_another():
     films = objects([(200, 200), (420, 220)])
     frames = frames_of(films, lambda i, t: i == 0 or not 40 <= t < 110)
