@@ -243,7 +243,7 @@ def _parts(predictor: Predictor, calibration: Calibration | None) -> tuple[Funct
     border = model.get_layer(_FIRST_IN_FLOAT[predictor.options.pooling]).input
     backbone = keras.Model(model.input, border)
     rest = keras.Model(border, model.output)
-    corrected, energy = signatures.correction(predictor, "none", calibration)
+    _, corrected, energy = signatures.correction(predictor, "none", calibration)
 
     @tf.function(input_signature=[tf.TensorSpec([1, size, size, 3], tf.uint8, name="image")])
     def network(image: tf.Tensor) -> dict[str, tf.Tensor]:

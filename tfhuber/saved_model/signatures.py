@@ -72,9 +72,7 @@ def image_function(
       and another number of boxes than of files.
     """
     size, rule = predictor.options.image_size, predictor.landmark_set.square
-    corrected, energy = correction(predictor, tta, calibration)
-    if calibration is not None:
-        predictor = predictor.correlated(calibration.correlations)
+    predictor, corrected, energy = correction(predictor, tta, calibration)
 
     @tf.autograph.experimental.do_not_convert
     def crop(row: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -133,7 +131,7 @@ def tensor_function(
       are an `InvalidArgumentError`.
     """
     size = predictor.options.image_size
-    corrected, energy = correction(predictor, "none", calibration)
+    predictor, corrected, energy = correction(predictor, "none", calibration)
 
     @tf.function(
         input_signature=[tf.TensorSpec([None, size, size, 3], tf.uint8, name="image")],
@@ -163,12 +161,12 @@ def metadata_function(text: str) -> Callable[[tf.Tensor], Answer]:
 
 def correction(
     predictor: Predictor, tta: str, calibration: Calibration | None
-) -> tuple[Callable[[LocationScatter], LocationScatter], RadialEnergy]:
-    """Return what is done to predictions, and the energy that they have then."""
+) -> tuple[Predictor, Callable[[LocationScatter], LocationScatter], RadialEnergy]:
+    """Return the model as it fuses views, what is done to its predictions, and their energy then."""
     if calibration is None:
-        return lambda predicted: predicted, predictor.energy
+        return predictor, lambda predicted: predicted, predictor.energy
     signature = calibration.signatures[tta]
-    return signature.apply, signature.energy
+    return predictor.correlated(calibration.correlations), signature.apply, signature.energy
 
 
 def _bounded(rows: tf.Tensor, shape: list[int]) -> tf.Tensor:
