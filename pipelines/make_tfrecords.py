@@ -34,6 +34,7 @@ from pipelines.plans import (
 )
 from pipelines.readers.annotation import Entry
 from pipelines.readers.base import Reader
+from pipelines.readers.mirror_pairs import pairs_left_alone
 from pipelines.readers.poses import PoseReader
 from pipelines.runners import make_pipeline
 from pipelines.shards import (
@@ -55,6 +56,7 @@ from tfhuber.landmarks import known_sets
 __all__ = ["REJECTS_FILE", "main"]
 
 REJECTS_FILE = "rejects.jsonl"
+_MOST_NAMED = 5
 _SHARD_KEYS = ("name", "examples", "bytes", "crc32c", "sources")
 
 
@@ -64,6 +66,8 @@ def main(argv: list[str] | None = None) -> None:
     reader, source = make_reader(args), Source(args.source)
     for remark in getattr(reader, "remarks", ()):
         print(remark)
+    if pairs := pairs_left_alone(reader.landmark_set):
+        print(_left_and_right_alike(pairs))
     crops = CropParameters(
         rule=reader.landmark_set.square,
         size=args.size,
@@ -102,6 +106,15 @@ def main(argv: list[str] | None = None) -> None:
         print("note: no example is held out to validate with; --validation-fraction holds out more")
     if args.calibration_fraction and not splits.get("calibration", {}).get("examples"):
         print("note: no example is held out to calibrate with; raise --calibration-fraction")
+
+
+def _left_and_right_alike(pairs: list[tuple[str, str]]) -> str:
+    named = ", ".join(f"{one} - {other}" for one, other in pairs[:_MOST_NAMED])
+    more = f" and {len(pairs) - _MOST_NAMED} more" if len(pairs) > _MOST_NAMED else ""
+    return (
+        f"note: {named}{more} keep their places in mirror images, which teaches a network left for right. "
+        'List them under "mirror" of the landmark set, or train with --set augmentation.mirror=0'
+    )
 
 
 def _plan(reader: Reader, source: Source, args: argparse.Namespace, work: Work) -> list[ShardPlan]:

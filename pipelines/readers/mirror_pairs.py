@@ -3,7 +3,9 @@
 import re
 from collections.abc import Callable, Sequence
 
-__all__ = ["mirror_pairs"]
+from tfhuber.landmarks.known_sets import LandmarkSet
+
+__all__ = ["mirror_pairs", "pairs_left_alone"]
 
 # `paw1LH_top` has the words paw, 1, LH, top; `LeftEar` has Left, Ear; `pawL` has paw, L.
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[^\W\d_A-Z]+|\d+")
@@ -33,6 +35,17 @@ def mirror_pairs(names: Sequence[str]) -> tuple[list[tuple[str, str]], list[str]
     pairs = [(one, other) for one, other in partner.items() if place[one] < place[other]]
     sided = [name for name in names if _mirrored(_words(name)) != _words(name)]
     return sorted(pairs, key=lambda pair: place[pair[0]]), [n for n in sided if n not in partner]
+
+
+def pairs_left_alone(landmark_set: LandmarkSet) -> list[tuple[str, str]]:
+    """Return the pairs of `mirror_pairs` both of whose points keep their places in a mirror image."""
+    names = landmark_set.names
+    place = {name: index for index, name in enumerate(names)}
+    return [
+        pair
+        for pair in mirror_pairs(names)[0]
+        if all(landmark_set.mirror[place[name]] == place[name] for name in pair)
+    ]
 
 
 def _matches(names: list[str], words: Callable[[str], _Words]) -> dict[str, str]:

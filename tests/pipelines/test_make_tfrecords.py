@@ -2,6 +2,7 @@
 
 import shutil
 
+import clock_keypoints
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -20,6 +21,7 @@ from official_layouts import (
 )
 from PIL import Image
 
+from pipelines import make_tfrecords
 from pipelines.verify import verify
 from tfhuber.data import records
 from tfhuber.landmarks import known_sets
@@ -336,3 +338,16 @@ def test_the_shared_data_sets_go_through(shared_records):
     assert splits["test"]["rejects_by_reason"] == {"no_people": 2, "unlabelled": 198}
     assert {r["reason"] for r in rejects if r["split"] != "test"} == {"unlabelled"}
     assert len(rejects) == 240
+
+
+def test_left_and_right_that_a_mirror_image_leaves_alone_are_named(tmp_path, capsys):
+    described = {"name": "clock", "landmarks": ["pivot", "left", "right"]}
+    category = clock_keypoints.category(keypoints=["pivot", "left", "right"])
+    document = clock_keypoints.document(
+        clock_keypoints.clock(), images=[clock_keypoints.photo()], categories=[category]
+    )
+    source = clock_keypoints.write(tmp_path / "source", described, train=document)
+    Image.new("RGB", (200, 180), "grey").save(source / "images/a.jpg")
+    folders = ["--source", str(source), "--output", str(tmp_path / "out")]
+    make_tfrecords.main(["--dataset", "coco", *folders, "--validation-fraction", "0"])
+    assert "note: left - right keep their places in mirror images" in capsys.readouterr().out

@@ -2,7 +2,8 @@
 
 import pytest
 
-from pipelines.readers.mirror_pairs import mirror_pairs
+from pipelines.readers.mirror_pairs import mirror_pairs, pairs_left_alone
+from tfhuber.landmarks.known_sets import LANDMARK_SETS, parse
 
 
 @pytest.mark.parametrize(
@@ -59,3 +60,18 @@ def test_the_mirror_mouse():
         ("paw1LH_bot", "paw4RH_bot"),
         ("paw2LF_bot", "paw3RF_bot"),
     ]
+
+
+def test_pairs_that_a_mirror_image_leaves_alone_are_found():
+    described = {"name": "head", "landmarks": ["nose", "left_ear", "right_ear", "eyeL", "eyeR"]}
+    bare = parse(described, "here")
+    assert pairs_left_alone(bare) == [("left_ear", "right_ear"), ("eyeL", "eyeR")]
+    half = parse({**described, "mirror": [["left_ear", "right_ear"]]}, "here")
+    assert pairs_left_alone(half) == [("eyeL", "eyeR")]
+    crossed = parse({**described, "mirror": [["left_ear", "eyeR"], ["eyeL", "right_ear"]]}, "here")
+    assert pairs_left_alone(crossed) == []
+
+
+@pytest.mark.parametrize("landmark_set", LANDMARK_SETS.values(), ids=LANDMARK_SETS.keys())
+def test_known_sets_have_their_mirror_pairs(landmark_set):
+    assert pairs_left_alone(landmark_set) == []
