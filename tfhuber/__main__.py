@@ -24,6 +24,7 @@ MODULES = (
     "tfhuber.train",
     "tfhuber.calibrate",
     "tfhuber.evaluate",
+    "tfhuber.audit",
     "tfhuber.export",
     "tfhuber.predict",
     "tfhuber.compare",
