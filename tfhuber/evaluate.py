@@ -1,10 +1,11 @@
 """Measure a run: `python -m tfhuber.evaluate --run DIR [--split test] [--tta none|mean|ml]`.
 
 Prints a table and writes `DIR/evaluations/SPLIT-TTA-CHECKPOINT.json`, which says what was measured, and
-beside it the best, median and worst examples with their 90 % ellipses (`...-examples.png`) and the
-calibration (`...-calibration.png`, figure 3: expected against empirical error). What
-`tfhuber.calibrate` has found out about the run is used, and the files are `...-calibrated.json` and so
-on; `--uncalibrated` leaves it out.
+beside it the best, median and worst examples with their 90 % ellipses (`...-examples.png`), the
+calibration (`...-calibration.png`, figure 3: expected against empirical error), and all of that and more
+as one page (`.../report.html`). What `tfhuber.calibrate` has found out about the run is used, and the
+files are `...-calibrated.json` and so on; `--uncalibrated` leaves it out. On another data set than the
+run's own they are `...-on-FOLDER-CHECKSUM.json` and so on.
 """
 
 import argparse

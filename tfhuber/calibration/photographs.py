@@ -5,29 +5,22 @@ may tear them apart.
 """
 
 import hashlib
-import re
 from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = ["folds", "parts", "photographs"]
+from tfhuber.data.photographs import photograph_name
 
-# How 300W-LP names its images.
-_RENDERED = re.compile(
-    r"(AFW|HELEN|IBUG|LFPW)(_Flip)?/(?P<photograph>[^#]+?)(_\d{1,2})?_\d+\.jpg", re.ASCII
-)
+__all__ = ["folds", "parts", "photographs"]
 
 
 def photographs(ids: Sequence[bytes | str]) -> np.ndarray:
     """Return the number [N] of each example's photograph, from 0 in the order of a hash of the names.
 
-    An example's id is `image#number`, as the readers write it, or the image alone. In 300W-LP that is one
-    of a photograph's many faces, poses and mirrored copies, whose numbers its name ends with.
-
     >>> photographs(["a.jpg#1", "b.jpg#2", "a.jpg#3"]).tolist()
     [1, 0, 1]
     """
-    names = [_name(id.decode(errors="replace") if isinstance(id, bytes) else id) for id in ids]
+    names = [photograph_name(id) for id in ids]
     ordered = sorted(set(names), key=lambda name: hashlib.sha256(name.encode()).digest())
     number = {name: i for i, name in enumerate(ordered)}
     return np.array([number[name] for name in names], np.int64)
@@ -47,9 +40,3 @@ def folds(photograph: np.ndarray, count: int = 5) -> np.ndarray:
     """Return the fold [N] of each example, from 0 to `count` - 1, alike within a photograph."""
     _, dense = np.unique(photograph, return_inverse=True)
     return dense % count
-
-
-def _name(id: str) -> str:
-    if rendered := _RENDERED.fullmatch(id):
-        return rendered["photograph"]
-    return id.rpartition("#")[0] or id

@@ -30,6 +30,8 @@ class Predictions:
       radial_cdf: [N, K] probability of the ellipse through the label.
       loss: [N] eq. 6 in normalised coordinates, summed over labelled landmarks.
       nll: [N] negative log-density of the labels in original pixels, summed over labelled landmarks.
+      size: [N] minus the mean log-determinant of A over landmarks, in the network crop's pixels, as the
+        model said it before any calibration: the larger, the less sure.
     """
 
     id: np.ndarray
@@ -42,6 +44,7 @@ class Predictions:
     radial_cdf: np.ndarray
     loss: np.ndarray
     nll: np.ndarray
+    size: np.ndarray
 
     @property
     def landmarks(self) -> np.ndarray:
@@ -95,5 +98,6 @@ def _original_frame(
         "radial_cdf": distribution.radial_cdf(batch["landmarks"]),
         "loss": tf.reduce_sum(weights * (energy - here.log_det + whitening_log_det), axis=1),
         "nll": tf.reduce_sum(weights * (energy - there.log_det + constant), axis=1),
+        "size": -tf.reduce_mean(here.log_det, axis=1),
     }
     return tf.nest.map_structure(lambda value: value.numpy(), values)

@@ -1,21 +1,24 @@
 """The evaluation of a training run: its metrics and pictures, in the run's `evaluations/`."""
 
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from tfhuber.console.files import write_json
+from tfhuber.config.schema import Config
+from tfhuber.console.files import read_json, write_json
 from tfhuber.console.table import aligned
 from tfhuber.data import dataset, records
 from tfhuber.data.dataset import Split
 from tfhuber.drawing import overlay
-from tfhuber.evaluation import examples, plots, reliability
+from tfhuber.evaluation import detail, examples, plots, reliability
 from tfhuber.evaluation.predictions import Predictions, collect
+from tfhuber.evaluation.report import page
 from tfhuber.evaluation.summary import calibration_errors, error_unit, evaluate
 from tfhuber.model.predictor import Predictor
 from tfhuber.runs.load import load_run, read_config
-from tfhuber.runs.results import evaluation_path
+from tfhuber.runs.results import data_name, evaluation_path
 
 __all__ = ["Correct", "Corrected", "evaluate_run", "table"]
 
@@ -48,20 +51,22 @@ def evaluate_run(
     split: str | None = None,
     correct: Correct | None = None,
 ) -> tuple[dict, list[Path]]:
-    """Measure a run and write `evaluations/SPLIT-TTA-CHECKPOINT.json` and two pictures beside it.
+    """Measure a run and write `evaluations/SPLIT-TTA-CHECKPOINT.json`, two pictures and a report.
 
     The file says what was measured: `split`, `tta`, the `checkpoint` and its `step`, the directory of the
-    data set and the checksum of its manifest in `data`, and then every metric of `summary.evaluate`. The
-    pictures are of the best, median and worst examples with their 90 % ellipses, and of the calibration
-    (figure 3: expected against empirical error).
+    data set and the checksum of its manifest in `data`, then every metric of `summary.evaluate`, and
+    `errors` and `coverage` as in `detail`. The pictures are of the best, median and worst examples with
+    their 90 % ellipses, and of the calibration (figure 3: expected against empirical error). The report
+    is `SPLIT-TTA-CHECKPOINT/report.html`.
 
     Args:
       run: what `python -m tfhuber.train --run` wrote.
       tta: as in `Predictor.predict`.
       checkpoint: "latest" or "best".
-      data: the converted data set; the run's if None.
+      data: the converted data set; the run's if None. Where it is another, the files are
+        `...-on-FOLDER-CHECKSUM`.
       split: the split to measure on; the run's if None.
-      correct: the run's calibration; the file is then `...-calibrated.json`.
+      correct: the run's calibration; the files are then `...-calibrated`.
 
     Returns:
       What the file holds, and the files.
@@ -74,23 +79,23 @@ def evaluate_run(
     directory = config.data.directory if data is None else data
     name = config.data.evaluation_split if split is None else split
     examples_split = dataset.open_split(directory, name)
-    predictions, facts = collect(predictor, examples_split, tta), {}
-    if correct:
-        made = correct(predictor, examples_split, predictions)
-        predictor, predictions, facts = made.predictor, made.predictions, {"calibrated": made.facts}
+    raw = collect(predictor, examples_split, tta)
+    made = correct(predictor, examples_split, raw) if correct else Corrected(predictor, raw, {})
+    predictor, predictions = made.predictor, made.predictions
+    sha256 = records.read_manifest(directory).get("sha256")
     metrics = {
         "split": name,
         "tta": tta,
         "checkpoint": checkpoint,
         "step": predictor.step,
-        "data": {
-            "directory": str(directory),
-            "sha256": records.read_manifest(directory).get("sha256"),
-        },
+        "data": {"directory": str(directory), "sha256": sha256},
         **evaluate(predictor, examples_split, tta, predictions),
-        **facts,
+        **_details(predictor, raw, predictions),
+        **({"calibrated": made.facts} if correct else {}),
     }
-    path = evaluation_path(run, name, tta, checkpoint, calibrated=correct is not None)
+    other = "" if _is_own(run, config, directory, sha256) else data_name(directory, sha256)
+    calibrated = correct is not None
+    path = evaluation_path(run, name, tta, checkpoint, calibrated=calibrated, other=other)
     path.parent.mkdir(exist_ok=True)
     write_json(path, metrics)
     sheet = examples.best_median_worst(predictor, examples_split, predictions)
@@ -98,7 +103,37 @@ def evaluate_run(
     overlay.save_image(sheet, sheet_path)
     plot_path = path.with_name(f"{path.stem}-calibration.png")
     _plot(predictor, predictions, f"{config.train.epochs} epochs", plot_path)
-    return metrics, [path, sheet_path, plot_path]
+    report_path = path.with_name(path.stem) / "report.html"
+    facts = {"run": str(run), "command": _command(run, metrics, calibrated=calibrated)}
+    page.write_report(
+        report_path,
+        page.Subject(raw, predictor, predictions, examples_split, metrics, facts),
+    )
+    return metrics, [path, sheet_path, plot_path, report_path]
+
+
+def _details(predictor: Predictor, raw: Predictions, predictions: Predictions) -> dict[str, Any]:
+    """Return errors, and coverage of the raw predictions and, if they are others, the calibrated ones."""
+    landmark_set = predictor.landmark_set
+    coverage = {"raw": detail.coverage_detail(landmark_set, raw)}
+    if predictions is not raw:
+        coverage["calibrated"] = detail.coverage_detail(landmark_set, predictions)
+    return {"errors": detail.error_detail(landmark_set, predictions), "coverage": coverage}
+
+
+def _is_own(run: Path, config: Config, directory: str | Path, sha256: str | None) -> bool:
+    """Return whether a data set is the one that the run was made for, wherever that lies now."""
+    if Path(directory).resolve() == Path(config.data.directory).resolve():
+        return True
+    facts = read_json(run / "run.json").get("provenance", {}).get("data", {})
+    return sha256 is not None and facts.get("sha256") == sha256
+
+
+def _command(run: Path, metrics: dict, *, calibrated: bool) -> str:
+    """Return the command that measures this again."""
+    words = ["tfhuber", "evaluate", "--run", str(run), "--data", metrics["data"]["directory"]]
+    words += [f"--{key}={metrics[key]}" for key in ("split", "tta", "checkpoint")]
+    return shlex.join(words + ([] if calibrated else ["--uncalibrated"]))
 
 
 def _plot(predictor: Predictor, predictions: Predictions, title: str, path: Path) -> None:
@@ -129,7 +164,10 @@ def table(metrics: dict) -> str:
             rows.append((f"inside, {name}", f"{'  '.join(inside)}  nll/label {values['nll']:.3f}"))
     for level, region in compared.get("regions", {}).items():
         rows.append((f"guaranteed {level} %", _cells(region)))
-    return aligned(rows)
+    lines = aligned(rows)
+    if "errors" in metrics:
+        lines += "\n" + detail.text(metrics["errors"], metrics["coverage"])
+    return lines
 
 
 def _cells(values: dict) -> str:

@@ -2,7 +2,8 @@
 
 Training writes `metrics.json` of its last weights, and then that the run is `finished` to `run.json`.
 Evaluating writes `evaluations/SPLIT-TTA-CHECKPOINT.json`, whose `step` and `data` say what was measured,
-and `...-calibrated.json` of a calibrated run.
+and `...-calibrated.json` of a calibrated run. On another data set than the run's own it is
+`SPLIT-TTA-CHECKPOINT-on-FOLDER-CHECKSUM.json`.
 """
 
 import re
@@ -15,6 +16,7 @@ from tfhuber.console.files import read_json
 __all__ = [
     "End",
     "comparable_metrics",
+    "data_name",
     "evaluation_path",
     "evaluations",
     "final_metrics",
@@ -95,16 +97,35 @@ def comparable_metrics(runs: Sequence[Path]) -> list[dict]:
 
 
 def evaluation_path(
-    run: Path, split: str, tta: str, checkpoint: str, *, calibrated: bool = False
+    run: Path, split: str, tta: str, checkpoint: str, *, calibrated: bool = False, other: str = ""
 ) -> Path:
-    """Return the file for the metrics of a run's checkpoint on a split with a test-time augmentation."""
+    """Return the file for the metrics of a run's checkpoint on a split with a test-time augmentation.
+
+    Args:
+      run: the run's directory.
+      split: the split's name.
+      tta: the test-time augmentation, as in `Predictor.predict`.
+      checkpoint: "latest" or "best".
+      calibrated: whether the run's calibration is used.
+      other: a name for the data set, as `data_name` gives it; empty where it is the run's own.
+    """
+    on = f"-on-{other}" if other else ""
     suffix = "-calibrated" if calibrated else ""
-    name = re.sub(r"[^\w.-]", "_", f"{split}-{tta}-{checkpoint}{suffix}")
+    name = re.sub(r"[^\w.-]", "_", f"{split}-{tta}-{checkpoint}{on}{suffix}")
     return run / "evaluations" / f"{name}.json"
 
 
+def data_name(directory: str | Path, sha256: str | None) -> str:
+    """Return a name for a data set in files' names: its folder's, and the first digits of its checksum.
+
+    >>> data_name("data/faces", "0123456789abcdef")
+    'faces-01234567'
+    """
+    return f"{Path(directory).resolve().name[:60]}-{(sha256 or 'unknown')[:8]}"
+
+
 def evaluations(run: Path) -> dict[str, dict]:
-    """Return what `tfhuber.evaluate` measured of a run, by `SPLIT-TTA-CHECKPOINT`.
+    """Return what `tfhuber.evaluate` measured of a run, by its file's name without `.json`.
 
     Raises:
       ValueError: if a file holds no metrics.
@@ -138,12 +159,13 @@ def find_metrics(run: Path, split: str, tta: str, data_sha256: str | None) -> di
     if end is None:
         return None
     trained, evaluated = run / "metrics.json", evaluation_path(run, split, tta, "latest")
+    elsewhere = f"{evaluated.stem}-on-*-{(data_sha256 or 'unknown')[:8]}.json"
     if tta == "none" and trained.is_file() and end.measured_on in (None, data_sha256):
         metrics = _read(trained)
         if metrics.get("split") == split:
             return metrics
-    if evaluated.is_file():
-        metrics = _read(evaluated)
+    for path in (evaluated, *sorted(evaluated.parent.glob(elsewhere))):
+        metrics = _read(path) if path.is_file() else {}
         data = metrics.get("data", {})
         if metrics.get("step") == end.step and data.get("sha256") == data_sha256:
             return metrics

@@ -1,0 +1,1 @@
+"""An evaluation as one HTML page that needs no other file, no server and no network."""
