@@ -105,7 +105,10 @@ def risk_curve(error: np.ndarray, size: np.ndarray, unit: str) -> str:
         axes.axhline(float(error.mean()), color=_FAINT, linewidth=1, label="at random")
         axes.plot(*risk_of_share(error, error), color=_INK, ls=":", lw=1.2, label="best possible")
         axes.plot(*risk_of_share(error, size), color=_RAW, linewidth=1.8, label="by predicted size")
-        axes.set(xlim=(0, 1), ylim=(0, None), xlabel="share answered, surest first")
+        # The mean of a handful of examples is anything.
+        shares, risk = risk_of_share(error, size)
+        reach = 1.15 * max(risk[shares >= 0.1].max(), np.finfo(float).tiny)
+        axes.set(xlim=(0, 1), ylim=(0, reach), xlabel="share answered, surest first")
         axes.set_ylabel(f"mean error, {unit}")
 
     return _svg(draw, "Mean error of the surest examples against their share")

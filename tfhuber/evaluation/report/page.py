@@ -135,7 +135,7 @@ def _coverage(subject: Subject) -> str:
             first = ["", ""] if i else [label, f"{values['labels']:,}"]
             rows.append([*first, kind, *shares])
     return (
-        "<h2>Labels inside the ellipses, in percent</h2><p>A calibrated model's rows repeat the head. "
+        "<h2>Labels inside the ellipses, in percent</h2><p>Of a calibrated model as many as the head says. "
         "Thirds are of the predicted size of the regions: easy is where the model is surest.</p>"
         f"{_table(head, rows)}"
     )
@@ -213,7 +213,8 @@ def _errors(subject: Subject) -> str:
         ]
         shares = [f"{100 * each['90']:.1f}" for each in of]
         rows.append([name, f"{values['labels']:,}", *numbers, *shares])
-    note = f"Pixels are those of the original photographs; % is {error_unit(subject.predictor)}."
+    unit = error_unit(subject.predictor)
+    note = f"Pixels (px) are those of the original photographs. Relative errors are in {unit}."
     return f"<h2>Errors by landmark</h2><p>{html.escape(note)}</p>{_table(head, rows)}"
 
 

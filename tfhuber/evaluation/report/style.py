@@ -33,14 +33,15 @@ figure { margin: 0; padding: 10px; background: var(--card); border: 1px solid va
   border-radius: 8px; }
 figure svg, .photograph svg { display: block; width: 100%; height: auto; }
 figcaption { font-size: 0.82rem; }
-.photographs { display: grid; gap: 12px; grid-template-columns: repeat(auto-fill, minmax(200px, 1fr)); }
+.photographs { display: grid; gap: 12px;
+  grid-template-columns: repeat(auto-fill, minmax(min(230px, 45%), 1fr)); }
 .photograph summary { list-style: none; }
 .photograph summary::-webkit-details-marker { display: none; }
 .photograph svg { border-radius: 6px; }
 .photograph span { display: block; font-size: 0.78rem; overflow-wrap: anywhere; }
 .photograph[open] { grid-column: 1 / -1; }
 .photograph[open] svg { max-width: min(100%, 92vh); }
-.photograph ellipse { fill: #2be04c1a; stroke: #2be04c; stroke-width: 0.9; }
+.photograph ellipse { fill: #2be04c0d; stroke: #2be04c; stroke-width: 0.9; }
 .photograph circle { fill: #ff3b30; }
 .photograph rect { fill: #ffd60a; }
 .photograph path { stroke: #ffd60a; stroke-width: 0.9; fill: none; }
