@@ -98,18 +98,23 @@ def evaluate_run(
     path = evaluation_path(run, name, tta, checkpoint, calibrated=calibrated, other=other)
     path.parent.mkdir(exist_ok=True)
     write_json(path, metrics)
-    sheet = examples.best_median_worst(predictor, examples_split, predictions)
-    sheet_path = path.with_name(f"{path.stem}-examples.png")
-    overlay.save_image(sheet, sheet_path)
-    plot_path = path.with_name(f"{path.stem}-calibration.png")
-    _plot(predictor, predictions, f"{config.train.epochs} epochs", plot_path)
-    report_path = path.with_name(path.stem) / "report.html"
     facts = {"run": str(run), "command": _command(run, metrics, calibrated=calibrated)}
-    page.write_report(
-        report_path,
-        page.Subject(raw, predictor, predictions, examples_split, metrics, facts),
+    subject = page.Subject(raw, predictor, predictions, examples_split, metrics, facts)
+    return metrics, [path, *_pictures(path, subject, f"{config.train.epochs} epochs")]
+
+
+def _pictures(path: Path, subject: page.Subject, title: str) -> list[Path]:
+    """Write the two pictures and the report beside the metrics' file, and return their names."""
+    predictor, predictions = subject.predictor, subject.predictions
+    sheet, plot = (
+        path.with_name(f"{path.stem}-{kind}.png") for kind in ("examples", "calibration")
     )
-    return metrics, [path, sheet_path, plot_path, report_path]
+    best_median_worst = examples.best_median_worst(predictor, subject.split, predictions)
+    overlay.save_image(best_median_worst, sheet)
+    _plot(predictor, predictions, title, plot)
+    report = path.with_name(path.stem) / "report.html"
+    page.write_report(report, subject)
+    return [sheet, plot, report]
 
 
 def _details(predictor: Predictor, raw: Predictions, predictions: Predictions) -> dict[str, Any]:

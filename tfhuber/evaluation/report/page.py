@@ -100,7 +100,7 @@ def _head(title: str, subject: Subject) -> str:
         "data, SHA-256": str(m["data"]["sha256"]),
         "test-time augmentation": m["tta"],
         "calibrated": calibrated,
-        "examples": f"{len(subject.raw.id)} of {_count(subject.raw)} photographs",
+        "examples": f"{len(subject.raw.id)}, on {_count(subject.raw)} photographs with labels",
     }
     whole = m["errors"]["all"]
     numbers = {"mean error": _length(whole, "mean"), "median error": _length(whole, "median")}

@@ -16,8 +16,9 @@ h2 { font-size: 1.15rem; margin: 2em 0 0.4em; }
 h3 { font-size: 1rem; margin: 1.2em 0 0.4em; }
 p, figcaption, .photograph span { color: var(--soft); }
 p { max-width: 75ch; margin: 0.3em 0 0.8em; }
-.tiles { display: flex; flex-wrap: wrap; gap: 10px; margin: 16px 0; }
-.tiles div { flex: 1 1 130px; padding: 10px 14px; background: var(--card); color: var(--soft);
+.tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(125px, 1fr)); gap: 10px;
+  margin: 16px 0; }
+.tiles div { padding: 10px 14px; background: var(--card); color: var(--soft);
   border: 1px solid var(--line); border-radius: 8px; font-size: 0.82rem; }
 .tiles b { display: block; color: var(--ink); font-size: 1.05rem; }
 .wide { overflow-x: auto; }
