@@ -89,8 +89,10 @@ def test_evaluation_is_of_the_calibrated_predictions(run, data, calibration, mon
         assert status == 0
         printed = capsys.readouterr().out
         assert "inside, raw" in printed and "calibrated by 40 photographs" in printed
-        stem = run / "evaluations" / f"test-{tta}-latest"
-        found = json.loads(stem.with_name(f"{stem.name}-calibrated.json").read_text())
+        (path,) = (run / "evaluations").glob(f"test-{tta}-latest-on-faces-*-calibrated.json")
+        found = json.loads(path.read_text())
+        assert set(found["coverage"]) == {"raw", "calibrated"} and "  ->  " in printed
+        assert (path.with_suffix("") / "report.html").is_file()
         raw = collect(predictor, split, tta)
         energy, predictions = corrected(made, tta, predictor, split, raw)
         # The density from the predictions themselves.
@@ -99,6 +101,7 @@ def test_evaluation_is_of_the_calibrated_predictions(run, data, calibration, mon
         assert found["nll"] == pytest.approx(nll.mean(), rel=1e-5)
         inside = distribution.radial_cdf(predictions.truth).numpy()[raw.weights > 0] <= 0.9
         assert found["coverage_90"] == pytest.approx(inside.mean())
+        assert found["coverage"]["calibrated"]["all"]["90"] == pytest.approx(inside.mean())
         assert found["calibrated"]["raw"]["nll"] == pytest.approx(raw.nll.sum() / raw.weights.sum())
         assert found["calibrated"]["calibrated"]["coverage"]["90"] == pytest.approx(inside.mean())
         assert np.array_equal(predictions.landmarks, raw.landmarks)

@@ -18,7 +18,7 @@ def photographs(ids: Sequence[bytes | str]) -> np.ndarray:
     """Return the number [N] of each example's photograph, from 0 in the order of a hash of the names.
 
     >>> photographs(["a.jpg#1", "b.jpg#2", "a.jpg#3"]).tolist()
-    [1, 0, 1]
+    [0, 1, 0]
     """
     names = [photograph_name(id) for id in ids]
     ordered = sorted(set(names), key=lambda name: hashlib.sha256(name.encode()).digest())
