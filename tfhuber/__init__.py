@@ -12,6 +12,7 @@ __all__ = [
     "MultivariateHuber",
     "SPDMatrix",
     "fuse",
+    "load_distribution",
 ]
 
 __version__ = "0.1.0"
@@ -25,6 +26,7 @@ _HOME = {
     "MultivariateHuber": "tfhuber.distributions.elliptical",
     "SPDMatrix": "tfhuber.linalg.spd",
     "fuse": "tfhuber.distributions.fusion",
+    "load_distribution": "tfhuber.saved_model.answer",
 }
 
 

@@ -88,6 +88,24 @@ class Law:
         inside = -np.expm1(-(np.minimum(r, delta) ** 2) / 2)
         return np.where(r > delta, 1 - beyond / self.integral, inside / self.integral)
 
+    def quantile(self, level: ArrayLike) -> np.ndarray:
+        """Compute the length that is not exceeded with that probability, by bisection.
+
+        Raises:
+          ValueError: a level is not in [0, 1).
+        """
+        level = np.asarray(level, np.float64)
+        if not np.all((level >= 0) & (level < 1)):
+            raise ValueError("level must be in [0, 1)")
+        # No law of these has a heavier tail than exp(-delta r), or exp(-r) of the others.
+        high = np.full_like(level, 60.0 * max(1.0, 1 / self.delta))
+        low = np.zeros_like(level)
+        for _ in range(64):
+            middle = (low + high) / 2
+            below = self.cdf(middle) < level
+            low, high = np.where(below, middle, low), np.where(below, high, middle)
+        return high
+
     def nll(self, radius: ArrayLike) -> np.ndarray:
         """Compute the negative log-density of a whitened error of that length."""
         return self.energy(radius) + self.log_normalizer

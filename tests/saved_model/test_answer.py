@@ -1,0 +1,106 @@
+"""An answer and the metadata give the distribution back, against TensorFlow's and simulation."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tfhuber
+from tfhuber.distributions.elliptical import Elliptical
+from tfhuber.distributions.radial import radial_energy
+
+ROOT = Path(__file__).resolve().parents[2]
+RNG = np.random.default_rng(0)
+FACTOR = np.array([[[[0.5, 0.2], [0.2, 0.9]], [[2.0, -0.4], [-0.4, 0.3]]]])
+LOC = np.array([[[10.0, 20.0], [-3.0, 4.0]]])
+ANSWER = {"landmarks": LOC, "precision_factor": FACTOR, "valid": np.array([True])}
+POINTS = LOC + RNG.normal(0, 3, LOC.shape)
+LAWS = [("huber", 0.3), ("huber", 1.65), ("gauss", 1.0), ("laplace", 1.0), ("charbonnier", 1.0)]
+
+
+def metadata(family="huber", delta=1.65):
+    return {
+        "landmark_set": {"names": ["a", "b"], "edges": []},
+        "family": family,
+        "delta": delta,
+    }
+
+
+@pytest.mark.parametrize(("family", "delta"), LAWS)
+def test_numbers_are_those_of_the_models_distributions(family, delta):
+    energy = radial_energy(family, delta)
+    expected = Elliptical(LOC, FACTOR, energy)
+    found = tfhuber.load_distribution(ANSWER, metadata(family, delta))
+    np.testing.assert_allclose(found.log_prob(POINTS), expected.log_prob(POINTS), rtol=1e-9)
+    np.testing.assert_allclose(found.radial_cdf(POINTS), expected.radial_cdf(POINTS), rtol=1e-9)
+    levels = np.array([0.0, 0.01, 0.5, 0.9, 0.999])
+    np.testing.assert_allclose(
+        found.law.quantile(levels), energy.quantile(levels, 2), rtol=1e-7, atol=1e-7
+    )
+    assert np.isfinite(found.law.quantile(np.nextafter(1, 0)))
+
+
+@pytest.mark.parametrize(("family", "delta"), LAWS)
+def test_samples_have_the_mean_and_covariance(family, delta):
+    """200,000 samples: standard errors of 0.2 to 1 %, the tolerance is 4 % of the largest element."""
+    found = tfhuber.load_distribution(ANSWER, metadata(family, delta)).sample(200_000, seed=1)
+    kappa = float(radial_energy(family, delta).kappa(2))
+    for k in range(2):
+        expected = kappa * np.linalg.inv(FACTOR[0, k] @ FACTOR[0, k])
+        close = 0.04 * np.abs(expected).max()
+        np.testing.assert_allclose(np.cov(found[:, 0, k].T), expected, atol=close)
+        np.testing.assert_allclose(
+            found[:, 0, k].mean(0), LOC[0, k], atol=0.02 * np.sqrt(expected.max())
+        )
+
+
+def test_a_covariance_alone_is_enough():
+    kappa = float(radial_energy("huber", 1.65).kappa(2))
+    covariance = kappa * np.linalg.inv(FACTOR @ FACTOR)
+    found = tfhuber.load_distribution({"landmarks": LOC, "covariance": covariance}, metadata())
+    np.testing.assert_allclose(found.precision_factor, FACTOR, rtol=1e-9)
+
+
+def test_a_calibrated_model_has_a_law_for_each_signature():
+    laws = {
+        "serving_default": {"family": "huber", "delta": 1.65},
+        "tta": {"family": "laplace", "delta": 1.0},
+    }
+    values = metadata() | {"calibration": {"signatures": laws}}
+    assert tfhuber.load_distribution(ANSWER, values, "tta").law.family == "laplace"
+    assert tfhuber.load_distribution(ANSWER, values).law.delta == 1.65
+    with pytest.raises(ValueError, match="one of serving_default, tta, got 'fused'"):
+        tfhuber.load_distribution(ANSWER, values, "fused")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"valid": [False]}, "no numbers for image 0, which is not valid"),
+        ({"landmarks": LOC[0]}, r"landmarks must be \[N, 2, 2\]"),
+        ({"landmarks": LOC * np.nan}, "landmarks must be finite"),
+        ({"precision_factor": FACTOR[:, :1]}, r"precision_factor must be \[1, 2, 2, 2\]"),
+        ({"precision_factor": -FACTOR}, "precision_factor must be positive definite"),
+    ],
+)
+def test_what_is_no_answer_is_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        tfhuber.load_distribution(ANSWER | change, metadata())
+
+
+def test_what_is_missing_is_named():
+    with pytest.raises(ValueError, match="answer has no covariance"):
+        tfhuber.load_distribution({"landmarks": LOC}, metadata())
+    with pytest.raises(ValueError, match="count must be at least 1, got 0"):
+        tfhuber.load_distribution(ANSWER, metadata()).sample(0)
+
+
+def test_the_guides_numpy_gives_the_same_density():
+    text = (ROOT / "docs/calibration.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    scope = {}
+    exec(next(block for block in blocks if "def huber_log_density" in block), scope)
+    expected = tfhuber.load_distribution(ANSWER, metadata()).log_prob(POINTS)
+    found = scope["huber_log_density"](ANSWER, metadata(), POINTS)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
