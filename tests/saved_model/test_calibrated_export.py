@@ -119,11 +119,14 @@ def test_metadata_say_which_law_each_signature_has(calibrated_run):
     assert plain.kappa == pytest.approx(Huber(2.0).kappa(2))
     assert (fused.family, fused.kappa) == ("laplace", pytest.approx(3.0))
     tta = described["calibration"]["signatures"]["tta"]
+    assert described["calibrated"] is True
+    assert tta["log_scale"] == calibration.signatures["ml"].log_scale
     assert tta["regions"][0]["pooled"] == 2.5 and tta["promised_by"] == 31
     assert described["calibration"]["source"]["sha256"] == "0" * 64
 
     before = description.describe(*arguments)
-    assert before["calibration"] is None and before["delta"] == predictor.options.delta
+    assert before["calibrated"] is False and before["calibration"] is None
+    assert before["delta"] == predictor.options.delta
     assert not ModelMetadata.parse(before).laws
     assert (
         "tta"

@@ -79,6 +79,7 @@ def describe(
         },
         "training": training,
         "metrics": metrics,
+        "calibrated": calibration is not None,
         "calibration": calibration and _calibration(calibration, laws, tta),
         "exported": datetime.now(UTC).isoformat(timespec="seconds"),
     }
@@ -117,6 +118,7 @@ def _calibration(
         signatures[name] = {
             **laws[way],
             "correlation": fitted.correlation,
+            "log_scale": fitted.log_scale,
             "promised_by": fitted.promised_by,
             "regions": [
                 region.model_dump(mode="json", exclude={"thirds"}) for region in fitted.radii
