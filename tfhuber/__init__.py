@@ -5,12 +5,16 @@ import os
 
 __all__ = [
     "Charbonnier",
+    "Coverage",
+    "DistributionHead",
     "Elliptical",
     "Gauss",
     "Huber",
     "Laplace",
     "MultivariateHuber",
+    "NegativeLogLikelihood",
     "SPDMatrix",
+    "distribution",
     "fuse",
     "load_distribution",
 ]
@@ -19,12 +23,16 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Charbonnier": "tfhuber.distributions.radial",
+    "Coverage": "tfhuber.model.regression",
+    "DistributionHead": "tfhuber.model.regression",
     "Elliptical": "tfhuber.distributions.elliptical",
     "Gauss": "tfhuber.distributions.radial",
     "Huber": "tfhuber.distributions.radial",
     "Laplace": "tfhuber.distributions.radial",
     "MultivariateHuber": "tfhuber.distributions.elliptical",
+    "NegativeLogLikelihood": "tfhuber.model.regression",
     "SPDMatrix": "tfhuber.linalg.spd",
+    "distribution": "tfhuber.model.regression",
     "fuse": "tfhuber.distributions.fusion",
     "load_distribution": "tfhuber.saved_model.answer",
 }

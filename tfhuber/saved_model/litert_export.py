@@ -234,7 +234,9 @@ def _expected(function: Function, images: np.ndarray) -> dict[str, np.ndarray]:
     return {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
 
 
-def _parts(predictor: Predictor, calibration: Calibration | None) -> tuple[Function, Function]:
+def _parts(
+    predictor: Predictor, calibration: Calibration | None = None
+) -> tuple[Function, Function]:
     """Return functions from an image to the border of what is float32, and on to the `tensor` signature's.
 
     Each is for one row: accelerators of phones want all shapes known.
