@@ -5,61 +5,13 @@ import json
 import numpy as np
 import pytest
 import tensorflow as tf
+from calibrations import document, signature
 
 from tfhuber.calibration.choice import Correction
 from tfhuber.calibration.model import FILE, Calibration, Signature, load_calibration
 from tfhuber.distributions.location_scatter import LocationScatter
 
 K = 3
-
-
-def signature(log_scale=((0.0, 0.0, 0.0),) * K, **changes):
-    values = {
-        "family": "huber",
-        "delta": 2.0,
-        "correlation": None,
-        "log_scale": [list(each) for each in log_scale],
-        "size_edges": [1.0, 2.0],
-        "fitted_to": 30,
-        "promised_by": 31,
-        "radii": [
-            {
-                "level": 0.9,
-                "pooled": 2.5,
-                "landmarks": [2.0, None, 3.0],
-                "simultaneous": None,
-                "thirds": [1, 2, 3.0],
-            }
-        ],
-        "tried": [{"name": "as the model says", "nll": 1.0, "kept": True}],
-    }
-    values["radii"][0]["thirds"] = [1.0, 2.0, None]
-    return {**values, **changes}
-
-
-def document(**changes):
-    source = {
-        "directory": "d",
-        "split": "calibration",
-        "sha256": "0" * 64,
-        "photographs": 61,
-        "examples": 61,
-        "labels": 183,
-        "checkpoint": "latest",
-        "step": 7,
-    }
-    values = {
-        "format": 1,
-        "date": "2026-01-01T00:00:00+00:00",
-        "landmarks": ["a", "b", "c"],
-        "source": source,
-        "signatures": {
-            "none": signature(),
-            "mean": signature(correlation=0.9),
-            "ml": signature(correlation=0.8),
-        },
-    }
-    return {**values, **changes}
 
 
 def predictions(n=50, seed=0, dtype=np.float32):

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import tensorflow as tf
+from calibrations import document, signature
 from scipy import linalg
 
 from tfhuber.calibration.model import FILE, Calibration, calibration_of
@@ -18,52 +19,20 @@ from tfhuber.saved_model.metadata import ModelMetadata
 RNG = np.random.default_rng(0)
 
 
-def _signature(count, tta):
-    region = {
-        "level": 0.9,
-        "pooled": 2.5,
-        "landmarks": [2.0] * count,
-        "simultaneous": None,
-        "thirds": [1.0, 2.0, 3.0],
-    }
-    return {
-        "family": "huber" if tta == "none" else "laplace",
-        "delta": 2.0,
-        "correlation": None if tta == "none" else 0.8,
-        "log_scale": RNG.normal(0, 0.3, (count, 3)).tolist(),
-        "size_edges": [1.0, 2.0],
-        "fitted_to": 30,
-        "promised_by": 31,
-        "radii": [region],
-        "tried": [],
-    }
-
-
 @pytest.fixture(scope="module")
 def calibrated_run(tiny_run, tmp_path_factory):
     """A copy of the tiny run with a calibration of other laws, scales and matrices."""
     run = tmp_path_factory.mktemp("calibrated") / "run"
     shutil.copytree(tiny_run, run)
     predictor = load_run(run)
-    source = {
-        "directory": "d",
-        "split": "calibration",
-        "sha256": "0" * 64,
-        "photographs": 61,
-        "examples": 61,
-        "labels": 183,
-        "checkpoint": "latest",
-        "step": predictor.step,
+    names, laws = predictor.landmark_set.names, {"none": ("huber", None), "ml": ("laplace", 0.8)}
+    laws["mean"] = laws["ml"]
+    scales = {tta: RNG.normal(0, 0.3, (len(names), 3)).tolist() for tta in laws}
+    fitted = {
+        tta: signature(scales[tta], len(names), family=family, correlation=correlation)
+        for tta, (family, correlation) in laws.items()
     }
-    values = {
-        "format": 1,
-        "date": "2026-01-01T00:00:00+00:00",
-        "landmarks": list(predictor.landmark_set.names),
-        "source": source,
-        "signatures": {
-            tta: _signature(predictor.landmark_set.count, tta) for tta in ("none", "mean", "ml")
-        },
-    }
+    values = document(predictor.step, landmarks=list(names), signatures=fitted)
     Calibration.model_validate(values)
     (run / FILE).write_text(json.dumps(values))
     return run
