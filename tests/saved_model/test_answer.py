@@ -69,7 +69,11 @@ def test_a_calibrated_model_has_a_law_for_each_signature():
     }
     values = metadata() | {"calibration": {"signatures": laws}}
     assert tfhuber.load_distribution(ANSWER, values, "tta").law.family == "laplace"
-    assert tfhuber.load_distribution(ANSWER, values).law.delta == 1.65
+    assert tfhuber.load_distribution(ANSWER, values, "serving_default").law.delta == 1.65
+    with pytest.raises(ValueError, match="one of serving_default, tta, got None"):
+        tfhuber.load_distribution(ANSWER, values)
+    same = metadata() | {"calibration": {"signatures": dict.fromkeys(laws, laws["tta"])}}
+    assert tfhuber.load_distribution(ANSWER, same | laws["tta"]).law.family == "laplace"
     with pytest.raises(ValueError, match="one of serving_default, tta, got 'fused'"):
         tfhuber.load_distribution(ANSWER, values, "fused")
 

@@ -66,7 +66,7 @@ class LandmarkDistribution:
 def load_distribution(
     answer: Mapping[str, ArrayLike],
     metadata: Mapping[str, Any],
-    signature: str = "serving_default",
+    signature: str | None = None,
 ) -> LandmarkDistribution:
     """Return the distributions [N, K] that an answer describes, in its pixels.
 
@@ -76,16 +76,18 @@ def load_distribution(
     Args:
       answer: of N images, as `Client.predict` returns it.
       metadata: of the model that gave it, as `Client.metadata` or `assets.extra/model.json` has it.
-      signature: the one that was asked; a calibrated model has another law for each.
+      signature: the one that was asked. A calibrated model may have another law for each, and must then
+        be told.
 
     Raises:
       ValueError: the answer is incomplete, has rows that are not valid, or is no distribution; the
         metadata make no sense, or know no such signature.
     """
     about = ModelMetadata.parse(metadata)
-    if about.laws and signature not in about.laws:
-        raise ValueError(f"signature must be one of {', '.join(about.laws)}, got {signature!r}")
-    about = about.of(signature)
+    laws = about.laws
+    if laws and signature not in laws and (signature is not None or len(set(laws.values())) > 1):
+        raise ValueError(f"signature must be one of {', '.join(laws)}, got {signature!r}")
+    about = about.of(signature or "serving_default")
     invalid = np.flatnonzero(~np.asarray(answer.get("valid", True), bool))
     if invalid.size:
         raise ValueError(
