@@ -24,14 +24,12 @@ if TYPE_CHECKING:
     from tfhuber.audit import run_audit
     from tfhuber.calibration import corrected
     from tfhuber.data import dataset
-    from tfhuber.evaluation import predictions
     from tfhuber.evaluation.predictions import Predictions
     from tfhuber.runs import load
 else:
     run_audit = lazy_module("tfhuber.audit.run_audit")
     corrected = lazy_module("tfhuber.calibration.corrected")
     dataset = lazy_module("tfhuber.data.dataset")
-    predictions = lazy_module("tfhuber.evaluation.predictions")
     load = lazy_module("tfhuber.runs.load")
 
 __all__ = ["damaged", "main", "rankings"]
@@ -56,11 +54,7 @@ def main() -> int:
     predictor, config = load.load_run(run), load.read_config(run)
     name = arguments.split or config.data.evaluation_split
     split = dataset.open_split(arguments.data or config.data.directory, name)
-    found = predictions.collect(predictor, split)
-    correct = corrected.correction_of(run, "none")
-    if correct is not None:
-        made = correct(predictor, split, found)
-        predictor, found = made.predictor, made.predictions
+    predictor, found = corrected.collect_corrected(run, predictor, split)
     law = Law(predictor.options.family, predictor.options.delta)
     mirror = np.array(predictor.landmark_set.mirror)
     count = max(1, round(arguments.part * len(found.id)))

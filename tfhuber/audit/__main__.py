@@ -20,14 +20,12 @@ if TYPE_CHECKING:
     from tfhuber.calibration import corrected
     from tfhuber.data import dataset
     from tfhuber.drawing import overlay
-    from tfhuber.evaluation import predictions
     from tfhuber.runs import load
 else:
     run_audit = lazy_module("tfhuber.audit.run_audit")
     corrected = lazy_module("tfhuber.calibration.corrected")
     dataset = lazy_module("tfhuber.data.dataset")
     overlay = lazy_module("tfhuber.drawing.overlay")
-    predictions = lazy_module("tfhuber.evaluation.predictions")
     load = lazy_module("tfhuber.runs.load")
 
 __all__ = ["main"]
@@ -52,11 +50,9 @@ def main() -> int:
     directory = arguments.data or config.data.directory
     name = arguments.split or config.data.evaluation_split
     split = dataset.open_split(directory, name)
-    found = predictions.collect(predictor, split)
-    correct = None if arguments.uncalibrated else corrected.correction_of(run, "none")
-    if correct is not None:
-        made = correct(predictor, split, found)
-        predictor, found = made.predictor, made.predictions
+    predictor, found = corrected.collect_corrected(
+        run, predictor, split, calibrated=not arguments.uncalibrated
+    )
     law = Law(predictor.options.family, predictor.options.delta)
     doubted = run_audit.suspects(found, law, predictor.landmark_set.mirror)
     output = Path(arguments.output) if arguments.output else run / "audit" / name
@@ -66,7 +62,8 @@ def main() -> int:
         written.append(output / "suspects.png")
         overlay.save_image(run_audit.sheet(doubted, predictor, split, found), written[1])
     _report(doubted, len(found.id), int((found.weights > 0).sum()), written)
-    if name == config.data.train_split and directory == config.data.directory:
+    trained_on = Path(config.data.directory).resolve(), config.data.train_split
+    if (Path(directory).resolve(), name) == trained_on:
         print("note: the run was trained on this split, and so believes its labels; choose another")
     return 0
 

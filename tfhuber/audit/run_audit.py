@@ -51,7 +51,14 @@ def suspects(predictions: Predictions, law: Law, mirror: Sequence[int]) -> list[
       predictions: of examples that the model was not trained on.
       law: of the predicted distributions.
       mirror: [K] which landmark each one becomes in a mirror image.
+
+    Raises:
+      ValueError: a prediction is not finite, by which nothing can be judged.
     """
+    broken = ~(np.isfinite(predictions.landmarks) & np.isfinite(predictions.covariance).all(-1))
+    if broken.any():
+        example = predictions.id[broken.any(axis=(1, 2))][0].decode(errors="replace")
+        raise ValueError(f"the run's prediction for {example} is not finite; train it again")
     found: list[Suspect] = []
     rows = np.flatnonzero((predictions.weights > 0).any(axis=1))
     for index in progress(rows.tolist(), desc="audit", unit=" annotations"):

@@ -16,7 +16,7 @@ from tfhuber.evaluation.predictions import Predictions, collect
 from tfhuber.evaluation.run_evaluation import Correct, Corrected
 from tfhuber.model.predictor import Predictor
 
-__all__ = ["corrected", "correction_of"]
+__all__ = ["collect_corrected", "corrected", "correction_of"]
 
 
 def correction_of(run: Path, tta: str) -> Correct | None:
@@ -29,6 +29,23 @@ def correction_of(run: Path, tta: str) -> Correct | None:
     """
     calibration = load_calibration(run)
     return None if calibration is None else partial(_corrected_run, run, calibration, tta)
+
+
+def collect_corrected(
+    run: Path, predictor: Predictor, split: Split, *, calibrated: bool = True
+) -> tuple[Predictor, Predictions]:
+    """Return what a run predicts for a split, by its calibration if it has one; and with whose energy.
+
+    Raises:
+      ValueError: as `correction_of`, or if the split's landmarks are not the run's.
+      OSError: the calibration cannot be read.
+    """
+    raw = collect(predictor, split)
+    correct = correction_of(run, "none") if calibrated else None
+    if correct is None:
+        return predictor, raw
+    made = correct(predictor, split, raw)
+    return made.predictor, made.predictions
 
 
 def corrected(
