@@ -121,8 +121,8 @@ def _undone(
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray, float]]:
     """Yield each thing that may have happened: labels and where there are any, as before it; its cost.
 
-    A network's errors are alike over an object: all of it may lie a little beside. So all labels are
-    moved back by what most of them lie beside, which costs no more than it would for one of them.
+    A network's errors are alike over an object, so that all its labels may lie a little beside its
+    predictions. They are first moved back by their median offset, which costs what it would for one label.
     """
     given, whole = (annotation.labels, annotation.labelled), -np.log(_WHOLE)
     offset, cost, far = _common_offset(annotation, *given, law)
@@ -140,7 +140,7 @@ def _undone(
 def _common_offset(
     annotation: Annotation, labels: np.ndarray, labelled: np.ndarray, law: Law
 ) -> tuple[np.ndarray, float, float]:
-    """Return by what most labels lie beside [2], what that costs as an error, and what as any place."""
+    """Return the median offset [2] of labels, what it costs as an error, and what as any offset at all."""
     offset = np.median((labels - annotation.loc)[labelled], axis=0)
     factor = np.median(annotation.factor[labelled], axis=0)
     at_centre = -float(np.median(annotation.log_det[labelled]))

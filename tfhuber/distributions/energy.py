@@ -31,8 +31,8 @@ class RadialEnergy(tfp.experimental.AutoCompositeTensor):
     `tfp.experimental.auto_composite_tensor` an energy passes into and out of a `tf.function`.
 
     Attributes:
-      degree: 1 for an energy that is proportional to r from `far_radius` on, 2 for one that grows
-        like r^2.
+      degree: 1 for an energy that is proportional to r from `far_radius` on (as Huber's is for any delta
+        far below that), 2 for one that grows like r^2.
     """
 
     degree = 2

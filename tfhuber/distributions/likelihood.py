@@ -57,9 +57,10 @@ def _residual(y: tf.Tensor, nu: tf.Tensor, precision_factor: tf.Tensor) -> Seque
 
 
 def _shrunk(residual: Sequence[tf.Tensor]) -> tuple[list[tf.Tensor], tf.Tensor]:
-    """Divide a residual longer than `far_radius` by a number that makes it about as long; and that number.
+    """Return the residual divided by a factor, and the factor [...].
 
-    It is exactly 1 for others. Lengths, and energies that are proportional to them, grow by it again.
+    It is 1 for residuals up to `far_radius`; longer ones come back to about that length, so that their
+    squares are finite. The true length, or an energy proportional to it, is the factor times theirs.
     """
     far = far_radius(residual[0].dtype)
     sizes = [tf.abs(x) for x in residual]

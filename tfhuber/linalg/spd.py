@@ -142,7 +142,8 @@ def _spd_closed_form(vector: tf.Tensor, theta: float) -> Any:
     first, b, last = tf.unstack(vector, axis=-1)
     b *= math.sqrt(0.5)
     p, q = (first + last) / 2, (first - last) / 2
-    # What is squared or divided by h is q, b or h times `shrink`, which is 1 unless squares could overflow.
+    # Instead of q, b and h their products with `shrink` are squared and divided; it is 1 unless a square
+    # could overflow.
     large = tf.constant(2.0**60 if vector.dtype == tf.float32 else 2.0**500, vector.dtype)
     size = tf.maximum(tf.maximum(tf.abs(q), tf.abs(b)), large)
     shrink, grow = large / size, size / large
