@@ -7,6 +7,7 @@ fitted to. `tfhuber.evaluate` then uses it.
 """
 
 import argparse
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,8 +16,9 @@ from tfhuber.console.lazy import lazy_module
 from tfhuber.console.table import aligned
 
 if TYPE_CHECKING:
-    from tfhuber.calibration import model, run_calibration
+    from tfhuber.calibration import abstention, model, run_calibration
 else:
+    abstention = lazy_module("tfhuber.calibration.abstention")
     model = lazy_module("tfhuber.calibration.model")
     run_calibration = lazy_module("tfhuber.calibration.run_calibration")
 
@@ -42,6 +44,7 @@ def main() -> int:
         metavar="P",
         help="a probability for which radii are wanted, beside 0.5, 0.8, 0.9, 0.95 and 0.99",
     )
+    _add_aims(parser)
     arguments = parser.parse_args()
 
     import_tensorflow()
@@ -51,17 +54,44 @@ def main() -> int:
         split=arguments.split,
         checkpoint=arguments.checkpoint,
         levels=sorted({*LEVELS, *arguments.level}),
+        aims=abstention.Aims(arguments.false_alarms, arguments.tolerance, arguments.risk),
     )
     print(_table(checks))
     for tta, signature in calibration.signatures.items():
         print(f"{tta}: {_kept(signature)}")
         print(f"{tta}: {_promises(signature)}")
+        print(f"{tta}: {_abstains(signature)}")
+        if signature.joint:
+            print(
+                f"{tta}: landmarks together are {signature.joint.gain:.1f} nats an object likelier"
+            )
     source = calibration.source
     print(
         f"{Path(arguments.run) / model.FILE}: from {source.photographs} photographs with {source.labels:,} "
         "labels, half to fit to and half to promise by"
     )
     return 0
+
+
+def _add_aims(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--tolerance",
+        type=_level,
+        default=0.05,
+        help="an error beyond this part of the network crop's side is a gross one (0.05)",
+    )
+    parser.add_argument(
+        "--risk",
+        type=_level,
+        default=0.1,
+        help="the largest share of gross errors among reliable landmarks, with 95 %% confidence (0.1)",
+    )
+    parser.add_argument(
+        "--false-alarms",
+        type=_level,
+        default=0.02,
+        help="the rate of objects like these that may be called foreign (0.02)",
+    )
 
 
 def _level(text: str) -> float:
@@ -100,6 +130,25 @@ def _promises(signature: "model.Signature") -> str:
     few = any(None in (region.pooled, region.simultaneous) for region in signature.radii)
     note = f"; none: {signature.promised_by} photographs are too few to promise that" if few else ""
     return f"guaranteed radii {', '.join(regions)}{note}"
+
+
+def _abstains(signature: "model.Signature") -> str:
+    aims, n = signature.abstention, signature.promised_by
+    assert aims is not None  # which every calibration has that was just made
+    reliable = f"reliable from a probability of {aims.least_probability or 0:.2f} on"
+    if aims.least_probability is None:
+        fewest = abstention.fewest_photographs(aims.risk, aims.confidence)
+        reliable = f"no landmark called reliable: not to be promised by {n} photographs"
+        reliable += f", of which it takes at least {fewest}" if n < fewest else ""
+    foreign = f"foreign from a size of {aims.largest_size or 0:.2f} on"
+    if aims.largest_size is None:
+        fewest = math.ceil(1 / aims.false_alarms) - 1
+        foreign = f"nothing called foreign: it takes {fewest} photographs, not {n}"
+    return (
+        f"{reliable} (errors beyond {aims.tolerance:g} of the crop's side: at most "
+        f"{100 * aims.risk:g} %, {100 * aims.confidence:g} % sure); {foreign} "
+        f"(false alarms: at most {100 * aims.false_alarms:g} %)"
+    )
 
 
 if __name__ == "__main__":

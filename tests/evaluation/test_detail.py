@@ -47,6 +47,7 @@ def predictions():
         loss=None,
         nll=None,
         size=np.array([5.0, 0.0, 4.0, 1.0, 3.0, 2.0]),
+        to_network=None,
     )
 
 

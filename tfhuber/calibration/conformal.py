@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-__all__ = ["LEVELS", "Radii", "guaranteed_radius", "radii", "third"]
+__all__ = ["LEVELS", "Radii", "guaranteed_bound", "guaranteed_radius", "radii", "third"]
 
 LEVELS = (0.5, 0.8, 0.9, 0.95, 0.99)
 
@@ -63,6 +63,17 @@ def guaranteed_radius(scores: ArrayLike, photograph: ArrayLike, level: float) ->
     Raises:
       ValueError: if the level is no probability, a score is negative, or the shapes do not fit.
     """
+    if np.any(np.asarray(scores, np.float64) < 0):
+        raise ValueError("scores must not be negative")
+    return guaranteed_bound(scores, photograph, level)
+
+
+def guaranteed_bound(scores: ArrayLike, photograph: ArrayLike, level: float) -> float:
+    """Return `guaranteed_radius` for scores of any sign.
+
+    Raises:
+      ValueError: if the level is no probability, or the shapes do not fit.
+    """
     scores, photograph = np.asarray(scores, np.float64), np.asarray(photograph)
     if not 0 < level < 1:
         raise ValueError(f"level must be between 0 and 1, got {level!r}")
@@ -73,8 +84,6 @@ def guaranteed_radius(scores: ArrayLike, photograph: ArrayLike, level: float) ->
         )
     counted = ~np.isnan(scores)
     values = scores[counted]
-    if np.any(values < 0):
-        raise ValueError("scores must not be negative")
     if not values.size:
         return math.inf
     column = photograph.reshape(-1, *[1] * (scores.ndim - 1))

@@ -9,11 +9,12 @@ import numpy as np
 import tensorflow as tf
 
 from tfhuber.calibration.conformal import LEVELS
-from tfhuber.calibration.model import Calibration, Region, load_calibration
+from tfhuber.calibration.model import Calibration, Region, Signature, load_calibration
 from tfhuber.calibration.photographs import photographs
 from tfhuber.data.dataset import Split
 from tfhuber.evaluation.predictions import Predictions, collect
 from tfhuber.evaluation.run_evaluation import Correct, Corrected
+from tfhuber.geometry import projective
 from tfhuber.model.predictor import Predictor
 
 __all__ = ["collect_corrected", "corrected", "correction_of"]
@@ -106,6 +107,7 @@ def _corrected_run(
         "regions": {
             f"{100 * each.level:g}": _held(each, made, predictions) for each in signature.radii
         },
+        "abstention": _abstained(signature, made, predictions),
     }
     return Corrected(made, predictions, facts)
 
@@ -121,6 +123,41 @@ def _summary(predictions: Predictions) -> dict[str, Any]:
     }
 
 
+def _abstained(
+    signature: Signature, predictor: Predictor, predictions: Predictions
+) -> dict[str, float | None] | None:
+    """Return what was called reliable and in the distribution, and how many gross errors are in that.
+
+    Returns:
+      `reliable`: the share of labels that were so called; `gross_of_reliable` and `gross_of_all`: the
+      share of gross errors in the reliable labels of a photograph that has any, and in all labels, on
+      average over photographs; `foreign`: the share of objects that were called foreign. None without
+      thresholds.
+    """
+    if signature.abstention is None:
+        return None
+    size, to_network = predictor.options.image_size, tf.constant(predictions.to_network)
+    here = tf.nest.map_structure(tf.constant, predictions.predicted).through(to_network)
+    flags = signature.abstention.flags(here, signature.energy, size)
+    labelled, reliable = predictions.weights > 0, flags["reliable"].numpy()
+    error = tf.norm(projective.apply_map(to_network, predictions.truth) - here.loc, axis=-1)
+    gross = error.numpy() > signature.abstention.tolerance * size
+    return {
+        "reliable": float(np.mean(reliable[labelled])),
+        "gross_of_reliable": _mean_share(predictions.id, gross, labelled & reliable),
+        "gross_of_all": _mean_share(predictions.id, gross, labelled),
+        "foreign": float(np.mean(~flags["in_distribution"].numpy())),
+    }
+
+
+def _mean_share(ids: np.ndarray, found: np.ndarray, counted: np.ndarray) -> float | None:
+    """Return the share of what is found in what is counted [N, K], on average over photographs with any."""
+    owner = photographs(list(ids))
+    total = np.bincount(owner, counted.sum(axis=1))
+    part = np.bincount(owner, (found & counted).sum(axis=1))
+    return float(np.mean(part[total > 0] / total[total > 0])) if total.any() else None
+
+
 def _held(
     region: Region, predictor: Predictor, predictions: Predictions
 ) -> dict[str, float | None]:
@@ -128,22 +165,15 @@ def _held(
     distribution = predictions.predicted.distribution(predictor.energy)
     radius = distribution.radius(predictions.truth).numpy()
     labelled = predictions.weights > 0
-    rows = labelled.any(axis=1)
-    owner = np.unique(photographs(list(predictions.id[rows])), return_inverse=True)[1]
-
-    def mean_share(inside: np.ndarray, counted: np.ndarray) -> float:
-        """Average over photographs the share of what is inside."""
-        held = np.bincount(owner, np.sum(inside & counted, axis=1))
-        total = np.bincount(owner, np.sum(counted, axis=1))
-        return float(np.mean(held[total > 0] / total[total > 0]))
 
     def within(bound: float | None) -> np.ndarray:
-        return radius[rows] <= (np.inf if bound is None else bound)
+        return radius <= (np.inf if bound is None else bound)
 
-    everywhere = np.all(within(region.simultaneous) | ~labelled[rows], axis=1)[:, np.newaxis]
+    ids, any_label = predictions.id, np.asarray(labelled.any(axis=1, keepdims=True))
+    everywhere = np.asarray((within(region.simultaneous) | ~labelled).all(axis=1, keepdims=True))
     limits = np.array([np.inf if each is None else each for each in region.landmarks])
     return {
-        "pooled": mean_share(within(region.pooled), labelled[rows]),
-        "by_landmark": mean_share(radius[rows] <= limits, labelled[rows]),
-        "simultaneous": mean_share(everywhere, np.ones_like(everywhere)),
+        "pooled": _mean_share(ids, within(region.pooled), labelled),
+        "by_landmark": _mean_share(ids, radius <= limits, labelled),
+        "simultaneous": _mean_share(ids, everywhere, any_label),
     }

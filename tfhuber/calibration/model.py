@@ -20,6 +20,7 @@ from tfhuber.model.predictor import TTA, Predictor
 
 __all__ = [
     "FILE",
+    "Abstention",
     "Calibration",
     "Region",
     "Signature",
@@ -87,6 +88,59 @@ class Region(_Section):
         )
 
 
+class Abstention(_Section):
+    """When to say "I don't know", as `tfhuber.calibration.abstention` finds it.
+
+    Attributes:
+      false_alarms: the rate of objects like those of the calibration that may be called foreign.
+      largest_size: of objects in the distribution, as in `conformal.third`; None is no bound, as
+        photographs are too few.
+      tolerance: an error beyond it is a gross one; as a part of the network crop's side.
+      risk: of a photograph's reliable landmarks, the largest share that may have gross errors, on average.
+      confidence: the probability over sets of photographs with which that is promised.
+      least_probability: of an error within the tolerance, for a landmark to be reliable; None where no
+        landmark can be promised to be.
+    """
+
+    false_alarms: float = Field(gt=0, lt=1)
+    largest_size: float | None
+    tolerance: float = Field(gt=0, lt=1)
+    risk: float = Field(gt=0, lt=1)
+    confidence: float = Field(gt=0, lt=1)
+    least_probability: float | None = Field(ge=0, le=1)
+
+    def flags(
+        self, predicted: LocationScatter, energy: RadialEnergy, image_size: int
+    ) -> dict[str, tf.Tensor]:
+        """Return `reliable` [N, K] and `in_distribution` [N] of corrected predictions in network crops.
+
+        Args:
+          predicted: [N, K] in network-crop pixels.
+          energy: theirs.
+          image_size: the side of a network crop.
+        """
+        size = -tf.reduce_mean(predicted.log_det, axis=-1)
+        probability = predicted.probability_within(self.tolerance * image_size, energy)
+        least = math.inf if self.least_probability is None else self.least_probability
+        largest = math.inf if self.largest_size is None else self.largest_size
+        return {
+            "reliable": probability >= tf.constant(least, probability.dtype),
+            "in_distribution": size <= tf.constant(largest, size.dtype),
+        }
+
+
+class Joint(_Section):
+    """How the errors of an object's landmarks go together, as `tfhuber.calibration.dependence` finds it.
+
+    Attributes:
+      factor: [2K, r] F, of x and y of each landmark in turn.
+      gain: how much likelier, in nats an object, it makes labels in photographs left out.
+    """
+
+    factor: list[list[Annotated[float, Field(ge=-1, le=1)]]]
+    gain: float = Field(ge=0)
+
+
 class Signature(_Section):
     """What one way to predict (`none`, `mean` or `ml`) is corrected by, and what is promised of it.
 
@@ -102,6 +156,8 @@ class Signature(_Section):
       fitted_to: photographs that all of this was fitted to.
       promised_by: other photographs, which the radii come from.
       radii: conformal radii of corrected predictions.
+      abstention: when to say "I don't know"; None in files of before.
+      joint: how landmarks' errors go together; None in files of before.
       tried: what was tried, and what of it was kept.
     """
 
@@ -113,6 +169,8 @@ class Signature(_Section):
     fitted_to: _Count
     promised_by: _Count
     radii: list[Region]
+    abstention: Abstention | None = None
+    joint: Joint | None = None
     tried: list[Tried]
 
     @property
@@ -183,7 +241,8 @@ class Calibration(_Section):
         k = len(self.landmarks)
         for tta, signature in self.signatures.items():
             lengths = {len(signature.log_scale), *(len(each.landmarks) for each in signature.radii)}
-            if lengths - {k}:
+            rows = 2 * k if signature.joint is None else len(signature.joint.factor)
+            if lengths - {k} or rows != 2 * k:
                 raise ValueError(f"signature {tta!r} is not of {k} landmarks")
         return self
 

@@ -1,18 +1,30 @@
 """The calibration of a training run, from photographs that it was not trained on."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from tfhuber.calibration import conformal, views
+from tfhuber.calibration import abstention, conformal, dependence, views
+from tfhuber.calibration.abstention import Aims
 from tfhuber.calibration.choice import SCALES, Correction, choose
 from tfhuber.calibration.law import Law
-from tfhuber.calibration.model import FILE, Calibration, Region, Signature, Source, Tried
+from tfhuber.calibration.model import (
+    FILE,
+    Abstention,
+    Calibration,
+    Joint,
+    Region,
+    Signature,
+    Source,
+    Tried,
+)
 from tfhuber.calibration.photographs import parts, photographs
+from tfhuber.calibration.scale import transformed
 from tfhuber.console.cli import progress
 from tfhuber.console.files import write_json
 from tfhuber.data import dataset, records
@@ -26,6 +38,8 @@ __all__ = ["Check", "calibrate_run"]
 
 # Of which every second one promises: enough for a radius at 90 %.
 FEWEST_PHOTOGRAPHS = 20
+
+_AIMS = Aims()
 
 
 @dataclass(frozen=True)
@@ -57,6 +71,7 @@ def calibrate_run(
     split: str = "calibration",
     checkpoint: str = "latest",
     levels: Sequence[float] = conformal.LEVELS,
+    aims: Aims = _AIMS,
 ) -> tuple[Calibration, dict[str, tuple[Check, Check]]]:
     """Fit a run's calibration to a split, and write it to the run as `calibration.json`.
 
@@ -66,6 +81,7 @@ def calibrate_run(
       split: of photographs that the run was not trained on.
       checkpoint: "latest" or "best".
       levels: of the conformal radii.
+      aims: of what is called reliable, and in the distribution.
 
     Returns:
       The calibration, and for each signature how it does without and with it.
@@ -78,17 +94,12 @@ def calibrate_run(
     predictor, config = load_run(run, checkpoint), read_config(run)
     directory = config.data.directory if data is None else data
     manifest = records.read_manifest(directory)
-    if split == config.data.train_split and manifest.get("sha256") == _trained_on(
-        config.data.directory
-    ):
-        raise ValueError(
-            f"the run was trained on split {split!r} of {directory}, where it knows the answers; calibrate "
-            "it on another, which `make_tfrecords --calibration-fraction 0.15` makes"
-        )
+    if split == config.data.train_split:
+        _check_unseen(config.data.directory, directory, split, manifest)
     opened = dataset.open_split(directory, split)
     seen = _collect(predictor, opened)
     fitted = {
-        tta: _fit(predictor, seen, tta, levels)
+        tta: _fit(predictor, seen, tta, levels, aims)
         for tta in progress(TTA, desc="calibrate", unit=" signatures")
     }
     calibration = Calibration(
@@ -111,11 +122,17 @@ def calibrate_run(
     return calibration, {tta: checks for tta, (_, checks) in fitted.items()}
 
 
-def _trained_on(directory: str) -> str | None:
+def _check_unseen(trained: str, directory: str, split: str, manifest: dict[str, Any]) -> None:
+    """Raise ValueError if the data of `manifest` are those that the run was trained on."""
     try:
-        return records.read_manifest(directory).get("sha256")
+        seen = records.read_manifest(trained).get("sha256")
     except (OSError, ValueError):
-        return None
+        seen = None
+    if manifest.get("sha256") == seen:
+        raise ValueError(
+            f"the run was trained on split {split!r} of {directory}, where it knows the answers; calibrate "
+            "it on another, which `make_tfrecords --calibration-fraction 0.15` makes"
+        )
 
 
 def _collect(predictor: Predictor, split: Split) -> _Seen:
@@ -166,7 +183,7 @@ def _checked(seen: _Seen, split: Split) -> _Seen:
 
 
 def _fit(
-    predictor: Predictor, seen: _Seen, tta: str, levels: Sequence[float]
+    predictor: Predictor, seen: _Seen, tta: str, levels: Sequence[float], aims: Aims
 ) -> tuple[Signature, tuple[Check, Check]]:
     """Fit a signature to half of the photographs, and check it and take its radii from the others."""
     options, landmark_set = predictor.options, predictor.landmark_set
@@ -203,9 +220,51 @@ def _fit(
         radii=[Region.of(each) for each in radii],
         tried=[Tried(name=step.name, nll=step.nll, kept=step.kept) for step in steps],
     )
+    scores = dependence.normal_scores(transformed(errors, correction.log_matrix), correction.law)
+    joint = dependence.fit_dependence(scores, seen.photograph)
+    signature = signature.model_copy(
+        update={
+            "abstention": _abstention(signature.apply(predicted), signature, predictor, seen, aims),
+            "joint": Joint(factor=joint.factor.tolist(), gain=joint.gain),
+        }
+    )
     as_it_is = Correction(np.zeros_like(correction.log_matrix), raw)
     first = _check(as_it_is, _whitened(before, seen.labels)[promises], before.log_det[promises])
     return signature, (first, _check(correction, errors[promises], predicted.log_det[promises]))
+
+
+def _abstention(
+    corrected: LocationScatter,
+    signature: Signature,
+    predictor: Predictor,
+    seen: _Seen,
+    aims: Aims,
+) -> Abstention:
+    """Return when to say "I don't know": tried on what was fitted to, promised by the others."""
+    chooses, promises = parts(seen.photograph)
+    tolerance = aims.tolerance * predictor.options.image_size
+    offset = seen.labels - np.asarray(corrected.loc, np.float64)
+    error = np.linalg.norm(offset, axis=-1)
+    probability = corrected.probability_within(tolerance, signature.energy).numpy()
+    probability = np.where(np.isnan(error), np.nan, probability)
+    size = -np.mean(np.asarray(corrected.log_det, np.float64), axis=1)
+    candidates = abstention.thresholds(
+        probability[chooses], seen.photograph[chooses], aims.risk, aims.confidence
+    )
+    return Abstention(
+        **asdict(aims),
+        largest_size=abstention.size_threshold(
+            size[promises], seen.photograph[promises], aims.false_alarms
+        ),
+        least_probability=abstention.probability_threshold(
+            probability[promises],
+            error[promises] > tolerance,
+            seen.photograph[promises],
+            candidates,
+            risk=aims.risk,
+            confidence=aims.confidence,
+        ),
+    )
 
 
 def _predicted(

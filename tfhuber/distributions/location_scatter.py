@@ -15,6 +15,9 @@ __all__ = ["LocationScatter"]
 
 Array: TypeAlias = tf.Tensor | np.ndarray
 
+# Over which a probability is averaged; of axes as 10 to 1 it is then known to 0.003.
+_DIRECTIONS = 16
+
 
 @dataclass(frozen=True, eq=False)
 class LocationScatter:
@@ -104,6 +107,19 @@ class LocationScatter:
         They are computed from A alone: so does every model that was exported, and its numbers stay.
         """
         return Elliptical(self.loc, self.precision_factor, energy).covariance()
+
+    def probability_within(self, distance: float, energy: RadialEnergy) -> tf.Tensor:
+        """Return the probabilities [...] that points lie within a distance of mu, in the frame's pixels.
+
+        A point is mu + r inv(A) u, with u uniform on the circle and independent of r: the probability is
+        the mean over u of that of r <= distance / |inv(A) u|, here over directions of half a circle.
+        """
+        angle = np.pi * np.arange(_DIRECTIONS) / _DIRECTIONS
+        factor = tf.convert_to_tensor(self.precision_factor)
+        inverse = small_matrix.inverse(factor, tf.convert_to_tensor(self.log_det))
+        direction = tf.constant(np.stack([np.cos(angle), np.sin(angle)]), factor.dtype)
+        scale = tf.norm(tf.matmul(inverse, direction), axis=-2)
+        return tf.reduce_mean(energy.cdf(distance / scale, 2), axis=-1)
 
     def _pushed(self, loc: tf.Tensor, jacobian: Array) -> Self:
         """Return the distributions around `loc` after a map with that Jacobian J [..., 2, 2].

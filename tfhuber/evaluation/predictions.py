@@ -32,6 +32,7 @@ class Predictions:
       nll: [N] negative log-density of the labels in original pixels, summed over labelled landmarks.
       size: [N] minus the mean log-determinant of A over landmarks, in the network crop's pixels, as the
         model said it before any calibration: the larger, the less sure.
+      to_network: [N, 3, 3] the maps from original pixels to the network crop's.
     """
 
     id: np.ndarray
@@ -45,6 +46,7 @@ class Predictions:
     loss: np.ndarray
     nll: np.ndarray
     size: np.ndarray
+    to_network: np.ndarray
 
     @property
     def landmarks(self) -> np.ndarray:
@@ -99,5 +101,6 @@ def _original_frame(
         "loss": tf.reduce_sum(weights * (energy - here.log_det + whitening_log_det), axis=1),
         "nll": tf.reduce_sum(weights * (energy - there.log_det + constant), axis=1),
         "size": -tf.reduce_mean(here.log_det, axis=1),
+        "to_network": batch["to_network"],
     }
     return tf.nest.map_structure(lambda value: value.numpy(), values)

@@ -169,6 +169,8 @@ def table(metrics: dict) -> str:
             rows.append((f"inside, {name}", f"{'  '.join(inside)}  nll/label {values['nll']:.3f}"))
     for level, region in compared.get("regions", {}).items():
         rows.append((f"guaranteed {level} %", _cells(region)))
+    if compared.get("abstention"):
+        rows.append(("reliable, foreign", _cells(compared["abstention"])))
     lines = aligned(rows)
     if "errors" in metrics:
         lines += "\n" + detail.text(metrics["errors"], metrics["coverage"])
