@@ -16,6 +16,7 @@ __all__ = [
     "SPDMatrix",
     "distribution",
     "fuse",
+    "joint_covariance",
     "load_distribution",
 ]
 
@@ -34,6 +35,7 @@ _HOME = {
     "SPDMatrix": "tfhuber.linalg.spd",
     "distribution": "tfhuber.model.regression",
     "fuse": "tfhuber.distributions.fusion",
+    "joint_covariance": "tfhuber.saved_model.answer",
     "load_distribution": "tfhuber.saved_model.answer",
 }
 

@@ -22,6 +22,8 @@ __all__ = ["FORMATS", "Prediction", "answers"]
 # Bytes of image files that are given to the model together; more make a batch smaller.
 _MOST_BYTES = 48 * 2**20
 
+_FLAGS = ("reliable", "in_distribution")
+
 _DECODED = ("JPEG", "MPO", "PNG")
 
 
@@ -33,7 +35,8 @@ class Prediction:
       source: the picture's name.
       box: [4] as it was given; None for all of the picture.
       arrays: `landmarks` [K, 2], `covariance` [K, 2, 2] and, if the model has it, `precision_factor`
-        [K, 2, 2], float32 in the original image's pixels.
+        [K, 2, 2], float32 in the original image's pixels; likewise the flags `reliable` [K] and
+        `in_distribution`.
     """
 
     source: str
@@ -82,7 +85,9 @@ def _batch_answers(
         yield item if isinstance(item, Reject) else _answer(item, next(rows), model.arrays)
 
 
-def _answer(picture: Picture, row: dict[str, np.ndarray], names: list[str]) -> Prediction | Reject:
+def _answer(
+    picture: Picture, row: dict[str, np.ndarray], names: Iterable[str]
+) -> Prediction | Reject:
     if not row["valid"]:
         return Reject.of(picture, _why_invalid(picture))
     arrays = {name: row[name] for name in names}
@@ -107,7 +112,7 @@ def _mapped(arrays: dict[str, np.ndarray], to_original: np.ndarray) -> dict[str,
         values, vectors = np.linalg.eigh(back.T @ (factor @ factor) @ back)
         root = np.sqrt(np.maximum(values, 0))[..., np.newaxis, :]
         mapped["precision_factor"] = (vectors * root) @ np.swapaxes(vectors, -1, -2)
-    return {name: array.astype(np.float32) for name, array in mapped.items()}
+    return arrays | {name: array.astype(np.float32) for name, array in mapped.items()}
 
 
 def _why_invalid(picture: Picture) -> Unusable:
@@ -153,12 +158,9 @@ def _parquet(found: list[Prediction], model: LoadedModel) -> bytes:
             pa.list_(pa.float64()),
         ),
     }
-    for name in model.arrays:
-        shape = (model.landmarks, 2) if name == "landmarks" else (model.landmarks, 2, 2)
-        values = np.zeros((0, *shape), np.float32)
-        if found:
-            values = np.stack([each.arrays[name] for each in found])
-        column: pa.Array = pa.array(values.ravel(), pa.float32())
+    for name, shape in model.arrays.items():
+        kind = np.bool_ if name in _FLAGS else np.float32
+        column: pa.Array = pa.array(np.array([each.arrays[name] for each in found], kind).ravel())
         for length in reversed(shape):
             column = pa.FixedSizeListArray.from_arrays(column, length)
         columns[name] = column

@@ -104,7 +104,7 @@ class LoadedModel:
 
     Attributes:
       landmarks: how many it predicts.
-      arrays: the names of the arrays [N, K, ...] that it answers with, in the order of a line of JSON.
+      arrays: what it answers with for a picture, and its shape, in the order of a line of JSON.
 
     Args:
       directory: the SavedModel, on this machine; no longer needed afterwards.
@@ -118,8 +118,15 @@ class LoadedModel:
             raise ValueError(f"it has no signature {signature!r}")
         self._predict = self._model.signatures[signature]
         self.landmarks = landmarks
-        wanted = ("landmarks", "covariance", "precision_factor")
-        self.arrays = [name for name in wanted if name in self._predict.structured_outputs]
+        shapes = {
+            "landmarks": (landmarks, 2),
+            "covariance": (landmarks, 2, 2),
+            "precision_factor": (landmarks, 2, 2),
+            "reliable": (landmarks,),
+            "in_distribution": (),
+        }
+        outputs = self._predict.structured_outputs
+        self.arrays = {name: shape for name, shape in shapes.items() if name in outputs}
 
     def predict(self, files: Sequence[bytes], boxes: np.ndarray) -> dict[str, np.ndarray]:
         """Return the signature's outputs by name, in pixels of the files' images.

@@ -25,6 +25,9 @@ MAX_ROWS = 256
 # Bytes of images in a request; in base64 well below the 64 MiB that the local server reads.
 _MAX_BYTES = 32 * 2**20
 
+# Outputs that a model may have beside `landmarks`, `covariance` and `valid`, and their type.
+OPTIONAL = {"precision_factor": np.float32, "reliable": np.bool_, "in_distribution": np.bool_}
+
 # Too many requests, and the answers of a proxy or server that is starting, stopping or overloaded.
 _TRANSIENT = (429, 502, 503, 504)
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 10.0
@@ -233,13 +236,17 @@ class LandmarkClient(abc.ABC):
                 name: np.asarray(outputs[name], np.float32) for name in ("landmarks", "covariance")
             }
             found["valid"] = np.asarray(outputs["valid"], np.bool_)
-            if "precision_factor" in outputs:
-                found["precision_factor"] = np.asarray(outputs["precision_factor"], np.float32)
+            found |= {
+                name: np.asarray(outputs[name], kind)
+                for name, kind in OPTIONAL.items()
+                if name in outputs
+            }
         except (KeyError, TypeError, ValueError, IndexError):
             raise self._no_prediction() from None
         points = (count, *found["landmarks"].shape[1:2])
         matrices = (*points, 2, 2)
-        shapes = {"landmarks": (*points, 2), "covariance": matrices, "valid": points[:1]}
+        shapes = {"landmarks": (*points, 2), "valid": points[:1], "in_distribution": points[:1]}
+        shapes["reliable"] = points
         if any(found[n].shape != shapes.get(n, matrices) for n in found):
             raise self._no_prediction()
         return found

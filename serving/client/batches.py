@@ -1,6 +1,5 @@
 """Predictions for any number of pictures: several requests at a time, with the answers in order."""
 
-import itertools
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -9,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from serving.client.base import MAX_ROWS, LandmarkClient, ServerError
+from serving.client.base import MAX_ROWS, OPTIONAL, LandmarkClient, ServerError
 from serving.client.sources import Picture
 from tfhuber.geometry.boxes import is_outside
 
@@ -34,7 +33,7 @@ class Answer:
       drawing_error: why `draw` failed; None if it did not.
       landmarks: [K, 2] in the picture's pixels; K is 0 if there is an error.
       covariance: [K, 2, 2] in square pixels.
-      precision_factor: [K, 2, 2], None from models without it.
+      optional: what else the model says of it, by the names in `base.OPTIONAL`.
       drawing: what `draw` returned.
     """
 
@@ -43,7 +42,7 @@ class Answer:
     drawing_error: str | None = None
     landmarks: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))
     covariance: np.ndarray = field(default_factory=lambda: np.zeros((0, 2, 2)))
-    precision_factor: np.ndarray | None = None
+    optional: dict[str, np.ndarray] = field(default_factory=dict)
     drawing: Any = None
 
 
@@ -159,20 +158,16 @@ def _predict(client: LandmarkClient, uploads: list[_Upload], signature: str) -> 
         half = len(uploads) // 2
         first, second = uploads[:half], uploads[half:]
         return _predict(client, first, signature) + _predict(client, second, signature)
-    factors = found.get("precision_factor", itertools.repeat(None))
-    rows = zip(
-        uploads, found["valid"], found["landmarks"], found["covariance"], factors, strict=False
-    )
     return [
         Answer(
             upload.picture,
-            landmarks=landmarks + np.array(upload.corner, np.float32),
-            covariance=covariance,
-            precision_factor=factor,
+            landmarks=found["landmarks"][i] + np.array(upload.corner, np.float32),
+            covariance=found["covariance"][i],
+            optional={name: found[name][i] for name in OPTIONAL if name in found},
         )
-        if valid
+        if found["valid"][i]
         else Answer(upload.picture, _unusable(upload.picture))
-        for upload, valid, landmarks, covariance, factor in rows
+        for i, upload in enumerate(uploads)
     ]
 
 

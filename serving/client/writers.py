@@ -58,8 +58,8 @@ class JsonLines:
     name, in one that has `.part` after it, or `.part2` and so on.
 
     A line has `source`; for a video `frame` and `seconds`; `box`; and `landmarks` [K, 2], `covariance`
-    [K, 2, 2] and, if the model has it, `precision_factor` [K, 2, 2], each number with the digits
-    that make it the same float32 again; or `error` instead.
+    [K, 2, 2] and, if the model has them, `precision_factor` [K, 2, 2], `reliable` [K] and
+    `in_distribution`, each number with the digits that make it the same float32 again; or `error` instead.
     """
 
     def __init__(self, path: Path):
@@ -294,9 +294,7 @@ def _line(answer: Answer) -> bytes:
         frame = {"frame": picture.number, "seconds": picture.seconds}
     if answer.error is not None:
         return answer_line(picture.source, picture.box, {"error": answer.error}, **frame)
-    arrays = {"landmarks": answer.landmarks, "covariance": answer.covariance}
-    if answer.precision_factor is not None:
-        arrays["precision_factor"] = answer.precision_factor
+    arrays = {"landmarks": answer.landmarks, "covariance": answer.covariance} | answer.optional
     return answer_line(picture.source, picture.box, arrays, **frame)
 
 

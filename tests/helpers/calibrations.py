@@ -1,5 +1,18 @@
 """What a run's calibration.json holds, sound or with other fields, for the tests."""
 
+import json
+
+import numpy as np
+
+ABSTENTION = {
+    "false_alarms": 0.02,
+    "largest_size": 3.0,
+    "tolerance": 0.05,
+    "risk": 0.1,
+    "confidence": 0.95,
+    "least_probability": 0.5,
+}
+
 
 def signature(log_scale=None, count=3, **changes):
     """One way to predict `count` landmarks; by default with scales of 1."""
@@ -48,3 +61,31 @@ def document(step=7, **changes):
         },
     }
     return {**values, **changes}
+
+
+def calibrate(run, **changes):
+    """Write to a run a calibration with other laws, scales and matrices than the model's own.
+
+    Args:
+      run: its directory.
+      changes: of each signature.
+    """
+    from tfhuber.calibration.model import FILE, Calibration
+    from tfhuber.runs.load import load_run
+
+    rng, predictor = np.random.default_rng(0), load_run(run)
+    names, laws = predictor.landmark_set.names, {"none": ("huber", None), "ml": ("laplace", 0.8)}
+    laws["mean"] = laws["ml"]
+    fitted = {
+        tta: signature(
+            rng.normal(0, 0.3, (len(names), 3)).tolist(),
+            len(names),
+            family=family,
+            correlation=correlation,
+            **changes,
+        )
+        for tta, (family, correlation) in laws.items()
+    }
+    values = document(predictor.step, landmarks=list(names), signatures=fitted)
+    Calibration.model_validate(values)
+    (run / FILE).write_text(json.dumps(values))

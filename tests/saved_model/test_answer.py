@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 
 import tfhuber
 from tfhuber.distributions.elliptical import Elliptical
@@ -108,3 +109,44 @@ def test_the_guides_numpy_gives_the_same_density():
     expected = tfhuber.load_distribution(ANSWER, metadata()).log_prob(POINTS)
     found = scope["huber_log_density"](ANSWER, metadata(), POINTS)
     np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def with_joint(factor):
+    signatures = {"serving_default": {"family": "huber", "delta": 1.65, "joint": factor}}
+    return {**metadata(), "calibration": {"signatures": signatures}}
+
+
+JOINT = [[0.9, 0.0], [0.0, 0.6], [0.8, 0.0], [0.0, -0.5]]
+
+
+def test_whole_shapes_keep_each_landmarks_law_and_move_together():
+    found = tfhuber.load_distribution(ANSWER, with_joint(JOINT))
+    drawn = found.sample_shapes(40_000, seed=1)
+    assert drawn.shape == (40_000, 1, 2, 2)
+    assert np.array_equal(drawn[:5], found.sample_shapes(40_000, seed=1)[:5])
+    for k in range(2):
+        inside = found.radial_cdf(drawn)[:, 0, k]
+        assert stats.kstest(inside, "uniform").pvalue > 0.001
+    joint = tfhuber.joint_covariance(ANSWER, with_joint(JOINT))
+    assert joint.shape == (1, 4, 4)
+    covariance = found.kappa * np.linalg.inv(FACTOR[0] @ FACTOR[0])
+    np.testing.assert_allclose(joint[0, :2, :2], covariance[0])
+    np.testing.assert_allclose(joint[0, 2:, 2:], covariance[1])
+    # The covariance of what is drawn: between landmarks that of normal scores, nearly.
+    empirical = np.cov(drawn.reshape(40_000, 4).T)
+    scale = np.sqrt(np.outer(np.diag(joint[0]), np.diag(joint[0])))
+    assert np.abs((empirical - joint[0]) / scale).max() < 0.06
+    assert np.abs(joint[0, :2, 2:] / scale[:2, 2:]).max() > 0.3
+
+
+@pytest.mark.parametrize("factor", [[[0.5]] * 3, [[0.5]] * 3 + [[np.nan]], "x", [[0.5], [1, 2]]])
+def test_a_joint_distribution_that_is_none_is_refused(factor):
+    with pytest.raises(ValueError, match="no matrix of 4 rows"):
+        tfhuber.joint_covariance(ANSWER, with_joint(factor))
+
+
+def test_without_one_the_error_says_what_to_do():
+    with pytest.raises(ValueError, match="calibrate its run again"):
+        tfhuber.joint_covariance(ANSWER, metadata())
+    with pytest.raises(ValueError, match="count must be at least 1"):
+        tfhuber.load_distribution(ANSWER, with_joint(JOINT)).sample_shapes(0)

@@ -6,17 +6,15 @@ import shutil
 import numpy as np
 import pytest
 import tensorflow as tf
-from calibrations import document, signature
+from calibrations import calibrate
 from scipy import linalg
 
-from tfhuber.calibration.model import FILE, Calibration, calibration_of
+from tfhuber.calibration.model import FILE, calibration_of
 from tfhuber.distributions.radial import Huber
 from tfhuber.runs.load import load_run, read_config
 from tfhuber.saved_model import description, served_examples, signatures
 from tfhuber.saved_model.export import export
 from tfhuber.saved_model.metadata import ModelMetadata
-
-RNG = np.random.default_rng(0)
 
 
 @pytest.fixture(scope="module")
@@ -24,17 +22,7 @@ def calibrated_run(tiny_run, tmp_path_factory):
     """A copy of the tiny run with a calibration of other laws, scales and matrices."""
     run = tmp_path_factory.mktemp("calibrated") / "run"
     shutil.copytree(tiny_run, run)
-    predictor = load_run(run)
-    names, laws = predictor.landmark_set.names, {"none": ("huber", None), "ml": ("laplace", 0.8)}
-    laws["mean"] = laws["ml"]
-    scales = {tta: RNG.normal(0, 0.3, (len(names), 3)).tolist() for tta in laws}
-    fitted = {
-        tta: signature(scales[tta], len(names), family=family, correlation=correlation)
-        for tta, (family, correlation) in laws.items()
-    }
-    values = document(predictor.step, landmarks=list(names), signatures=fitted)
-    Calibration.model_validate(values)
-    (run / FILE).write_text(json.dumps(values))
+    calibrate(run)
     return run
 
 

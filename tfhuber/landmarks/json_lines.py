@@ -17,8 +17,8 @@ def answer_line(
       source: the picture's name.
       box: [4] x0, y0, x1, y1 in its pixels; None for all of it.
       found: `landmarks` [K, 2], `covariance` [K, 2, 2] and, if the model has it, `precision_factor`
-        [K, 2, 2] in its pixels, each number with the digits that make it the same float32 again; or
-        `error`, why there are none.
+        [K, 2, 2] in its pixels, each number with the digits that make it the same float32 again, and
+        flags as true and false; or `error`, why there are none.
       frame: `frame` and `seconds` of a video's.
 
     Example:
@@ -26,13 +26,17 @@ def answer_line(
       b'{"source":"a.jpg","box":null,"landmarks":[[0.1,2.0]]}'
     """
     head = {"source": readable(source), **frame, "box": None if box is None else box.tolist()}
-    tail = {
-        name: value if isinstance(value, str) else np.ascontiguousarray(value, np.float32)
-        for name, value in found.items()
-    }
+    tail = {name: _encodable(value) for name, value in found.items()}
     return orjson.dumps(head | tail, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def readable(name: str) -> str:
     """Return a file's name with backslashes for what is no UTF-8 in it."""
     return name.encode(errors="backslashreplace").decode()
+
+
+def _encodable(value: np.ndarray | str) -> object:
+    if isinstance(value, str):
+        return value
+    array = np.asarray(value)
+    return array.tolist() if array.dtype == bool else np.ascontiguousarray(array, np.float32)

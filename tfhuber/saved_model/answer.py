@@ -1,5 +1,6 @@
 """The distributions that an answer of an exported model describes: NumPy and float64, no TensorFlow."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -7,27 +8,33 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from tfhuber.calibration.dependence import correlation
 from tfhuber.calibration.law import Law
-from tfhuber.saved_model.metadata import ModelMetadata
+from tfhuber.saved_model.metadata import ModelMetadata, joint_factor
 
-__all__ = ["LandmarkDistribution", "load_distribution"]
+__all__ = ["LandmarkDistribution", "joint_covariance", "load_distribution"]
 
 
 @dataclass(frozen=True)
 class LandmarkDistribution:
-    """Independent distributions [N, K] of landmarks, in the pixels of the answer.
+    """Distributions [N, K] of landmarks, in the pixels of the answer, and how they go together.
 
-    The density at y is |A| exp(-rho(|A (y - mu)|)) / c (eq. 3).
+    The density at y is |A| exp(-rho(|A (y - mu)|)) / c (eq. 3). Whole shapes follow a Gaussian copula
+    (`tfhuber.calibration.dependence`), in which each landmark keeps its own distribution.
 
     Attributes:
       loc: [N, K, 2] mu.
       precision_factor: [N, K, 2, 2] A, symmetric positive definite.
       law: of the radius |A (y - mu)|.
+      kappa: the covariance of a landmark is kappa inv(A A).
+      joint: [2K, r] F of the dependence; None from models that know nothing of it.
     """
 
     loc: np.ndarray
     precision_factor: np.ndarray
     law: Law
+    kappa: float
+    joint: np.ndarray | None = None
 
     def radius(self, points: ArrayLike) -> np.ndarray:
         """Compute |A (y - mu)| [..., N, K] of points [..., N, K, 2] in the answer's pixels."""
@@ -46,21 +53,72 @@ class LandmarkDistribution:
         return self.law.cdf(self.radius(points))
 
     def sample(self, count: int, seed: int | None = None) -> np.ndarray:
-        """Draw points [count, N, K, 2] in the answer's pixels; the same for the same seed.
+        """Draw points [count, N, K, 2], each landmark for itself; the same for the same seed.
 
         Raises:
           ValueError: `count` is not positive.
         """
-        if count < 1:
-            raise ValueError(f"count must be at least 1, got {count}")
+        _check_count(count)
         generator = np.random.default_rng(seed)
         shape = (count, *self.loc.shape[:-1])
         radius, angle = self.law.quantile(generator.random(shape)), generator.random(shape)
         circle = np.stack([np.cos(2 * np.pi * angle), np.sin(2 * np.pi * angle)], axis=-1)
-        white = radius[..., np.newaxis] * circle
-        return self.loc + np.einsum(
-            "nkab,...nkb->...nka", np.linalg.inv(self.precision_factor), white
-        )
+        return self._placed(radius[..., np.newaxis] * circle)
+
+    def joint_covariance(self) -> np.ndarray:
+        """Compute the covariances [N, 2K, 2K] of (x0, y0, x1, y1, ...), in square pixels of the answer.
+
+        Blocks of a landmark are its covariance. The others take the correlation of whitened errors for
+        that of their normal scores.
+
+        Raises:
+          ValueError: the model knows nothing of how landmarks go together.
+        """
+        root = math.sqrt(self.kappa) * np.linalg.inv(self.precision_factor)
+        count = 2 * self.loc.shape[1]
+        blocks = self._correlation().reshape(count // 2, 2, count // 2, 2)
+        covariance = np.einsum("njab,jbkc,nkcd->njakd", root, blocks, root)
+        return covariance.reshape(-1, count, count)
+
+    def sample_shapes(self, count: int, seed: int | None = None) -> np.ndarray:
+        """Draw whole shapes [count, N, K, 2] in the answer's pixels; the same for the same seed.
+
+        Raises:
+          ValueError: as `joint_covariance`, or `count` is not positive.
+        """
+        _check_count(count)
+        lower = np.linalg.cholesky(self._correlation())
+        shape = (count, *self.loc.shape)
+        normal = np.random.default_rng(seed).standard_normal((count, len(self.loc), len(lower)))
+        scores = (normal @ lower.T).reshape(shape)
+        length = np.linalg.norm(scores, axis=-1, keepdims=True)
+        radius = self.law.quantile(-np.expm1(-(length**2) / 2))
+        return self._placed(radius * scores / length)
+
+    def _correlation(self) -> np.ndarray:
+        if self.joint is None:
+            raise ValueError(
+                "the model knows nothing of how landmarks go together: calibrate its run again "
+                "with this version, and export it without --uncalibrated"
+            )
+        return correlation(self.joint)
+
+    def _placed(self, white: np.ndarray) -> np.ndarray:
+        """Return the points [..., N, K, 2] of whitened errors."""
+        inverse = np.linalg.inv(self.precision_factor)
+        return self.loc + np.einsum("nkab,...nkb->...nka", inverse, white)
+
+
+def joint_covariance(
+    answer: Mapping[str, ArrayLike],
+    metadata: Mapping[str, Any],
+    signature: str | None = None,
+) -> np.ndarray:
+    """Return the covariances [N, 2K, 2K] of an answer's (x0, y0, x1, y1, ...), in its square pixels.
+
+    Args, and Raises: as `load_distribution` and `LandmarkDistribution.joint_covariance`.
+    """
+    return load_distribution(answer, metadata, signature).joint_covariance()
 
 
 def load_distribution(
@@ -106,7 +164,13 @@ def load_distribution(
     if name == "covariance":
         values = np.sqrt(about.kappa / values)
     factor = np.einsum("...ab,...b,...cb->...ac", vectors, values, vectors)
-    return LandmarkDistribution(loc, factor, Law(about.family, about.delta))
+    joint = joint_factor(metadata, signature or "serving_default")
+    return LandmarkDistribution(loc, factor, Law(about.family, about.delta), about.kappa, joint)
+
+
+def _check_count(count: int) -> None:
+    if count < 1:
+        raise ValueError(f"count must be at least 1, got {count}")
 
 
 def _finite(answer: Mapping[str, ArrayLike], name: str) -> np.ndarray:

@@ -120,6 +120,9 @@ def _calibration(
             "correlation": fitted.correlation,
             "log_scale": fitted.log_scale,
             "promised_by": fitted.promised_by,
+            "abstention": fitted.abstention and fitted.abstention.model_dump(mode="json"),
+            "joint": fitted.joint
+            and [[round(value, 4) for value in row] for row in fitted.joint.factor],
             "regions": [
                 region.model_dump(mode="json", exclude={"thirds"}) for region in fitted.radii
             ],

@@ -257,7 +257,7 @@ def _parts(
     def head(features: tf.Tensor) -> dict[str, tf.Tensor]:
         found = corrected(predictor.whitening.to_network(rest(features, training=False)))
         covariance = found.covariance(energy)
-        return signatures.answer(tf.fill([1], True), landmarks=found.loc, covariance=covariance)
+        return signatures.answer(tf.fill([1], True), {}, landmarks=found.loc, covariance=covariance)
 
     return network, head
 

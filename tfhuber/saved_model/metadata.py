@@ -9,11 +9,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tfhuber.console.files import read_json
 from tfhuber.drawing import ellipses
 from tfhuber.geometry.box_square import SQUARE_RULES
 
-__all__ = ["METADATA", "ModelMetadata", "uncertainty_quantiles"]
+__all__ = ["METADATA", "ModelMetadata", "joint_factor", "uncertainty_quantiles"]
 
 # In the model's directory. TensorFlow Serving ignores files in `assets.extra`.
 METADATA = "assets.extra/model.json"
@@ -53,7 +55,7 @@ class ModelMetadata:
           ValueError: something is missing or makes no sense.
         """
         try:
-            calibrated = (values.get("calibration") or {}).get("signatures") or {}
+            calibrated = _calibrated(values)
             laws = {name: _law(each) for name, each in calibrated.items()}
             names = list(values["landmark_set"]["names"])
             edges = [(int(i), int(j)) for i, j in values["landmark_set"]["edges"]]
@@ -108,6 +110,25 @@ class ModelMetadata:
         return "tta" if tta else "serving_default"
 
 
+def joint_factor(values: Mapping[str, Any], signature: str) -> np.ndarray | None:
+    """Return F [2K, r] of how landmarks' errors go together, in a JSON object of metadata; None without.
+
+    Raises:
+      ValueError: it is no matrix of 2K rows of finite numbers.
+    """
+    rows = (_calibrated(values).get(signature) or {}).get("joint")
+    if rows is None:
+        return None
+    try:
+        factor = np.array(rows, np.float64)
+    except (TypeError, ValueError):
+        factor = np.zeros(0)
+    count = len(values["landmark_set"]["names"])
+    if factor.ndim != 2 or len(factor) != 2 * count or not np.isfinite(factor).all():
+        raise ValueError(f"its joint distribution is no matrix of {2 * count} rows")
+    return factor
+
+
 def uncertainty_quantiles(values: Mapping[str, Any]) -> dict[float, float]:
     """Return the reference of a model's uncertainty, in a JSON object of metadata; empty if it has none.
 
@@ -122,6 +143,11 @@ def uncertainty_quantiles(values: Mapping[str, Any]) -> dict[float, float]:
         return dict(zip(map(float, levels), map(float, quantiles), strict=True))
     except (TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"its reference of uncertainty makes no sense ({error})") from None
+
+
+def _calibrated(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what the metadata say of each calibrated signature; empty if there is none."""
+    return (values.get("calibration") or {}).get("signatures") or {}
 
 
 def _law(values: Mapping[str, Any]) -> tuple[str, float, float]:

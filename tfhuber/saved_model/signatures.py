@@ -19,6 +19,7 @@ __all__ = [
     "MAX_ROWS",
     "answer",
     "correction",
+    "flagging",
     "image_function",
     "metadata_function",
     "predict_functions",
@@ -63,22 +64,17 @@ def image_function(
       calibration: as in `predict_functions`.
 
     Returns:
-      A `tf.function` from `image_bytes` [N] string (whole JPEG or PNG files) and `box` [N, 4] float32
-      (x0, y0, x1, y1 in original pixels; all zeros: the whole image) to a dict of `landmarks`
-      [N, K, 2], `covariance` [N, K, 2, 2] and `precision_factor` [N, K, 2, 2], that is A of the density
+      A `tf.function` from `image_bytes` [N] string, whole JPEG or PNG files, and `box` [N, 4] float32
+      (x0, y0, x1, y1 in original pixels; all zeros: the whole image) to `landmarks` [N, K, 2],
+      `covariance` [N, K, 2, 2], `precision_factor` [N, K, 2, 2], that is A of the density
       |A| / c exp(-rho(|A (y - landmark)|)), in original image pixels, and `valid` [N]: false where the
-      file is no whole JPEG or PNG, or the box is empty, not finite or outside the image; the
-      row's numbers are 0 there. An `InvalidArgumentError` are more than `MAX_ROWS` rows, other shapes
-      and another number of boxes than of files.
+      file is none, or the box is empty, not finite or outside the image; the row's numbers are 0
+      there. `flagging` may add `reliable` [N, K] and `in_distribution` [N]. More than `MAX_ROWS` rows,
+      other shapes or another number of boxes are an `InvalidArgumentError`.
     """
     size, rule = predictor.options.image_size, predictor.landmark_set.square
     predictor, corrected, energy = correction(predictor, tta, calibration)
-
-    @tf.autograph.experimental.do_not_convert
-    def crop(row: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        image, decoded = decoding.decode(row[0])
-        region, to_network, inside = decoding.network_crop(image, row[1], size, rule)
-        return region, to_network, decoded & inside
+    flags = flagging(predictor, tta, calibration)
 
     @tf.function(
         input_signature=[
@@ -92,19 +88,12 @@ def image_function(
         files, boxes = (tf.shape(value)[0] for value in rows)
         paired = tf.debugging.assert_equal(boxes, files, "each image file needs a box")
         with tf.control_dependencies([paired]):
-            crops, to_network, valid = tf.map_fn(
-                crop,
-                rows,
-                fn_output_signature=(
-                    tf.TensorSpec([size, size, 3], tf.float32),
-                    tf.TensorSpec([3, 3], tf.float32),
-                    tf.TensorSpec([], tf.bool),
-                ),
-            )
+            crops, to_network, valid = _cropped(rows, size, rule)
         predicted = corrected(predictor.predict(crops, tta))
         original = decoding.in_the_image(predicted, to_network, rule)
         return answer(
             valid,
+            flags(predicted),
             landmarks=original.loc,
             covariance=original.covariance(energy),
             precision_factor=original.precision_factor,
@@ -127,11 +116,12 @@ def tensor_function(
     Returns:
       A `tf.function` from `image` [N, S, S, 3] uint8 network crops to a dict of `landmarks` [N, K, 2]
       and `covariance` [N, K, 2, 2] in network-crop pixels, and `valid` [N]: false, with zeros, where a
-      number is not finite. More than `MAX_ROWS` rows, and crops of another size or number of channels,
-      are an `InvalidArgumentError`.
+      number is not finite; `reliable` and `in_distribution` as in `image_function`. More than
+      `MAX_ROWS` rows, and crops of another size or number of channels, are an `InvalidArgumentError`.
     """
     size = predictor.options.image_size
     predictor, corrected, energy = correction(predictor, "none", calibration)
+    flags = flagging(predictor, "none", calibration)
 
     @tf.function(
         input_signature=[tf.TensorSpec([None, size, size, 3], tf.uint8, name="image")],
@@ -142,6 +132,7 @@ def tensor_function(
         predicted = corrected(predictor.predict(crops))
         return answer(
             tf.fill(tf.shape(image)[:1], True),
+            flags(predicted),
             landmarks=predicted.loc,
             covariance=predicted.covariance(energy),
         )
@@ -169,6 +160,36 @@ def correction(
     return predictor.correlated(calibration.correlations), signature.apply, signature.energy
 
 
+def flagging(
+    predictor: Predictor, tta: str, calibration: Calibration | None
+) -> Callable[[LocationScatter], Answer]:
+    """Return the function from corrected predictions to their `reliable` and `in_distribution`, if any."""
+    signature = None if calibration is None else calibration.signatures[tta]
+    if signature is None or signature.abstention is None:
+        return lambda predicted: {}
+    size, energy, abstention = predictor.options.image_size, signature.energy, signature.abstention
+    return lambda predicted: abstention.flags(predicted, energy, size)
+
+
+def _cropped(
+    rows: tuple[tf.Tensor, tf.Tensor], size: int, rule: str
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Return the network crops of image files and boxes, the maps from the images, and which are valid."""
+
+    @tf.autograph.experimental.do_not_convert
+    def crop(row: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        image, decoded = decoding.decode(row[0])
+        region, to_network, inside = decoding.network_crop(image, row[1], size, rule)
+        return region, to_network, decoded & inside
+
+    shapes = (
+        tf.TensorSpec([size, size, 3], tf.float32),
+        tf.TensorSpec([3, 3], tf.float32),
+        tf.TensorSpec([], tf.bool),
+    )
+    return tf.map_fn(crop, rows, fn_output_signature=shapes)
+
+
 def _bounded(rows: tf.Tensor, shape: list[int]) -> tf.Tensor:
     """Return the rows, if each has the shape and they are no more than a server should take at once."""
     # A crop without channels, or of another size, would pass through the network and get an answer. The
@@ -181,12 +202,13 @@ def _bounded(rows: tf.Tensor, shape: list[int]) -> tf.Tensor:
         return tf.identity(rows)
 
 
-def answer(valid: tf.Tensor, **numbers: tf.Tensor) -> Answer:
-    """Return the numbers, with zeros in rows that are not valid or in which one is not finite."""
+def answer(valid: tf.Tensor, flags: Answer, **numbers: tf.Tensor) -> Answer:
+    """Return the numbers and flags [N, ...]: zero and false in rows not valid, or with one not finite."""
     for value in numbers.values():
         valid &= tf.reduce_all(tf.math.is_finite(value), axis=range(1, value.shape.rank))
-    kept = {
-        name: tf.where(tf.reshape(valid, [-1] + [1] * (value.shape.rank - 1)), value, 0.0)
-        for name, value in numbers.items()
-    }
-    return {**kept, "valid": valid}
+
+    def kept(value: tf.Tensor) -> tf.Tensor:
+        row = tf.reshape(valid, [-1] + [1] * (value.shape.rank - 1))
+        return tf.where(row, value, tf.zeros([], value.dtype))
+
+    return {**tf.nest.map_structure(kept, {**numbers, **flags}), "valid": valid}

@@ -101,7 +101,7 @@ def test_answers_come_in_order_and_are_the_right_ones(url, batch, parallel):
         answers = list(predict_in_batches(client, pictures_of(20), batch=batch, parallel=parallel))
     assert [answer.landmarks[0, 0] for answer in answers] == list(range(20))
     assert [answer.picture.source for answer in answers] == [f"good {i}" for i in range(20)]
-    assert all(answer.precision_factor.shape == (COUNT, 2, 2) for answer in answers)
+    assert all(answer.optional["precision_factor"].shape == (COUNT, 2, 2) for answer in answers)
 
 
 def test_the_bad_ones_among_many_are_found(url):
