@@ -92,7 +92,10 @@ def test_evaluation_is_of_the_calibrated_predictions(run, data, calibration, mon
         (path,) = (run / "evaluations").glob(f"test-{tta}-latest-on-faces-*-calibrated.json")
         found = json.loads(path.read_text())
         assert set(found["coverage"]) == {"raw", "calibrated"} and "  ->  " in printed
-        assert (path.with_suffix("") / "report.html").is_file()
+        report = (path.with_suffix("") / "report.html").read_text()
+        assert report.count('class="shape"') == 3 * 8 and "Whole shapes" in report
+        together = found["calibrated"]["joint"]
+        assert "distances, joint" in printed and together["gain"] > 5 and together["length"] < 1
         raw = collect(predictor, split, tta)
         energy, predictions = corrected(made, tta, predictor, split, raw)
         # The density from the predictions themselves.

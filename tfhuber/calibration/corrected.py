@@ -11,6 +11,7 @@ import tensorflow as tf
 from tfhuber.calibration.conformal import LEVELS
 from tfhuber.calibration.model import Calibration, Region, Signature, load_calibration
 from tfhuber.calibration.photographs import photographs
+from tfhuber.calibration.shapes import Shapes
 from tfhuber.data.dataset import Split
 from tfhuber.evaluation.predictions import Predictions, collect
 from tfhuber.evaluation.run_evaluation import Correct, Corrected
@@ -109,7 +110,24 @@ def _corrected_run(
         },
         "abstention": _abstained(signature, made, predictions),
     }
-    return Corrected(made, predictions, facts)
+    shapes = _shapes(signature, predictions)
+    if shapes is None:
+        return Corrected(made, predictions, facts)
+    facts["joint"] = shapes.facts(predictions.truth, predictions.weights > 0)
+    return Corrected(made, predictions, facts, shapes.draw)
+
+
+def _shapes(signature: Signature, predictions: Predictions) -> Shapes | None:
+    if signature.joint is None:
+        return None
+    predicted, factor = predictions.predicted, np.array(signature.joint.factor)
+    return Shapes(
+        loc=predicted.loc,
+        precision_factor=predicted.precision_factor,
+        law=signature.correction.law,
+        kappa=float(signature.energy.kappa(2)),
+        factor=factor.reshape(2 * predicted.loc.shape[1], -1),
+    )
 
 
 def _summary(predictions: Predictions) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import numpy as np
 from tfhuber.calibration.law import Law
 from tfhuber.calibration.photographs import folds
 
-__all__ = ["Fit", "correlation", "fit_dependence", "log_ratio", "normal_scores"]
+__all__ = ["Fit", "correlation", "draw_errors", "fit_dependence", "log_ratio", "normal_scores"]
 
 _RANKS = (1, 2, 4, 8, 16, 32, 64)
 _KEPT = (0.3, 0.5, 0.7, 0.8, 0.9, 0.95)
@@ -56,6 +56,17 @@ def correlation(factor: np.ndarray) -> np.ndarray:
     found = (factor @ factor.T).reshape(count, 2, count, 2)
     found[np.arange(count), :, np.arange(count), :] = np.eye(2)
     return found.reshape(2 * count, 2 * count)
+
+
+def draw_errors(
+    factor: np.ndarray, law: Law, shape: tuple[int, ...], generator: np.random.Generator
+) -> np.ndarray:
+    """Return whitened errors [*shape, K, 2] of whole objects, each landmark's length by the law."""
+    lower = np.linalg.cholesky(correlation(factor))
+    scores = (generator.standard_normal((*shape, len(lower))) @ lower.T).reshape(*shape, -1, 2)
+    length = np.linalg.norm(scores, axis=-1, keepdims=True)
+    level = np.minimum(-np.expm1(-(length**2) / 2), np.nextafter(1, 0))
+    return law.quantile(level) * scores / length
 
 
 def log_ratio(scores: np.ndarray, factor: np.ndarray) -> np.ndarray:

@@ -24,7 +24,6 @@ from tfhuber.calibration.model import (
     Tried,
 )
 from tfhuber.calibration.photographs import parts, photographs
-from tfhuber.calibration.scale import transformed
 from tfhuber.console.cli import progress
 from tfhuber.console.files import write_json
 from tfhuber.data import dataset, records
@@ -220,11 +219,12 @@ def _fit(
         radii=[Region.of(each) for each in radii],
         tried=[Tried(name=step.name, nll=step.nll, kept=step.kept) for step in steps],
     )
-    scores = dependence.normal_scores(transformed(errors, correction.log_matrix), correction.law)
+    corrected = tf.nest.map_structure(np.asarray, signature.apply(predicted))
+    scores = dependence.normal_scores(_whitened(corrected, seen.labels), correction.law)
     joint = dependence.fit_dependence(scores, seen.photograph)
     signature = signature.model_copy(
         update={
-            "abstention": _abstention(signature.apply(predicted), signature, predictor, seen, aims),
+            "abstention": _abstention(corrected, signature, predictor, seen, aims),
             "joint": Joint(factor=joint.factor.tolist(), gain=joint.gain),
         }
     )

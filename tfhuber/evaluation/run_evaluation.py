@@ -31,11 +31,14 @@ class Corrected:
       predictor: with the energy that the corrected predictions have.
       predictions: corrected.
       facts: for the metrics: where the calibration is from, and `raw` against `calibrated`.
+      draw: for the report: from an example's index and a count to shapes [count, K, 2] in original
+        pixels; None where nothing is known of how landmarks go together.
     """
 
     predictor: Predictor
     predictions: Predictions
     facts: dict[str, Any]
+    draw: page.Draw | None = None
 
 
 # From the predictor, the split and its predictions, as the model makes them.
@@ -99,7 +102,7 @@ def evaluate_run(
     path.parent.mkdir(exist_ok=True)
     write_json(path, metrics)
     facts = {"run": str(run), "command": _command(run, metrics, calibrated=calibrated)}
-    subject = page.Subject(raw, predictor, predictions, examples_split, metrics, facts)
+    subject = page.Subject(raw, predictor, predictions, examples_split, metrics, facts, made.draw)
     return metrics, [path, *_pictures(path, subject, f"{config.train.epochs} epochs")]
 
 
@@ -171,6 +174,13 @@ def table(metrics: dict) -> str:
         rows.append((f"guaranteed {level} %", _cells(region)))
     if compared.get("abstention"):
         rows.append(("reliable, foreign", _cells(compared["abstention"])))
+    if compared.get("joint"):
+        joint = compared["joint"]
+        for name, values in joint["distances"].items():
+            rows.append((f"distances, {name}", _cells({f"{k} %": v for k, v in values.items()})))
+        rows.append(
+            ("landmarks together", _cells({"nats": joint["gain"], "length": joint["length"]}))
+        )
     lines = aligned(rows)
     if "errors" in metrics:
         lines += "\n" + detail.text(metrics["errors"], metrics["coverage"])

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tfhuber.calibration.dependence import correlation
+from tfhuber.calibration.dependence import correlation, draw_errors
 from tfhuber.calibration.law import Law
 from tfhuber.saved_model.metadata import ModelMetadata, joint_factor
 
@@ -76,7 +76,7 @@ class LandmarkDistribution:
         """
         root = math.sqrt(self.kappa) * np.linalg.inv(self.precision_factor)
         count = 2 * self.loc.shape[1]
-        blocks = self._correlation().reshape(count // 2, 2, count // 2, 2)
+        blocks = correlation(self._factor()).reshape(count // 2, 2, count // 2, 2)
         covariance = np.einsum("njab,jbkc,nkcd->njakd", root, blocks, root)
         return covariance.reshape(-1, count, count)
 
@@ -87,21 +87,16 @@ class LandmarkDistribution:
           ValueError: as `joint_covariance`, or `count` is not positive.
         """
         _check_count(count)
-        lower = np.linalg.cholesky(self._correlation())
-        shape = (count, *self.loc.shape)
-        normal = np.random.default_rng(seed).standard_normal((count, len(self.loc), len(lower)))
-        scores = (normal @ lower.T).reshape(shape)
-        length = np.linalg.norm(scores, axis=-1, keepdims=True)
-        radius = self.law.quantile(-np.expm1(-(length**2) / 2))
-        return self._placed(radius * scores / length)
+        generator, shape = np.random.default_rng(seed), (count, len(self.loc))
+        return self._placed(draw_errors(self._factor(), self.law, shape, generator))
 
-    def _correlation(self) -> np.ndarray:
+    def _factor(self) -> np.ndarray:
         if self.joint is None:
             raise ValueError(
                 "the model knows nothing of how landmarks go together: calibrate its run again "
                 "with this version, and export it without --uncalibrated"
             )
-        return correlation(self.joint)
+        return self.joint
 
     def _placed(self, white: np.ndarray) -> np.ndarray:
         """Return the points [..., N, K, 2] of whitened errors."""

@@ -102,8 +102,9 @@ def test_a_line_is_the_clients(model, tmp_path):
         key: np.array(answer[key], np.float32)
         for key in ("landmarks", "covariance", "precision_factor")
     }
+    optional = {"precision_factor": arrays.pop("precision_factor")}
     with JsonLines(tmp_path / "client.jsonl") as writer:
-        writer.write(Answer(PictureFile(name, box=np.array(BOX)), **arrays))
+        writer.write(Answer(PictureFile(name, box=np.array(BOX)), **arrays, optional=optional))
     shard = tmp_path / "out/pictures-00000-of-00001.jsonl"
     assert shard.read_bytes() == (tmp_path / "client.jsonl").read_bytes()
 

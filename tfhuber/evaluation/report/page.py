@@ -3,11 +3,11 @@
 import functools
 import html
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -21,7 +21,12 @@ from tfhuber.evaluation.report.style import STYLE
 from tfhuber.evaluation.summary import error_unit, headline
 from tfhuber.model.predictor import Predictor
 
-__all__ = ["Subject", "write_report"]
+__all__ = ["Draw", "Subject", "write_report"]
+
+# From an example's index and a count to shapes [count, K, 2] in original pixels.
+Draw: TypeAlias = Callable[[int, int], np.ndarray]
+
+_SHAPES = 8  # drawn over a photograph
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,7 @@ class Subject:
       split: whose examples they are.
       metrics: what the evaluation's JSON holds.
       facts: what is said of the origin: the run, the command.
+      draw: from an example's index and a count to predicted shapes; None if there are none.
     """
 
     raw: Predictions
@@ -43,6 +49,7 @@ class Subject:
     split: Split
     metrics: Mapping[str, Any]
     facts: Mapping[str, str]
+    draw: Draw | None = None
 
     def probabilities(self) -> dict[str, np.ndarray]:
         """Return by "raw" and "calibrated" the probability [M] of the ellipse through each label."""
@@ -70,6 +77,7 @@ def write_report(path: Path, subject: Subject) -> None:
             _coverage(subject),
             _figures(subject),
             _photographs(subject),
+            _shapes(subject),
             _errors(subject),
         ]
     )
@@ -195,6 +203,28 @@ def _photographs(subject: Subject) -> str:
         "90 % ellipses, labels are <i class=square></i>; a line joins the two. Click on one to enlarge "
         "it; point at a landmark for its name. Most surprising is the label farthest outside its "
         f"region.</p>{rows}"
+    )
+
+
+def _shapes(subject: Subject) -> str:
+    """Return photographs with shapes drawn from the predicted joint distribution of their landmarks."""
+    if subject.draw is None:
+        return ""
+    p, errors = subject.predictions, _example_errors(subject)
+    picks = photographs.choose(errors, np.full(p.weights.shape, np.nan))
+    wanted = {kind: chosen[0] for kind, chosen in picks.items() if chosen}
+    seen = examples.views(
+        subject.split, wanted.values(), photographs.SIDE, subject.predictor.batch_size
+    )
+    drawn = "".join(
+        photographs.shapes(
+            seen[i], subject.draw(i, _SHAPES), subject.predictor.landmark_set.edges, kind
+        )
+        for kind, i in wanted.items()
+    )
+    return (
+        "<h2>Whole shapes</h2><p>Each line is one shape, drawn from what the model predicts for the "
+        f"landmarks together: where they agree, it is sure.</p><div class=photographs>{drawn}</div>"
     )
 
 

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import pybase64
+import tensorflow as tf
 from PIL import Image
 
 from tfhuber.drawing import ellipses
-from tfhuber.evaluation.examples import Crop
+from tfhuber.evaluation.examples import Crop, View
+from tfhuber.geometry import projective
 from tfhuber.model.predictor import Predictor
 
-__all__ = ["Chosen", "choose", "figure"]
+__all__ = ["Chosen", "choose", "figure", "shapes"]
 
 SIDE = 440  # pixels of a photograph in the page
 _EACH = 4  # photographs of a kind
@@ -81,6 +83,26 @@ def figure(predictor: Predictor, chosen: Chosen) -> str:
         f"<span>{html.escape(chosen.name)}<br>{html.escape(chosen.error)}</span></summary>"
         f"<p>Labels farthest out:</p><table>{''.join(rows)}</table></details>"
     )
+
+
+def shapes(view: View, points: np.ndarray, edges: Sequence[tuple[int, int]], name: str) -> str:
+    """Return a photograph with shapes [n, K, 2], in original pixels, as a `<figure>` element."""
+    here = projective.apply_map(view.from_original, tf.constant(points, tf.float32)).numpy() + 0.5
+    side = len(view.image)
+    if edges:
+        paths = ["".join(_line(each[a], each[b]) for a, b in edges) for each in here]
+    else:
+        paths = ["".join(_line(point, point) for point in each) for each in here]
+    lines = "".join(f'<path class="shape" d="{path}"/>' for path in paths)
+    return (
+        f'<figure class="photograph"><svg viewBox="0 0 {side} {side}" role="img">'
+        f'<image width="{side}" height="{side}" href="data:image/jpeg;base64,{_jpeg(view.image)}"/>'
+        f"{lines}</svg><figcaption>{html.escape(name)}</figcaption></figure>"
+    )
+
+
+def _line(start: np.ndarray, end: np.ndarray) -> str:
+    return f"M{start[0]:.1f} {start[1]:.1f}L{end[0]:.1f} {end[1]:.1f}"
 
 
 def _drawn(predictor: Predictor, chosen: Chosen, names: Sequence[str]) -> str:

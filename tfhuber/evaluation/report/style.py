@@ -46,6 +46,7 @@ figcaption { font-size: 0.82rem; }
 .photograph circle { fill: #ff3b30; }
 .photograph rect { fill: #ffd60a; }
 .photograph path { stroke: #ffd60a; stroke-width: 0.9; fill: none; }
+.photograph .shape { stroke: #2be04c; stroke-width: 1.3; stroke-linecap: round; opacity: 0.8; }
 .photograph g:hover ellipse { fill: #2be04c66; stroke-width: 2; }
 .dot, .square { display: inline-block; width: 9px; height: 9px; background: #ff3b30;
   border-radius: 50%; }
