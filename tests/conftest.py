@@ -13,10 +13,12 @@ import time
 from pathlib import Path
 
 import hypothesis
-import numpy as np
 import pytest
 
-import tfhuber  # noqa: F401 (sets what TensorFlow reads when it is imported)
+import tfhuber  # noqa: F401 (sets what TensorFlow and NumPy read when they are imported)
+
+# isort: split
+import numpy as np
 
 # What takes seconds to import is imported in the fixtures that need it. (A lazy module would not do:
 # pytest looks at every name here, which would load them all for every test.)

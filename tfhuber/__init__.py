@@ -44,6 +44,10 @@ _HOME = {
 # AVX512-VNNI, and trains two to five times slower there.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
+# Likewise NumPy's OpenBLAS. Its threads spin while they wait: on two cores busy with other work, two took
+# 150 times as long over matrices of 200 rows, the largest that there are here, as one alone.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 
 def __getattr__(name: str) -> object:
     # TensorFlow takes seconds to import; `--help` and the Beam workers do without it.

@@ -10,10 +10,10 @@ from tfhuber.calibration.photographs import folds
 from tfhuber.calibration.radial_law import fit_law
 from tfhuber.calibration.scale import fit_scale, transformed
 
-__all__ = ["SCALES", "Correction", "Step", "choose", "mean_nll"]
+__all__ = ["Correction", "Step", "choose", "mean_nll"]
 
 # From the simplest on; the next is taken only where it predicts better than the one before.
-SCALES = ("one", "landmarks", "axes")
+_SCALES = ("one", "landmarks", "axes")
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Step:
 
 @dataclass(frozen=True)
 class _Recipe:
-    """What to fit: a scale of `SCALES` or none, and a family or the law that is there."""
+    """What to fit: a scale of `_SCALES` or none, and a family or the law that is there."""
 
     scale: str | None = None
     family: str | None = None
@@ -78,7 +78,6 @@ def choose(
     photograph: np.ndarray,
     groups: Sequence[int],
     raw: Law,
-    scales: Sequence[str] = SCALES,
 ) -> tuple[Correction, list[Step]]:
     """Fit a correction to whitened errors, no more of one than photographs left out bear out.
 
@@ -91,7 +90,6 @@ def choose(
       photograph: [N] the photograph of each example.
       groups: [K] the group of each landmark, to which its scale is shrunk.
       raw: the law that the model was trained with.
-      scales: those of `SCALES` that are tried.
 
     Returns:
       The correction, fitted to all, and what was tried.
@@ -108,7 +106,7 @@ def choose(
         if kept:
             best, lowest = candidate, nll
 
-    for scale in scales:
+    for scale in _SCALES:
         consider(_Recipe(scale), f"scale: {scale}")
     chosen_scale = best.scale
     for family in FAMILIES:

@@ -69,7 +69,12 @@ def corrected(
     as_raw = raw
     if signature.correlation is not None:
         as_raw = collect(predictor.correlated(calibration.correlations), split, tta)
-    predicted = signature.apply(tf.nest.map_structure(tf.constant, as_raw.predicted))
+    to_network = tf.constant(raw.to_network)
+    here = tf.nest.map_structure(tf.constant, as_raw.predicted).through(to_network)
+    # There and back, positions would lose digits.
+    predicted = dataclasses.replace(
+        signature.apply(here).through(projective.invert(to_network)), loc=as_raw.predicted.loc
+    )
     energy, weights = signature.energy, raw.weights
     distribution = predicted.distribution(energy)
     constant = float(energy.log_normalizer(2))

@@ -14,6 +14,7 @@ photographs left out best. All mathematics are in NumPy and float64.
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import linalg
 
 from tfhuber.calibration.law import Law
 from tfhuber.calibration.photographs import folds
@@ -85,7 +86,7 @@ def log_ratio(scores: np.ndarray, factor: np.ndarray) -> np.ndarray:
         rows = np.flatnonzero(member.ravel() == i)
         values = flat[np.ix_(rows, np.flatnonzero(seen))]
         lower = np.linalg.cholesky(whole[np.ix_(seen, seen)])
-        white = np.linalg.solve(lower, values.T)
+        white = linalg.solve_triangular(lower, values.T, lower=True)
         found[rows] = (np.sum(values.T**2 - white**2, axis=0)) / 2 - np.log(np.diag(lower)).sum()
     return found
 
@@ -101,21 +102,24 @@ def fit_dependence(scores: np.ndarray, photograph: np.ndarray) -> Fit:
     ranks = [rank for rank in _RANKS if rank < 2 * scores.shape[1]]
     gains = np.zeros((len(ranks), len(_KEPT)))
     for i in np.unique(fold):
-        moments = _moments(scores[fold != i])
+        axes = _axes(scores[fold != i])
         for a, rank in enumerate(ranks):
-            factor = _principal_axes(moments, rank)
+            factor = _bounded(axes[:, -rank:])
             for b, kept in enumerate(_KEPT):
                 gains[a, b] += log_ratio(scores[fold == i], np.sqrt(kept) * factor).sum()
     gains /= len(scores)
     a, b = divmod(int(np.argmax(gains)), len(_KEPT))
     if gains[a, b] <= 0:
         return Fit(np.zeros((2 * scores.shape[1], 0)), 0.0)
-    factor = _principal_axes(_moments(scores), ranks[a])
+    factor = _bounded(_axes(scores)[:, -ranks[a] :])
     return Fit(np.sqrt(_KEPT[b]) * factor, float(gains[a, b]))
 
 
-def _moments(scores: np.ndarray) -> np.ndarray:
-    """Return the second moments [2K, 2K], of the pairs that are labelled; 0 where there are none."""
+def _axes(scores: np.ndarray) -> np.ndarray:
+    """Return the principal axes [2K, 2K] of the correlation, the longest last.
+
+    It is that of the pairs that are labelled, and 0 where there are none.
+    """
     flat = scores.reshape(len(scores), -1)
     seen = ~np.isnan(flat)
     values = np.where(seen, flat, 0.0)
@@ -123,14 +127,8 @@ def _moments(scores: np.ndarray) -> np.ndarray:
     moments = values.T @ values / np.maximum(count, 1)
     scale = np.sqrt(np.where(np.diag(count) > 0, np.diag(moments), 1))
     scale = np.maximum(scale, np.finfo(np.float64).tiny)
-    return moments / np.outer(scale, scale)
-
-
-def _principal_axes(moments: np.ndarray, rank: int) -> np.ndarray:
-    """Return F [2K, rank], with F F' near the moments."""
-    values, vectors = np.linalg.eigh(moments)
-    first = len(moments) - rank
-    return _bounded(vectors[:, first:] * np.sqrt(np.maximum(values[first:], 0)))
+    values, vectors = np.linalg.eigh(moments / np.outer(scale, scale))
+    return vectors * np.sqrt(np.maximum(values, 0))
 
 
 def _bounded(factor: np.ndarray) -> np.ndarray:

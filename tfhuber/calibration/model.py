@@ -22,6 +22,8 @@ __all__ = [
     "FILE",
     "Abstention",
     "Calibration",
+    "Contrast",
+    "Joint",
     "Region",
     "Signature",
     "Source",
@@ -129,6 +131,30 @@ class Abstention(_Section):
         }
 
 
+class Contrast(_Section):
+    """How much differences in predicted size count, as `tfhuber.calibration.contrast` finds it.
+
+    Attributes:
+      exponent: c.
+      typical: [K] the mean log|A| of each landmark, in network-crop pixels.
+      least: the smallest difference from it that counts.
+      largest: the largest.
+    """
+
+    exponent: float = Field(ge=-0.5, le=2)
+    typical: list[float]
+    least: float
+    largest: float
+
+    def apply(self, predicted: LocationScatter) -> LocationScatter:
+        """Return predictions [..., K] in network-crop pixels with a factor exp(c u) to each A."""
+        log_det = tf.convert_to_tensor(predicted.log_det)
+        surer = log_det - tf.constant(self.typical, log_det.dtype)
+        change = self.exponent * tf.clip_by_value(surer, self.least, self.largest)
+        factor = predicted.precision_factor * tf.exp(change)[..., tf.newaxis, tf.newaxis]
+        return LocationScatter(predicted.loc, factor, log_det + 2 * change)
+
+
 class Joint(_Section):
     """How the errors of an object's landmarks go together, as `tfhuber.calibration.dependence` finds it.
 
@@ -144,13 +170,15 @@ class Joint(_Section):
 class Signature(_Section):
     """What one way to predict (`none`, `mean` or `ml`) is corrected by, and what is promised of it.
 
-    A prediction's precision factor A becomes the root of A B B A, where B = exp(S) is its landmark's, and
-    its energy that of `family` and `delta`: `|B A (y - mu)|` then has that energy's law.
+    A prediction's precision factor A, after the contrast, becomes the root of A B B A, where B = exp(S) is
+    its landmark's, and its energy that of `family` and `delta`: `|B A (y - mu)|` then has that energy's
+    law.
 
     Attributes:
       family: of the radial energy.
       delta: its knee, for Huber's.
       correlation: of the whitened errors of two views; None where there is but one.
+      contrast: how much differences in predicted size count; None for as much as the model says.
       log_scale: [K] S as its elements xx, xy, yy.
       size_edges: the two predicted sizes between thirds of difficulty, as in `conformal.third`.
       fitted_to: photographs that all of this was fitted to.
@@ -164,6 +192,7 @@ class Signature(_Section):
     family: str = Field(pattern=f"^({'|'.join(FAMILIES)})$")
     delta: float = Field(gt=0)
     correlation: float | None = Field(ge=0, le=1)
+    contrast: Contrast | None = None
     log_scale: list[Annotated[list[_Exponent], Field(min_length=3, max_length=3)]]
     size_edges: list[float] = Field(min_length=2, max_length=2)
     fitted_to: _Count
@@ -189,10 +218,9 @@ class Signature(_Section):
         return Correction(self.log_matrix, Law(self.family, self.delta))
 
     def apply(self, predicted: LocationScatter) -> LocationScatter:
-        """Return predictions [..., K] corrected, in their frame; they go with `energy`.
-
-        The frame is the network crop's, or one that differs from it by no turn, such as the photograph's.
-        """
+        """Return predictions [..., K] in network-crop pixels corrected; they go with `energy`."""
+        if self.contrast is not None:
+            predicted = self.contrast.apply(predicted)
         log_matrix = self.log_matrix
         factor = tf.convert_to_tensor(predicted.precision_factor)
         gain = np.trace(log_matrix, axis1=-2, axis2=-1)
@@ -241,6 +269,8 @@ class Calibration(_Section):
         k = len(self.landmarks)
         for tta, signature in self.signatures.items():
             lengths = {len(signature.log_scale), *(len(each.landmarks) for each in signature.radii)}
+            if signature.contrast is not None:
+                lengths.add(len(signature.contrast.typical))
             rows = 2 * k if signature.joint is None else len(signature.joint.factor)
             if lengths - {k} or rows != 2 * k:
                 raise ValueError(f"signature {tta!r} is not of {k} landmarks")

@@ -11,12 +11,14 @@ import tensorflow as tf
 
 from tfhuber.calibration import abstention, conformal, dependence, views
 from tfhuber.calibration.abstention import Aims
-from tfhuber.calibration.choice import SCALES, Correction, choose
+from tfhuber.calibration.choice import Correction, Step, choose
+from tfhuber.calibration.contrast import fit_contrast
 from tfhuber.calibration.law import Law
 from tfhuber.calibration.model import (
     FILE,
     Abstention,
     Calibration,
+    Contrast,
     Joint,
     Region,
     Signature,
@@ -185,22 +187,21 @@ def _fit(
     predictor: Predictor, seen: _Seen, tta: str, levels: Sequence[float], aims: Aims
 ) -> tuple[Signature, tuple[Check, Check]]:
     """Fit a signature to half of the photographs, and check it and take its radii from the others."""
-    options, landmark_set = predictor.options, predictor.landmark_set
-    raw = Law(options.family, options.delta)
+    raw = Law(predictor.options.family, predictor.options.delta)
     chooses, promises = parts(seen.photograph)
     # `Predictor.predict` without a correlation, which the first check is of.
     before = _predicted(predictor, seen, tta, None)
     correlation = _correlation(seen, chooses) if tta != "none" else None
     predicted = _predicted(predictor, seen, tta, correlation)
-    errors = _whitened(predicted, seen.labels)
-    # A matrix has another meaning in the network crop than in a picture that is stretched to it.
-    scales = SCALES[:-1] if landmark_set.square == "stretch" else SCALES
+    contrast, sized, tried = _contrasted(predicted, seen, raw)
+    errors = _whitened(sized, seen.labels)
     correction, steps = choose(
-        errors[chooses], seen.photograph[chooses], _groups(landmark_set), raw, scales
+        errors[chooses], seen.photograph[chooses], _groups(predictor.landmark_set), raw
     )
+    steps.insert(1, tried)
 
     gain = np.trace(correction.log_matrix, axis1=-2, axis2=-1)
-    size = -np.mean(predicted.log_det.astype(np.float64) + gain, axis=1)
+    size = -np.mean(sized.log_det.astype(np.float64) + gain, axis=1)
     edges = np.quantile(size[chooses], (1 / 3, 2 / 3)).tolist()
     radii = conformal.radii(
         correction.radius(errors[promises]),
@@ -212,6 +213,7 @@ def _fit(
         family=correction.law.family,
         delta=correction.law.delta,
         correlation=correlation,
+        contrast=contrast,
         log_scale=correction.log_matrix[:, [0, 0, 1], [0, 1, 1]].tolist(),
         size_edges=edges,
         fitted_to=len(np.unique(seen.photograph[chooses])),
@@ -220,17 +222,40 @@ def _fit(
         tried=[Tried(name=step.name, nll=step.nll, kept=step.kept) for step in steps],
     )
     corrected = tf.nest.map_structure(np.asarray, signature.apply(predicted))
-    scores = dependence.normal_scores(_whitened(corrected, seen.labels), correction.law)
-    joint = dependence.fit_dependence(scores, seen.photograph)
-    signature = signature.model_copy(
-        update={
-            "abstention": _abstention(corrected, signature, predictor, seen, aims),
-            "joint": Joint(factor=joint.factor.tolist(), gain=joint.gain),
-        }
-    )
+    added = {
+        "abstention": _abstention(corrected, signature, predictor, seen, aims),
+        "joint": _joint(corrected, correction.law, seen),
+    }
     as_it_is = Correction(np.zeros_like(correction.log_matrix), raw)
     first = _check(as_it_is, _whitened(before, seen.labels)[promises], before.log_det[promises])
-    return signature, (first, _check(correction, errors[promises], predicted.log_det[promises]))
+    second = _check(correction, errors[promises], sized.log_det[promises])
+    return signature.model_copy(update=added), (first, second)
+
+
+def _contrasted(
+    predicted: LocationScatter, seen: _Seen, raw: Law
+) -> tuple[Contrast | None, LocationScatter, Step]:
+    """Return the contrast that half of the photographs bear out, predictions with it, and the step."""
+    chooses, _ = parts(seen.photograph)
+    errors = _whitened(predicted, seen.labels)[chooses]
+    log_det = predicted.log_det[chooses].astype(np.float64)
+    found = fit_contrast(errors, log_det, seen.photograph[chooses], raw)
+    step = Step("contrast", found.nll, kept=found.exponent != 0)
+    if found.exponent == 0:
+        return None, predicted, step
+    contrast = Contrast(
+        exponent=found.exponent,
+        typical=found.typical.tolist(),
+        least=found.least,
+        largest=found.largest,
+    )
+    return contrast, tf.nest.map_structure(np.asarray, contrast.apply(predicted)), step
+
+
+def _joint(corrected: LocationScatter, law: Law, seen: _Seen) -> Joint:
+    scores = dependence.normal_scores(_whitened(corrected, seen.labels), law)
+    found = dependence.fit_dependence(scores, seen.photograph)
+    return Joint(factor=found.factor.tolist(), gain=found.gain)
 
 
 def _abstention(

@@ -118,6 +118,7 @@ def _calibration(
         signatures[name] = {
             **laws[way],
             "correlation": fitted.correlation,
+            "contrast": fitted.contrast and fitted.contrast.model_dump(mode="json"),
             "log_scale": fitted.log_scale,
             "promised_by": fitted.promised_by,
             "abstention": fitted.abstention and fitted.abstention.model_dump(mode="json"),
