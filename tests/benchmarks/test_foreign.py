@@ -10,7 +10,7 @@ from benchmarks import foreign
 
 
 def test_crops_are_damaged_as_their_names_say():
-    crops = np.random.default_rng(0).uniform(0, 255, (6, 32, 32, 3))
+    crops = np.random.default_rng(1).uniform(0, 255, (6, 32, 32, 3))
     made = {name: damage(crops) for name, damage in foreign.damages().items()}
     assert all(each.shape == crops.shape for each in made.values())
     np.testing.assert_array_equal(made["upside-down"][:, ::-1, ::-1], crops)
