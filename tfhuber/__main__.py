@@ -17,6 +17,7 @@ __all__ = ["COMMANDS", "MODULES", "help_text", "main"]
 # stand above this package.
 MODULES = (
     "pipelines.sample_data",
+    "pipelines.sample_film",
     "pipelines.make_tfrecords",
     "pipelines.verify",
     "pipelines.contact_sheet",

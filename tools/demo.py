@@ -1,4 +1,4 @@
-"""The whole way on drawn faces: data, training, evaluation, a served model and a picture.
+"""The whole way on drawn faces: data, training, evaluation, a served model, a picture and a tracked film.
 
 Runs the project's own commands one after the other, each printed before it starts, and leaves
 everything in `demo/`, where each run starts anew. `make demo` makes the environment first.
@@ -18,6 +18,8 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
 from tfhuber.console.cli import run_main
 
 __all__ = ["main"]
@@ -26,10 +28,12 @@ ROOT = Path(__file__).resolve().parent.parent
 DEMO = Path("demo")
 SAMPLE, DATA, RUN, MODELS = DEMO / "sample", DEMO / "data", DEMO / "run", DEMO / "model"
 MODEL, OVERLAY, SERVER_LOG = MODELS / "wflw", DEMO / "overlay.png", DEMO / "server.log"
+FILM, TRUTH = DEMO / "film.mp4", DEMO / "film.truth.jsonl"
+FOUND, TRACKS, TRACKED = DEMO / "found.jsonl", DEMO / "tracks.jsonl", DEMO / "tracked.mp4"
 METRICS = RUN / "evaluations/test-none-latest.json"
 TEST_LIST = "WFLW_annotations/list_98pt_rect_attr_train_test/list_98pt_rect_attr_test.txt"
 
-STEPS = 7
+STEPS = 9
 TRAIN_FACES, TEST_FACES = 2000, 200
 SERVER_START_SECONDS = 120
 STARTED = time.monotonic()
@@ -65,6 +69,11 @@ def main() -> None:
         with step(7, "Predict over REST"):
             image, box = test_face()
             run("serving.client", image, f"--box={box}", "--url", url, "--output", OVERLAY)
+        with step(8, "Draw a film, and predict it"):
+            run("pipelines.sample_film", "--output", FILM)
+            run("serving.client", FILM, "--boxes", TRUTH, "--url", url, "--jsonl", FOUND)
+    with step(9, "Track"):
+        run("tfhuber.track", FOUND, "--jsonl", TRACKS, "--overlay", TRACKED)
 
     metrics = json.loads(METRICS.read_text(encoding="utf-8"))
     print()
@@ -72,13 +81,34 @@ def main() -> None:
         print(f"{name:26}{duration(seconds):>12}")
     held = 100 * metrics["coverage_90"]
     print(f"\nNME {metrics['nme']:.2f} %, 90 % ellipses hold {held:.1f} % of the labels")
+    print(film_errors())
     print(f"Picture: {OVERLAY.resolve()}")
+    print(f"Film: {TRACKED.resolve()}")
+
+
+def film_errors() -> str:
+    """Return in words how far the film's landmarks are from the truth, and what their ellipses hold."""
+    truth = {line["frame"]: np.array(line["landmarks"]) for line in lines_of(TRUTH)}
+    said = []
+    for file, kind in ((FOUND, "as predicted"), (TRACKS, "tracked")):
+        rows = [line for line in lines_of(file) if "landmarks" in line]
+        error = np.array([truth[row["frame"]] - np.array(row["landmarks"]) for row in rows])
+        inverse = np.linalg.inv(np.array([row["covariance"] for row in rows]))
+        # Of a Gaussian in the plane, 90 % are within sqrt(2 log 10) whitened lengths.
+        inside = np.einsum("nka,nkab,nkb->nk", error, inverse, error) <= 2 * np.log(10)
+        rmse = np.sqrt(np.mean(np.sum(error**2, axis=-1)))
+        said.append(f"{kind} {rmse:.2f} px (90 % ellipses hold {100 * inside.mean():.1f} %)")
+    return f"Film's RMSE: {', '.join(said)}"
+
+
+def lines_of(file: Path) -> list[dict]:
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
 def remove_earlier_results() -> None:
     for directory in (SAMPLE, DATA, RUN, MODELS):
         shutil.rmtree(directory, ignore_errors=True)
-    for file in (OVERLAY, SERVER_LOG):
+    for file in (OVERLAY, SERVER_LOG, FILM, TRUTH, FOUND, TRACKS, TRACKED):
         file.unlink(missing_ok=True)
     DEMO.mkdir(exist_ok=True)
 
