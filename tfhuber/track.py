@@ -21,17 +21,25 @@ from serving.client.batches import Answer
 from serving.client.result_options import add_result_options, result_files, result_writer
 from serving.client.sources import VIDEO_SUFFIXES, Boxes, Picture, Video
 from serving.client.writers import OverlayVideo
+from tfhuber.calibration.dependence import correlation
 from tfhuber.console.cli import progress, result_path, run_main, summary_stream
-from tfhuber.console.files import Aside, blamed, is_stream
+from tfhuber.console.files import Aside, blamed, is_stream, read_json
 from tfhuber.console.signals import Interrupted, SignalWatch
 from tfhuber.drawing.fast_overlay import Painter
 from tfhuber.landmarks.chosen import chosen
-from tfhuber.saved_model.metadata import ModelMetadata
+from tfhuber.saved_model.metadata import ModelMetadata, joint_factor
 from tfhuber.tracking.film import DELTA, ObjectTrack, Settings, frame_times, track_film
 from tfhuber.tracking.follower import Estimate
 from tfhuber.tracking.lines import Frame, LineReader
 from tfhuber.tracking.live import LiveFilm
-from tfhuber.tracking.track_lines import CSV_HEADER, csv_rows, track_line
+from tfhuber.tracking.measures import Questions, parse_measure
+from tfhuber.tracking.track_lines import (
+    CSV_HEADER,
+    csv_rows,
+    measures_header,
+    measures_row,
+    track_line,
+)
 
 __all__ = ["main"]
 
@@ -87,6 +95,7 @@ def _parse() -> argparse.Namespace:
         metavar="NAME",
         help="the landmark set, or its JSON file, for names and edges",
     )
+    _add_measures(parser)
     add_result_options(parser)
     arguments = parser.parse_args()
     arguments.model = "tfhuber_track"
@@ -97,15 +106,40 @@ def _parse() -> argparse.Namespace:
     if not arguments.lost > 0:
         raise ValueError(f"--lost must be positive, got {arguments.lost:g}")
     if arguments.live:
-        for name in ("csv", "overlay", "results", "filter_only"):
+        for name in ("csv", "overlay", "results", "filter_only", "measures"):
             if getattr(arguments, name):
                 raise ValueError(
                     f"--live writes lines of JSON only; leave out --{name.replace('_', '-')}"
                 )
         arguments.jsonl = arguments.jsonl or result_path("-")
-    elif not (arguments.jsonl or arguments.csv or arguments.overlay or arguments.results):
-        raise ValueError("nothing to write: give --jsonl, --csv, --results or --overlay")
+    elif not any(
+        (arguments.jsonl, arguments.csv, arguments.overlay, arguments.results, arguments.measures)
+    ):
+        raise ValueError(
+            "nothing to write: give --jsonl, --csv, --results, --measures or --overlay"
+        )
+    if bool(arguments.measures or arguments.model_json) and not arguments.measure:
+        raise ValueError("--measures and --model-json are for --measure; say what to measure")
     return arguments
+
+
+def _add_measures(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("measures").add_argument
+    add(
+        "--measure",
+        action="append",
+        default=[],
+        metavar="NAME=KIND(LANDMARK,...)",
+        help="a question to each shape, such as eye=distance(60,64): distance of two landmarks, angle at "
+        "the second of three, ratio of two distances; in each line of --jsonl, with its deviation",
+    )
+    add("--measures", type=result_path, metavar="FILE", help="a row of answers for each object")
+    add(
+        "--model-json",
+        type=Path,
+        metavar="FILE",
+        help="the model's assets.extra/model.json, which says how landmarks go together",
+    )
 
 
 @contextlib.contextmanager
@@ -125,14 +159,18 @@ def _opened(name: str) -> Iterator[BinaryIO]:
 def _follow_live(
     reader: LineReader, stream: BinaryIO, arguments: argparse.Namespace, settings: Settings
 ) -> None:
-    film, count = LiveFilm(settings), 0
+    film, count, questions = LiveFilm(settings), 0, None
     with SignalWatch() as watch, Aside(arguments.jsonl) as aside:
         out = aside.open()
         with contextlib.suppress(Interrupted):  # how most live films end: what was written is kept
             for frame in reader.read(stream):
                 with blamed(arguments.jsonl):
                     for each in film.see(frame):
-                        line = track_line(frame, each.number, each.estimate, each.box, film.rate)
+                        if questions is None:
+                            questions = _questions(arguments, len(each.estimate.place))
+                        line = track_line(
+                            frame, each.number, each.estimate, each.box, film.rate, questions
+                        )
                         out.write(line.decode() + "\n")
                         count += 1
                     out.flush()
@@ -148,19 +186,22 @@ def _follow_live(
 def _track_whole(
     reader: LineReader, stream: BinaryIO, arguments: argparse.Namespace, settings: Settings
 ) -> None:
-    written = [arguments.jsonl, arguments.csv, *result_files(arguments), arguments.overlay]
-    paths = [path for path in written if path]
+    tables = [arguments.jsonl, arguments.csv, arguments.measures]
+    paths = [path for path in (*tables, *result_files(arguments), arguments.overlay) if path]
     for path in paths:
         if arguments.lines != "-" and path.exists() and path.samefile(arguments.lines):
             raise ValueError(f"{path} is what is read; write to another file")
     frames = list(progress(reader.frames(stream), desc="read", unit=" frames"))
     if not any(frame.sightings for frame in frames):
         raise ValueError(_nothing(reader))
+    count = next(len(each.landmarks) for frame in frames for each in frame.sightings)
+    names, questions = _names(arguments, count), _questions(arguments, count)
     with progress(total=len(frames), desc="track", unit=" frames") as bar:
         objects = track_film(frames, settings, bar.update)
-    names = _names(arguments, objects[0].track.place.shape[1])
     _, rate = frame_times(frames)
-    _write_lines(arguments, frames, objects, rate, names)
+    _write_lines(arguments, frames, objects, rate, names, questions)
+    if arguments.measures:
+        _write_measures(arguments.measures, frames, objects, questions)
     if arguments.results:
         _write_results(arguments, frames, objects, names)
     if arguments.overlay:
@@ -195,6 +236,27 @@ def _names(arguments: argparse.Namespace, count: int) -> ModelMetadata:
     return ModelMetadata(list(known.names), list(known.edges), "gauss", 1.0, 1.0, None)
 
 
+def _questions(arguments: argparse.Namespace, count: int) -> Questions:
+    names, correlated = _names(arguments, count).names, None
+    if arguments.model_json:
+        values = read_json(arguments.model_json)
+        try:
+            about, factor = ModelMetadata.parse(values), joint_factor(values, "serving_default")
+        except ValueError as error:
+            raise ValueError(f"--model-json {arguments.model_json}: {error}") from None
+        if len(about.names) != count:
+            raise ValueError(
+                f"--model-json {arguments.model_json} is of {len(about.names)} landmarks, and the lines "
+                f"of {count}"
+            )
+        names, correlated = about.names, None if factor is None else correlation(factor)
+    measures = tuple(parse_measure(text, names) for text in arguments.measure)
+    twice = {each.name for each in measures if [m.name for m in measures].count(each.name) > 1}
+    if twice:
+        raise ValueError(f"--measure: {min(twice)!r} is asked twice; give each a name of its own")
+    return Questions(measures, correlated)
+
+
 def _estimate(each: ObjectTrack, index: int) -> Estimate | None:
     """Return an object in the frame with that index; None if it is not there."""
     at = index - each.first
@@ -209,6 +271,7 @@ def _write_lines(
     objects: Sequence[ObjectTrack],
     rate: float | None,
     names: ModelMetadata,
+    questions: Questions,
 ) -> None:
     with contextlib.ExitStack() as stack:
         lines, rows = (
@@ -224,10 +287,23 @@ def _write_lines(
                     continue
                 if lines:
                     box = each.boxes[index - each.first]
-                    line = track_line(frame, each.number, estimate, box, rate)
+                    line = track_line(frame, each.number, estimate, box, rate, questions)
                     lines.write(line.decode() + "\n")
                 if rows:
                     rows.writelines(csv_rows(frame, each.number, estimate, rate, names.names))
+
+
+def _write_measures(
+    path: Path, frames: Sequence[Frame], objects: Sequence[ObjectTrack], questions: Questions
+) -> None:
+    with Aside(path) as aside:
+        rows = aside.open(newline="")
+        rows.write(measures_header(questions))
+        for index, frame in enumerate(frames):
+            for each in objects:
+                estimate = _estimate(each, index)
+                if estimate is not None:
+                    rows.write(measures_row(frame, each.number, estimate, questions))
 
 
 def _write_results(

@@ -230,3 +230,68 @@ def test_what_is_read_is_not_written(run, lines):
     before = lines.read_bytes()
     status, _, err = run(lines, "--jsonl", lines)
     assert status == 2 and "is what is read" in err and lines.read_bytes() == before
+
+
+def test_questions_to_each_shape(run, lines, tmp_path):
+    """`gap` is of two landmarks that err alike: sure of it is only who knows that."""
+    files = {
+        name: tmp_path / name for name in ("tracks.jsonl", "table.csv", "model.json", "joint.jsonl")
+    }
+    asked = ["--measure", "gap=distance(0,1)", "--measure", "turn=angle(0,1,second)"]
+    about = {
+        "landmark_set": {"names": ["zero", "one", "second", "three"], "edges": []},
+        "family": "huber",
+        "delta": 1.0,
+        "calibration": {
+            "signatures": {
+                "serving_default": {
+                    "family": "huber",
+                    "delta": 1.0,
+                    "joint": [[0.9, 0], [0, 0.9]] * K,
+                }
+            }
+        },
+    }
+    files["model.json"].write_text(json.dumps(about))
+    options = ["--jsonl", files["tracks.jsonl"], "--measures", files["table.csv"]]
+    assert run(lines, *options, *asked[:2])[0] == 0
+    status, _, err = run(
+        lines, "--jsonl", files["joint.jsonl"], *asked, "--model-json", files["model.json"]
+    )
+    assert status == 0, err
+    alone, together = read(files["tracks.jsonl"]), read(files["joint.jsonl"])
+    places = np.array([row["landmarks"] for row in alone])
+    gap = np.linalg.norm(places[:, 0] - places[:, 1], axis=-1)
+    np.testing.assert_allclose([row["measures"]["gap"]["value"] for row in alone], gap, atol=1e-4)
+    deviations = [
+        [row["measures"]["gap"]["deviation"] for row in rows] for rows in (alone, together)
+    ]
+    assert np.median(np.divide(*deviations[::-1])) < 0.8
+    assert set(together[0]["measures"]) == {"gap", "turn"} and "measures" not in read(lines)[0]
+    with files["table.csv"].open(newline="") as file:
+        table = list(csv.DictReader(file))
+    assert list(table[0]) == ["source", "frame", "track", "gap", "gap_deviation"]
+    np.testing.assert_allclose(
+        [float(row["gap_deviation"]) for row in table], deviations[0], rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--measure", "a=distance(0,9)"], "a number from 0 to 3"),
+        (["--measure", "a=distance(0,1)", "--measure", "a=distance(0,2)"], "asked twice"),
+        (["--measures", "table.csv"], "say what to measure"),
+        (
+            ["--measure", "a=distance(0,1)", "--model-json", "found.jsonl"],
+            "--model-json found.jsonl",
+        ),
+        (["--measure", "a=distance(0,1)", "--model-json", "nothing.json"], "nothing.json"),
+    ],
+)
+def test_questions_that_make_no_sense_are_refused(run, lines, monkeypatch, arguments, message):
+    monkeypatch.chdir(lines.parent)
+    status, _, err = run(lines, "--jsonl", "tracks.jsonl", *arguments)
+    assert status == 2 and err.splitlines()[-1].startswith("error: ") and "Traceback" not in err
+    assert message in err and "track:" not in err  # before anything is tracked
+    assert not Path("tracks.jsonl").exists()

@@ -9,19 +9,25 @@ import numpy as np
 from tfhuber.landmarks.json_lines import answer_line, readable
 from tfhuber.tracking.follower import Estimate
 from tfhuber.tracking.lines import Frame
+from tfhuber.tracking.measures import Questions
 
-__all__ = ["CSV_HEADER", "csv_rows", "track_line"]
+__all__ = ["CSV_HEADER", "csv_rows", "measures_header", "measures_row", "track_line"]
 
 CSV_HEADER = "source,frame,track,landmark,name,x,y,sxx,sxy,syy,vx,vy,vxx,vxy,vyy\n"
 
 
 def track_line(
-    frame: Frame, number: int, estimate: Estimate, box: np.ndarray | None, rate: float | None
+    frame: Frame,
+    number: int,
+    estimate: Estimate,
+    box: np.ndarray | None,
+    rate: float | None,
+    questions: Questions,
 ) -> bytes:
     """Return the line: as the client's, with the object's `track`, `velocity` and `velocity_covariance`.
 
-    Velocities are pixels a second where the rate of frames is known, else pixels a frame.
-    What is not known is null.
+    Velocities are pixels a second where the rate of frames is known, else pixels a frame. Where there are
+    questions, `measures` has the answers by name. What is not known is null.
     """
     speed = rate or 1.0
     found = {
@@ -30,7 +36,26 @@ def track_line(
         "velocity": speed * estimate.velocity,
         "velocity_covariance": speed**2 * estimate.velocity_covariance,
     }
-    return answer_line(frame.source, box, found, **_place_in_film(frame), track=number)
+    answers = questions.answers(estimate.place, estimate.place_covariance)
+    more = {"measures": answers} if answers else {}
+    return answer_line(frame.source, box, found, **_place_in_film(frame), track=number, **more)
+
+
+def measures_header(questions: Questions) -> str:
+    """Return the first row of a table of measures."""
+    columns = [
+        column for each in questions.measures for column in (each.name, f"{each.name}_deviation")
+    ]
+    return _quoted("source", "frame", "track", *columns) + "\n"
+
+
+def measures_row(frame: Frame, number: int, estimate: Estimate, questions: Questions) -> str:
+    """Return an object's row under `measures_header`; what is not known is empty."""
+    answers = questions.answers(estimate.place, estimate.place_covariance).values()
+    numbers = [value for each in answers for value in (each["value"], each["deviation"])]
+    cells = [f"{value:.9g}" if np.isfinite(value) else "" for value in numbers]
+    place = frame.number if frame.is_video else ""
+    return _quoted(readable(frame.source), place, number, *cells) + "\n"
 
 
 def _place_in_film(frame: Frame) -> dict[str, object]:
