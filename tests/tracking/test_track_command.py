@@ -284,7 +284,7 @@ def test_questions_to_each_shape(run, lines, tmp_path):
         (["--measures", "table.csv"], "say what to measure"),
         (
             ["--measure", "a=distance(0,1)", "--model-json", "found.jsonl"],
-            "--model-json found.jsonl",
+            "found.jsonl is not JSON",
         ),
         (["--measure", "a=distance(0,1)", "--model-json", "nothing.json"], "nothing.json"),
     ],
