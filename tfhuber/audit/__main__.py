@@ -3,7 +3,8 @@
 The run predicts a split that it was not trained on. A label is in doubt where it is likelier to be
 anywhere on the object than from the predicted distribution, and a whole annotation where left and right
 exchanged, points shifted by one, another place or another object explain it better. Writes, the most
-suspicious first, `suspects.csv` and `suspects.png` to `DIR/audit/SPLIT/`. docs/audit.md says more.
+suspicious first, `suspects.csv`, `suspects.png` and, for labelling tools, `suspects.json` to
+`DIR/audit/SPLIT/`. docs/audit.md says more.
 """
 
 import argparse
@@ -16,12 +17,13 @@ from tfhuber.console.cli import import_tensorflow, run_main
 from tfhuber.console.lazy import lazy_module
 
 if TYPE_CHECKING:
-    from tfhuber.audit import run_audit
+    from tfhuber.audit import label_files, run_audit
     from tfhuber.calibration import corrected
     from tfhuber.data import dataset
     from tfhuber.drawing import overlay
     from tfhuber.runs import load
 else:
+    label_files = lazy_module("tfhuber.audit.label_files")
     run_audit = lazy_module("tfhuber.audit.run_audit")
     corrected = lazy_module("tfhuber.calibration.corrected")
     dataset = lazy_module("tfhuber.data.dataset")
@@ -61,6 +63,11 @@ def main() -> int:
     if doubted:
         written.append(output / "suspects.png")
         overlay.save_image(run_audit.sheet(doubted, predictor, split, found), written[1])
+        written.append(output / "suspects.json")
+        label_files.write_coco(written[-1], doubted, found, split)
+        frames = output / "CollectedData_audit.csv"
+        if label_files.write_dlc(frames, doubted, found, predictor.landmark_set.names):
+            written.append(frames)
     _report(doubted, len(found.id), int((found.weights > 0).sum()), written)
     trained_on = Path(config.data.directory).resolve(), config.data.train_split
     if (Path(directory).resolve(), name) == trained_on:
@@ -78,7 +85,7 @@ def _report(
     )
     for kind, count in kinds.most_common():
         print(f"  {kind}: {count}")
-    print(f"wrote {' and '.join(map(str, written))}")
+    print(f"wrote {', '.join(map(str, written))}")
 
 
 if __name__ == "__main__":
