@@ -23,6 +23,7 @@ MODULES = (
     "pipelines.contact_sheet",
     "pipelines.predict",
     "tfhuber.train",
+    "tfhuber.crossfit",
     "tfhuber.calibrate",
     "tfhuber.evaluate",
     "tfhuber.audit",

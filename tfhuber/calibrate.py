@@ -32,8 +32,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tfhuber.calibrate", description=__doc__)
     parser.add_argument("--run", required=True, help="a directory that tfhuber.train wrote")
     parser.add_argument("--data", help="the converted data set (default: the run's)")
-    parser.add_argument(
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
         "--split", default="calibration", help="of photographs not trained on (calibration)"
+    )
+    which.add_argument(
+        "--folds", help="a directory of tfhuber.crossfit instead: no photograph is spared"
     )
     parser.add_argument("--checkpoint", choices=("latest", "best"), default="latest")
     parser.add_argument(
@@ -46,12 +50,15 @@ def main() -> int:
     )
     _add_aims(parser)
     arguments = parser.parse_args()
+    if arguments.folds and arguments.data:
+        raise ValueError("--folds are of a data set of their own; leave out --data")
 
     import_tensorflow()
     calibration, checks = run_calibration.calibrate_run(
         Path(arguments.run),
         data=arguments.data,
         split=arguments.split,
+        folds=Path(arguments.folds) if arguments.folds else None,
         checkpoint=arguments.checkpoint,
         levels=sorted({*LEVELS, *arguments.level}),
         aims=abstention.Aims(arguments.false_alarms, arguments.tolerance, arguments.risk),

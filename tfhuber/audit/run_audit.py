@@ -12,14 +12,16 @@ from tfhuber.audit.hypotheses import Annotation, Verdict, judge
 from tfhuber.calibration.law import Law
 from tfhuber.console.cli import progress
 from tfhuber.console.files import Aside
-from tfhuber.data.dataset import Split
+from tfhuber.data.split import Split, open_split, stored_examples
 from tfhuber.drawing import overlay
 from tfhuber.drawing.ellipses import standard_deviation
 from tfhuber.evaluation.examples import crops
-from tfhuber.evaluation.predictions import Predictions
+from tfhuber.evaluation.predictions import Predictions, collect
 from tfhuber.model.predictor import Predictor
+from tfhuber.runs.folds import HELD, Folds
+from tfhuber.runs.load import load_run
 
-__all__ = ["Suspect", "annotation", "sheet", "suspects", "write_table"]
+__all__ = ["Suspect", "annotation", "cross_fitted", "sheet", "suspects", "write_table"]
 
 _TILE = 320
 _COLUMNS = 6
@@ -64,6 +66,24 @@ def suspects(predictions: Predictions, law: Law, mirror: Sequence[int]) -> list[
     for index in progress(rows.tolist(), desc="audit", unit=" annotations"):
         found += _suspects_of(index, judge(annotation(predictions, index), law, np.array(mirror)))
     return sorted(found, key=lambda suspect: -suspect.score)
+
+
+def cross_fitted(folds: Folds) -> tuple[Predictor, Split, Predictions]:
+    """Return what each fold's run predicts of the part that it did not see, all in the split's order.
+
+    Returns:
+      The predictor of the first fold, whose law is that of all; the split; its predictions.
+
+    Raises:
+      ValueError: a run or the split cannot be read, or the split has changed since.
+    """
+    split = open_split(folds.data, folds.split)
+    parts = []
+    for directory in progress(folds.directories, desc="predict", unit=" folds"):
+        predictor = load_run(directory / "run")
+        parts.append(collect(predictor, open_split(directory / "data", HELD)))
+    ids = [example["id"].numpy() for example in stored_examples(split)]
+    return load_run(folds.directories[0] / "run"), split, Predictions.joined(parts, ids)
 
 
 def annotation(predictions: Predictions, index: int) -> Annotation:

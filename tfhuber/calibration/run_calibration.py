@@ -26,6 +26,7 @@ from tfhuber.calibration.model import (
     Tried,
 )
 from tfhuber.calibration.photographs import parts, photographs
+from tfhuber.config.schema import Data
 from tfhuber.console.cli import progress
 from tfhuber.console.files import write_json
 from tfhuber.data import dataset, records
@@ -33,6 +34,7 @@ from tfhuber.data.dataset import Split
 from tfhuber.distributions.location_scatter import LocationScatter
 from tfhuber.landmarks.known_sets import LandmarkSet
 from tfhuber.model.predictor import TTA, Predictor
+from tfhuber.runs.folds import HELD, Folds, read_folds
 from tfhuber.runs.load import load_run, read_config
 
 __all__ = ["Check", "calibrate_run"]
@@ -70,6 +72,7 @@ def calibrate_run(
     *,
     data: str | None = None,
     split: str = "calibration",
+    folds: Path | None = None,
     checkpoint: str = "latest",
     levels: Sequence[float] = conformal.LEVELS,
     aims: Aims = _AIMS,
@@ -80,6 +83,7 @@ def calibrate_run(
       run: what `python -m tfhuber.train --run` wrote.
       data: the converted data set; the run's if None.
       split: of photographs that the run was not trained on.
+      folds: a directory of `tfhuber.crossfit`, instead: predictions of runs for what they did not see.
       checkpoint: "latest" or "best".
       levels: of the conformal radii.
       aims: of what is called reliable, and in the distribution.
@@ -93,12 +97,10 @@ def calibrate_run(
       OSError: if the file cannot be written.
     """
     predictor, config = load_run(run, checkpoint), read_config(run)
-    directory = config.data.directory if data is None else data
-    manifest = records.read_manifest(directory)
-    if split == config.data.train_split:
-        _check_unseen(config.data.directory, directory, split, manifest)
-    opened = dataset.open_split(directory, split)
-    seen = _collect(predictor, opened)
+    if folds is None:
+        origin, seen = _held_out(predictor, config.data, data, split)
+    else:
+        origin, seen = _cross_fitted(predictor, read_folds(folds))
     fitted = {
         tta: _fit(predictor, seen, tta, levels, aims)
         for tta in progress(TTA, desc="calibrate", unit=" signatures")
@@ -108,9 +110,7 @@ def calibrate_run(
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         landmarks=list(predictor.landmark_set.names),
         source=Source(
-            directory=str(directory),
-            split=split,
-            sha256=manifest.get("sha256"),
+            **origin,
             photographs=len(np.unique(seen.photograph)),
             examples=len(seen.labels),
             labels=int(np.count_nonzero(~np.isnan(seen.labels[..., 0]))),
@@ -121,6 +121,36 @@ def calibrate_run(
     )
     write_json(Path(run) / FILE, calibration.to_json())
     return calibration, {tta: checks for tta, (_, checks) in fitted.items()}
+
+
+def _held_out(
+    predictor: Predictor, trained: Data, data: str | None, split: str
+) -> tuple[dict[str, Any], _Seen]:
+    """Return where photographs are from that no run was trained on, and what the run predicts of them."""
+    directory = trained.directory if data is None else data
+    manifest = records.read_manifest(directory)
+    if split == trained.train_split:
+        _check_unseen(trained.directory, directory, split, manifest)
+    seen = _collect(predictor, [(predictor, dataset.open_split(directory, split))])
+    origin = {"directory": str(directory), "split": split, "sha256": manifest.get("sha256")}
+    return origin, _checked(seen, f"split {split!r} of {directory}")
+
+
+def _cross_fitted(predictor: Predictor, divided: Folds) -> tuple[dict[str, Any], _Seen]:
+    """Likewise of photographs that the run was trained on, by runs that were not."""
+    pairs = [
+        (load_run(each / "run"), dataset.open_split(each / "data", HELD))
+        for each in divided.directories
+    ]
+    if any(its.options != predictor.options for its, _ in pairs):
+        raise ValueError(
+            "the folds are of another model than the run; cross-fit with the run's own configuration"
+        )
+    name = f"{divided.split} in {len(pairs)} folds"
+    origin = {"directory": str(divided.data), "split": name, "sha256": divided.sha256}
+    return origin, _checked(
+        _collect(predictor, pairs), f"split {divided.split!r} of {divided.data}"
+    )
 
 
 def _check_unseen(trained: str, directory: str, split: str, manifest: dict[str, Any]) -> None:
@@ -136,36 +166,38 @@ def _check_unseen(trained: str, directory: str, split: str, manifest: dict[str, 
         )
 
 
-def _collect(predictor: Predictor, split: Split) -> _Seen:
-    """Predict a split's labelled examples by both views."""
-    if split.landmark_set != predictor.landmark_set:
-        raise ValueError(
-            f"the model predicts {predictor.landmark_set.name} landmarks, but {split.directory} holds "
-            f"{split.landmark_set.name}, or others of that name"
-        )
-    size = predictor.options.image_size
-    predict = tf.function(predictor.views, input_signature=[tf.TensorSpec([None, size, size, 3])])
-    batches = dataset.evaluation_batches(split, size, predictor.batch_size)
+def _collect(predictor: Predictor, pairs: Sequence[tuple[Predictor, Split]]) -> _Seen:
+    """Predict the examples of splits, each by a run that has not seen it, by both views."""
     found, labels, ids = [], [], []
-    with progress(total=split.examples, desc="predict", unit=" examples") as bar:
-        for batch in dataset.readable(batches, split):
-            both = predict(batch["image"])
-            found.append(tf.nest.map_structure(lambda *view: np.stack(view), *both))
-            is_labelled = batch["weights"].numpy()[..., None] > 0
-            labels.append(np.where(is_labelled, batch["landmarks"].numpy(), np.nan))
-            ids += list(batch["id"].numpy())
-            bar.update(len(labels[-1]))
-    seen = _Seen(
+    with progress(
+        total=sum(each.examples for _, each in pairs), desc="predict", unit=" examples"
+    ) as bar:
+        for its, split in pairs:
+            if split.landmark_set != predictor.landmark_set:
+                raise ValueError(
+                    f"the model predicts {predictor.landmark_set.name} landmarks, but {split.directory} "
+                    f"holds {split.landmark_set.name}, or others of that name"
+                )
+            size = its.options.image_size
+            signature = [tf.TensorSpec([None, size, size, 3])]
+            predict = tf.function(its.views, input_signature=signature)
+            batches = dataset.evaluation_batches(split, size, its.batch_size)
+            for batch in dataset.readable(batches, split):
+                both = predict(batch["image"])
+                found.append(tf.nest.map_structure(lambda *view: np.stack(view), *both))
+                is_labelled = batch["weights"].numpy()[..., None] > 0
+                labels.append(np.where(is_labelled, batch["landmarks"].numpy(), np.nan))
+                ids += list(batch["id"].numpy())
+                bar.update(len(labels[-1]))
+    return _Seen(
         tf.nest.map_structure(lambda *arrays: np.concatenate(arrays, axis=1), *found),
         np.concatenate(labels).astype(np.float64),
         photographs(ids),
     )
-    return _checked(seen, split)
 
 
-def _checked(seen: _Seen, split: Split) -> _Seen:
+def _checked(seen: _Seen, where: str) -> _Seen:
     """Return what can be used of it: examples with a label."""
-    where = f"split {split.name!r} of {split.directory}"
     used = np.any(~np.isnan(seen.labels[..., 0]), axis=1)
     if not used.any():
         raise ValueError(f"{where} has no labels to calibrate with")

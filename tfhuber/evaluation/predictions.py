@@ -1,7 +1,8 @@
 """What a model predicts for a split, in the original images' pixels."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import tensorflow as tf
@@ -52,6 +53,21 @@ class Predictions:
     def landmarks(self) -> np.ndarray:
         """The predicted positions [N, K, 2]."""
         return self.predicted.loc
+
+    @classmethod
+    def joined(cls, parts: "Sequence[Predictions]", order: Sequence[bytes]) -> Self:
+        """Return parts of a split together, by the ids of its examples in their order.
+
+        Raises:
+          ValueError: the parts hold other examples.
+        """
+        values = [vars(part) for part in parts]
+        whole = tf.nest.map_structure(lambda *arrays: np.concatenate(arrays), *values)
+        place = {id: i for i, id in enumerate(whole["id"])}
+        if set(place) != set(order):
+            raise ValueError("the folds are of other examples than the data set holds now")
+        rows = [place[id] for id in order]
+        return cls(**tf.nest.map_structure(lambda array: array[rows], whole))
 
 
 def collect(predictor: Predictor, split: Split, tta: str = "none") -> Predictions:
