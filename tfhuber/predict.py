@@ -38,8 +38,8 @@ def main() -> int:
         if box is not None:
             fault += ", or --box is too small or too far away"
         raise ValueError(f"the model cannot use {arguments.image}: {fault}")
-    landmarks, covariance = found["landmarks"][0], found["covariance"][0]
-    image_command.write_result(arguments, image, landmarks, covariance, box, metadata)
+    row = {name: values[0] for name, values in found.items()}
+    image_command.write_result(arguments, image, row, box, metadata)
     return 0
 
 

@@ -169,9 +169,9 @@ def _predict_one(arguments: argparse.Namespace) -> int:
             if box is not None:
                 fault += ", or --box is too small or too far away"
             raise ValueError(fault)
-    landmarks, covariance = found["landmarks"][0], found["covariance"][0]
+    row = {name: values[0] for name, values in found.items()}
     metadata = metadata.of(signature)
-    image_command.write_result(arguments, image, landmarks, covariance, box, metadata)
+    image_command.write_result(arguments, image, row, box, metadata)
     return 0
 
 
@@ -223,6 +223,7 @@ class _Summary:
         self._failures_named: list[str] = []
         self._count = 0
         self._deviations: list[float] = []
+        self._flags: dict[str, list[float]] = {"reliable": [], "in_distribution": []}
         self._started = time.monotonic()
 
     def add(self, answer: Answer) -> None:
@@ -236,6 +237,9 @@ class _Summary:
         if answer.error:
             return
         self._deviations.append(float(np.median(standard_deviation(answer.covariance))))
+        for name, shares in self._flags.items():
+            if name in answer.optional:
+                shares.append(float(np.mean(answer.optional[name])))
         if self._drift:
             self._drift.add(answer.covariance, box_area(picture.box, picture.size))
 
@@ -264,7 +268,11 @@ class _Summary:
         line += f" in {seconds:.2f} seconds"
         if self._deviations:
             line += f", median {self._deviation} {np.median(self._deviations):.2f} pixels"
+        if shares := self._flags["reliable"]:
+            line += f", {100 * np.mean(shares):.0f} % of landmarks reliable"
         print(f"{line}; wrote {' and '.join(map(str, paths)) or 'nothing'}", file=out)
+        if foreign := self._flags["in_distribution"].count(0.0):
+            print(f"note: {foreign} of them are like nothing that the model knows", file=out)
         if self._drift and self._drift.landmarks:
             print(self._drift.describe(), file=out)
 

@@ -2,7 +2,7 @@
 
 import argparse
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -111,8 +111,7 @@ def _real(path: Path) -> Path:
 def write_result(
     arguments: argparse.Namespace,
     image: Image.Image,
-    landmarks: np.ndarray,
-    covariance: np.ndarray,
+    found: Mapping[str, np.ndarray],
     box: np.ndarray | None,
     metadata: ModelMetadata,
 ) -> None:
@@ -121,16 +120,19 @@ def write_result(
     Args:
       arguments: as `read_arguments` gave them.
       image: the photograph.
-      landmarks: [K, 2] in its pixels.
-      covariance: [K, 2, 2] in its pixels squared.
+      found: a row of the model's answer, in its pixels: `landmarks` [K, 2], `covariance` [K, 2, 2] and,
+        if the model has them, `reliable` [K] and `in_distribution`.
       box: [4] in its pixels, or None.
       metadata: the model's.
     """
+    landmarks, covariance = found["landmarks"], found["covariance"]
+    flags = {name: found[name] for name in ("reliable", "in_distribution") if name in found}
     if arguments.json:
         values = {
             "names": metadata.names,
             "landmarks": np.asarray(landmarks, float).tolist(),
             "covariance": np.asarray(covariance, float).tolist(),
+            **{name: np.asarray(flag).tolist() for name, flag in flags.items()},
         }
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
         write_json(arguments.json, values)
@@ -147,8 +149,10 @@ def write_result(
         overlay.save_image(picture, arguments.output)
     deviation = np.median(standard_deviation(covariance))
     written = [path for path in (arguments.output, arguments.json) if path]
-    print(
-        f"{len(landmarks)} landmarks, median {metadata.deviation} {deviation:.2f} pixels; "
-        f"wrote {' and '.join(map(str, written))}",
-        file=summary_stream(written),
-    )
+    said = f"{len(landmarks)} landmarks, median {metadata.deviation} {deviation:.2f} pixels"
+    if "reliable" in flags:
+        said += f", {np.count_nonzero(flags['reliable'])} of them reliable"
+    out = summary_stream(written)
+    print(f"{said}; wrote {' and '.join(map(str, written))}", file=out)
+    if not np.all(flags.get("in_distribution", True)):
+        print("note: this is like nothing that the model knows; is it what --box says?", file=out)

@@ -236,6 +236,41 @@ def test_a_folder_becomes_lines_rows_and_pictures(url, folder, tmp_path, monkeyp
     assert any(line.startswith("failed: e.jpg: ") for line in notes)
 
 
+def test_a_calibrated_model_says_what_it_does_not_know(tmp_path, monkeypatch, capsys):
+    class Calibrated(FakeModel):
+        """Half of the landmarks are reliable; boxes that begin at 5 hold nothing that it knows."""
+
+        def run(self, signature, inputs, *, timeout_ms):
+            found = super().run(signature, inputs, timeout_ms=timeout_ms)
+            reliable = np.tile(np.arange(COUNT) % 2 == 0, (len(found["valid"]), 1))
+            return {
+                **found,
+                "reliable": reliable,
+                "in_distribution": np.asarray(inputs["box"][:, 0] != 5),
+            }
+
+    for name in ("a.jpg", "b.jpg", "c.jpg"):
+        noise(tmp_path / name)
+    boxes, lines, numbers = (tmp_path / name for name in ("boxes.csv", "found.jsonl", "one.json"))
+    boxes.write_text("a.jpg,0,0,20,20\nb.jpg,5,0,20,20\nc.jpg,1,0,20,20\n")
+    with running(local_server(FakeVersions(model=Calibrated()))) as http:
+        server = ["--url", str(http.base_url)]
+        arguments = [tmp_path, *server, "--boxes", boxes, "--jsonl", lines]
+        assert run_client(monkeypatch, *arguments) == 0
+        said = capsys.readouterr().out
+        one = [tmp_path / "b.jpg", "--box", "5,0,20,20", *server, "--json", numbers]
+        assert run_client(monkeypatch, *one) == 0
+    assert "50 % of landmarks reliable" in said
+    assert "note: 1 of them are like nothing that the model knows" in said
+    rows = {row["source"]: row for row in read_lines(lines)}
+    assert [rows[name]["in_distribution"] for name in ("a.jpg", "b.jpg")] == [True, False]
+    assert rows["c.jpg"]["reliable"][:3] == [True, False, True]
+    said = capsys.readouterr().out
+    assert f"{-(-COUNT // 2)} of them reliable" in said and "is it what --box says?" in said
+    document = json.loads(numbers.read_text())
+    assert document["in_distribution"] is False and sum(document["reliable"]) == -(-COUNT // 2)
+
+
 def test_numbers_are_the_same_float32_again(tmp_path, monkeypatch):
     class Odd(FakeModel):
         def run(self, signature, inputs, *, timeout_ms):
