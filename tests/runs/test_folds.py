@@ -50,10 +50,15 @@ def test_folders_stay_together():
         units(ids, "folder", 5)
 
 
-def test_the_list_comes_back(tmp_path):
-    made = Folds(tmp_path / "data", "train", "ab", (tmp_path / "fold-0", tmp_path / "fold-1"))
+def test_the_list_comes_back_while_the_data_are_the_same(face_records, tmp_path):
+    sha256 = records.read_manifest(face_records)["sha256"]
+    directories = (tmp_path / "fold-0", tmp_path / "fold-1")
+    made = Folds(face_records, "train", sha256, directories)
     made.write(tmp_path)
     assert read_folds(tmp_path) == made
+    Folds(face_records, "train", "other", directories).write(tmp_path)
+    with pytest.raises(ValueError, match="has changed since"):
+        read_folds(tmp_path)
 
 
 def test_folds_that_are_none_are_refused(tmp_path):

@@ -45,7 +45,8 @@ def read_folds(directory: str | Path) -> Folds:
     """Return the folds that a directory holds.
 
     Raises:
-      ValueError: it holds none, or not all of them; the message says what to do.
+      ValueError: it holds none, or not all of them, or the data set has changed since; the message says what
+        to do.
     """
     directory = Path(directory)
     path = directory / FILE
@@ -56,10 +57,16 @@ def read_folds(directory: str | Path) -> Folds:
         )
     try:
         values = read_json(path)
-        found = [directory / name for name in values["folds"]]
-        return Folds(Path(values["data"]), values["split"], values["sha256"], tuple(found))
+        names = tuple(directory / name for name in values["folds"])
+        found = Folds(Path(values["data"]), values["split"], values["sha256"], names)
     except (KeyError, TypeError):
         raise ValueError(f"{path} is damaged; remove it, and cross-fit again") from None
+    if records.read_manifest(found.data).get("sha256") != found.sha256:
+        raise ValueError(
+            f"{found.data} has changed since the folds in {directory} were made; cross-fit again, into "
+            "another directory"
+        )
+    return found
 
 
 def units(ids: list[str], by: str, count: int) -> dict[str, int]:
