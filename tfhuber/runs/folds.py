@@ -45,8 +45,8 @@ def read_folds(directory: str | Path) -> Folds:
     """Return the folds that a directory holds.
 
     Raises:
-      ValueError: it holds none, or not all of them, or the data set has changed since; the message says what
-        to do.
+      ValueError: it holds none, or not all of them, or the data set has changed since; the message says
+        what to do.
     """
     directory = Path(directory)
     path = directory / FILE
