@@ -60,7 +60,7 @@ def test_wrong_predictions_do_not_spoil_the_fit():
     places[::50] += 300.0
     measured = Measurements.of(places, covariances)
     wrong = fit_motion(measured, LAW)
-    assert abs(np.log(np.median(wrong.process) / np.median(clean.process))) < np.log(15)
+    assert abs(np.log(np.median(wrong.process) / np.median(clean.process))) < np.log(10)
     errors = [rms(smooth(measured, motion, LAW).place, truth) for motion in (clean, wrong)]
     assert errors[1] < 1.25 * errors[0]
 
@@ -83,3 +83,22 @@ def test_landmarks_that_never_move_or_are_never_seen(frames):
     track = smooth(measured, fit_motion(measured, LAW), LAW)
     np.testing.assert_allclose(track.place[:, :2], 50, atol=1e-6)
     assert all(np.isfinite(values).all() for values in vars(track).values())
+
+
+def test_slow_changes_of_r_are_no_measurements_of_the_bias():
+    """R is too large, and changes with the motion, as where a head turns.
+
+    Without a bound on the bias the fit took it for all of the error, so that what R changes by measured
+    it: 10 % of the ellipses of 90 % held the truth, which was 8.1 pixels off; raw places are 1.7.
+    """
+    rng, frames = np.random.default_rng(0), np.arange(90)
+    turn = np.sin(frames / 14)[:, None, None]
+    truth = rng.uniform(50, 200, (1, 20, 2)) + rng.normal(0, 5, (1, 20, 2)) * turn
+    shape = truth.shape
+    error = rng.normal(0, 1.2, (1, 20, 2)) + np.cumsum(0.1 * rng.standard_normal(shape), axis=0)
+    places = truth + error + 0.1 * rng.standard_normal(shape)
+    covariance = np.broadcast_to((9 * np.exp(0.6 * turn))[..., None] * np.eye(2), (*shape, 2))
+    measured = Measurements.of(places, covariance)
+    track = smooth(measured, fit_motion(measured, LAW), LAW)
+    assert coverage(track.place, track.place_covariance, truth) > 0.85
+    assert rms(track.place, truth) < 2 * rms(places, truth)

@@ -49,9 +49,9 @@ _USUAL = np.array([-4.0, 1.4, np.log(DEFAULT_TIME)])
 _SPREAD = np.array([4.0, 2.0, 1.5])
 _PRIOR = np.array([2.5, 0.7, 0.5])
 _LEAST = np.array([-18.0, -6.0, 0.0])
-# At most 95 % in the bias, for 30 frames. With next to no jitter, as where R is too large, slow changes
+# At most 98 % in the bias, for 30 frames. With next to no jitter, as where R is too large, slow changes
 # of R pass for measurements of the bias, and the track leaves the truth by far more than it says.
-_MOST = np.array([3.0, np.log(19.0), np.log(30.0)])
+_MOST = np.array([3.0, np.log(49.0), np.log(30.0)])
 
 
 def fit_motion(measured: Measurements, law: HuberLaw, order: int = 1) -> Motion:
