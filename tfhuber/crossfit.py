@@ -6,6 +6,7 @@ spare (`tfhuber.calibrate --run RUN --folds DIR`). The same command started agai
 """
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from tfhuber.config import schema
 from tfhuber.console.cli import import_tensorflow, run_main
 from tfhuber.console.files import read_json, write_json
 from tfhuber.console.lazy import lazy_module
-from tfhuber.console.signals import SignalWatch
+from tfhuber.console.signals import undisturbed
 from tfhuber.data import records
 from tfhuber.runs import folds, results
 
@@ -42,12 +43,7 @@ def main() -> int:
     made = folds.Folds(data, split, sha256, tuple(output / f"fold-{i}" for i in range(count)))
     for i, directory in enumerate(made.directories):
         folds.make_fold(directory / "data", data, split, i, count, arguments.by)
-    with SignalWatch() as signals:
-        signals.defer()  # libraries that are interrupted while they are imported fail in their own ways
-        import_tensorflow()
-        train = trainer.train
-    if signals.received is not None:
-        raise signals.interrupted()
+    train = undisturbed(_load)
     for i, directory in enumerate(made.directories, 1):
         print(f"fold {i} of {count}", flush=True)
         if results.read_end(directory / "run"):
@@ -95,6 +91,11 @@ def _keep_to(path: Path, plan: dict[str, object]) -> None:
 def _config_of(arguments: argparse.Namespace, directory: Path) -> schema.Config:
     overrides = [*arguments.set, "data.train_split=train", f"data.evaluation_split={folds.HELD}"]
     return schema.load(arguments.config, overrides, data=str(directory / "data"))
+
+
+def _load() -> Callable[[schema.Config, Path], dict]:
+    import_tensorflow()
+    return trainer.train
 
 
 if __name__ == "__main__":

@@ -5,13 +5,14 @@ weights as an undisturbed run. SIGTERM and an interrupt (Ctrl-C) save the step t
 """
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfhuber.config import schema
 from tfhuber.console.cli import import_tensorflow, run_main
 from tfhuber.console.lazy import lazy_module
-from tfhuber.console.signals import SignalWatch
+from tfhuber.console.signals import undisturbed
 
 if TYPE_CHECKING:
     from tfhuber.evaluation import summary
@@ -39,16 +40,16 @@ def main() -> int:
     arguments = parser.parse_args()
     config = schema.load(arguments.config, arguments.set, data=arguments.data)
     run = Path(arguments.run or Path("runs") / Path(arguments.config).stem)
-    with SignalWatch() as signals:
-        signals.defer()  # libraries that are interrupted while they are imported fail in their own ways
-        import_tensorflow()
-        train = trainer.train
-    if signals.received is not None:
-        raise signals.interrupted()
+    train = undisturbed(_load)
     metrics = train(config, run)
     if metrics:
         print(f"run {run}: {summary.headline(metrics)}")
     return 0
+
+
+def _load() -> Callable[[schema.Config, Path], dict]:
+    import_tensorflow()
+    return trainer.train
 
 
 if __name__ == "__main__":

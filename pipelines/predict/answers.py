@@ -16,13 +16,12 @@ from pipelines.predict.reading import Picture, Reject
 from tfhuber.geometry.boxes import is_outside
 from tfhuber.landmarks.json_lines import answer_line, readable
 from tfhuber.saved_model.image_files import MAX_PIXELS
+from tfhuber.saved_model.metadata import FLAGS
 
 __all__ = ["FORMATS", "Prediction", "answers"]
 
 # Bytes of image files that are given to the model together; more make a batch smaller.
 _MOST_BYTES = 48 * 2**20
-
-_FLAGS = ("reliable", "in_distribution")
 
 _DECODED = ("JPEG", "MPO", "PNG")
 
@@ -159,7 +158,7 @@ def _parquet(found: list[Prediction], model: LoadedModel) -> bytes:
         ),
     }
     for name, shape in model.arrays.items():
-        kind = np.bool_ if name in _FLAGS else np.float32
+        kind = np.bool_ if name in FLAGS else np.float32
         column: pa.Array = pa.array(np.array([each.arrays[name] for each in found], kind).ravel())
         for length in reversed(shape):
             column = pa.FixedSizeListArray.from_arrays(column, length)

@@ -34,7 +34,7 @@ from tfhuber.drawing.ellipses import standard_deviation
 from tfhuber.drawing.fast_overlay import Painter
 from tfhuber.saved_model import image_command
 from tfhuber.saved_model.image_files import read_image
-from tfhuber.saved_model.metadata import ModelMetadata
+from tfhuber.saved_model.metadata import FLAGS, ModelMetadata
 
 if TYPE_CHECKING:
     from serving.client import grpc as grpc_client
@@ -223,7 +223,7 @@ class _Summary:
         self._failures_named: list[str] = []
         self._count = 0
         self._deviations: list[float] = []
-        self._flags: dict[str, list[float]] = {"reliable": [], "in_distribution": []}
+        self._flags: dict[str, list[float]] = {name: [] for name in FLAGS}
         self._started = time.monotonic()
 
     def add(self, answer: Answer) -> None:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from tfhuber.drawing.ellipses import kappa
 from tfhuber.landmarks.known_sets import by_count
-from tfhuber.saved_model.metadata import ModelMetadata
+from tfhuber.saved_model.metadata import FLAGS, ModelMetadata
 
 __all__ = ["MAX_ROWS", "LandmarkClient", "ServerError"]
 
@@ -26,7 +26,7 @@ MAX_ROWS = 256
 _MAX_BYTES = 32 * 2**20
 
 # Outputs that a model may have beside `landmarks`, `covariance` and `valid`, and their type.
-OPTIONAL = {"precision_factor": np.float32, "reliable": np.bool_, "in_distribution": np.bool_}
+OPTIONAL = {"precision_factor": np.float32, **dict.fromkeys(FLAGS, np.bool_)}
 
 # Too many requests, and the answers of a proxy or server that is starting, stopping or overloaded.
 _TRANSIENT = (429, 502, 503, 504)

@@ -4,10 +4,12 @@ import contextlib
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
-__all__ = ["Interrupted", "SignalWatch", "run_child"]
+__all__ = ["Interrupted", "SignalWatch", "run_child", "undisturbed"]
+
+_Loaded = TypeVar("_Loaded")
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -121,3 +123,19 @@ def run_child(command: list[str]) -> int:
     if received:
         raise KeyboardInterrupt
     return status
+
+
+def undisturbed(load: Callable[[], _Loaded]) -> _Loaded:
+    """Return what `load` imports, and heed signals afterwards.
+
+    Libraries that are interrupted while they are imported fail in their own ways.
+
+    Raises:
+      Interrupted: a signal came meanwhile.
+    """
+    with SignalWatch() as signals:
+        signals.defer()
+        loaded = load()
+    if signals.received is not None:
+        raise signals.interrupted()
+    return loaded

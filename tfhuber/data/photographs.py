@@ -1,8 +1,10 @@
 """Which photograph an example is of, by its id."""
 
+import hashlib
 import re
+from collections.abc import Iterable
 
-__all__ = ["photograph_name"]
+__all__ = ["photograph_name", "shuffled"]
 
 # How 300W-LP names its images.
 _RENDERED = re.compile(
@@ -23,3 +25,12 @@ def photograph_name(id: bytes | str) -> str:
     if rendered := _RENDERED.fullmatch(text):
         return rendered["photograph"]
     return text.rpartition("#")[0] or text
+
+
+def shuffled(names: Iterable[str]) -> list[str]:
+    """Return the different names in the order of a hash of theirs, which is always the same.
+
+    >>> shuffled(["b", "a", "b", "c"])
+    ['c', 'b', 'a']
+    """
+    return sorted(set(names), key=lambda name: hashlib.sha256(name.encode()).digest())

@@ -4,14 +4,14 @@ A directory of folds holds `folds.json`, written when all is there, and for each
 with the splits `train` and `held`, and the run that was trained on the first.
 """
 
-import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tfhuber.console.files import read_json, write_json
 from tfhuber.data import records
-from tfhuber.data.photographs import photograph_name
+from tfhuber.data.photographs import photograph_name, shuffled
 from tfhuber.data.tfrecord import frame, read_records
 
 __all__ = ["FILE", "HELD", "Folds", "make_fold", "read_folds", "units"]
@@ -86,8 +86,7 @@ def units(ids: list[str], by: str, count: int) -> dict[str, int]:
             f"there are {len(names)} {by}s, fewer than {count} folds"
             + ("; divide by photograph" if by == "folder" else "")
         )
-    ordered = sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())
-    return {name: i % count for i, name in enumerate(ordered)}
+    return {name: i % count for i, name in enumerate(shuffled(names))}
 
 
 def _unit(id: str, by: str) -> str:
@@ -130,7 +129,7 @@ def make_fold(directory: Path, data: Path, split: str, number: int, count: int, 
     (directory / records.MANIFEST).write_text(text, encoding="utf-8")
 
 
-def _read(path: str) -> Any:
+def _read(path: str) -> Iterator[tuple[str, bytes]]:
     """Yield the id and the bytes of each record of a file."""
     with Path(path).open("rb") as file:
         for record in read_records(file):

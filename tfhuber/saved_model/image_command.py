@@ -16,7 +16,7 @@ from tfhuber.drawing import style
 from tfhuber.drawing.ellipses import standard_deviation
 from tfhuber.geometry.boxes import is_outside, parse_box
 from tfhuber.saved_model.image_files import read_image
-from tfhuber.saved_model.metadata import ModelMetadata
+from tfhuber.saved_model.metadata import FLAGS, ModelMetadata
 
 if TYPE_CHECKING:
     from tfhuber.drawing import overlay
@@ -126,7 +126,7 @@ def write_result(
       metadata: the model's.
     """
     landmarks, covariance = found["landmarks"], found["covariance"]
-    flags = {name: found[name] for name in ("reliable", "in_distribution") if name in found}
+    flags = {name: found[name] for name in FLAGS if name in found}
     if arguments.json:
         values = {
             "names": metadata.names,

@@ -15,10 +15,13 @@ from tfhuber.console.files import read_json
 from tfhuber.drawing import ellipses
 from tfhuber.geometry.box_square import SQUARE_RULES
 
-__all__ = ["METADATA", "ModelMetadata", "joint_factor", "uncertainty_quantiles"]
+__all__ = ["FLAGS", "METADATA", "ModelMetadata", "joint_factor", "uncertainty_quantiles"]
 
 # In the model's directory. TensorFlow Serving ignores files in `assets.extra`.
 METADATA = "assets.extra/model.json"
+
+# What a calibrated model says of itself beside its numbers: of each landmark [N, K], and of the object [N].
+FLAGS = ("reliable", "in_distribution")
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,7 @@ def joint_factor(values: Mapping[str, Any], signature: str) -> np.ndarray | None
     """Return F [2K, r] of how landmarks' errors go together, in a JSON object of metadata; None without.
 
     Raises:
-      ValueError: it is no matrix of 2K rows of finite numbers.
+      ValueError: it is no matrix of 2K rows of finite numbers, or no distribution has it.
     """
     rows = (_calibrated(values).get(signature) or {}).get("joint")
     if rows is None:
@@ -126,6 +129,9 @@ def joint_factor(values: Mapping[str, Any], signature: str) -> np.ndarray | None
     count = len(values["landmark_set"]["names"])
     if factor.ndim != 2 or len(factor) != 2 * count or not np.isfinite(factor).all():
         raise ValueError(f"its joint distribution is no matrix of {2 * count} rows")
+    # With more than all of a landmark's variance shared with others there is no such distribution.
+    if factor.size and np.linalg.norm(factor.reshape(count, 2, -1), 2, axis=(1, 2)).max() >= 1:
+        raise ValueError("its joint distribution is none: a landmark shares more than its variance")
     return factor
 
 
