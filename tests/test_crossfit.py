@@ -33,8 +33,6 @@ def plan(tiny_config, tmp_path_factory):
         folder / "folds",
         "--folds",
         "2",
-        "--set",
-        "train.epochs=1",
     ], folder / "folds"
 
 
@@ -84,7 +82,7 @@ def test_folds_audit_and_calibrate(plan, tiny_run, tmp_path, monkeypatch, capsys
 def test_other_folds_in_the_same_place_are_refused(plan, tiny_config, monkeypatch, change, message):
     arguments, output = plan
     sha256 = records.read_manifest(tiny_config.data.directory)["sha256"]
-    parsed = crossfit.schema.load(arguments[1], ["train.epochs=1"])
+    parsed = crossfit.schema.load(arguments[1])
     settings = parsed.model_dump(mode="json", exclude={"data": {"directory"}})
     begun = {"sha256": sha256, "split": "train", "folds": 2, "by": "photograph"}
     crossfit._keep_to(output / "plan.json", begun | {"config": settings})
@@ -92,6 +90,23 @@ def test_other_folds_in_the_same_place_are_refused(plan, tiny_config, monkeypatc
     with pytest.raises(ValueError, match=message):
         call(monkeypatch, crossfit, *arguments, *change)
     assert json.loads((output / "plan.json").read_text()) == before
+
+
+def test_folds_of_another_training_do_not_calibrate(plan, tiny_run, tmp_path, monkeypatch):
+    """Of other settings, their errors say nothing of the run's; of other data neither."""
+    _, output = plan
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run, run)
+    config = json.loads((run / "config.json").read_text())
+    for section, change, message in (
+        ("train", {"epochs": 9}, r"other settings than the run \(train\)"),
+        ("data", {"train_split": "test"}, "they must be the same"),
+    ):
+        changed = {**config, section: {**config[section], **change}}
+        (run / "config.json").write_text(json.dumps(changed))
+        with pytest.raises(ValueError, match=message):
+            call(monkeypatch, calibrate, "--run", run, "--folds", output)
+    assert not (run / "calibration.json").exists()
 
 
 def test_folds_that_are_not_there_are_said_to_be(tmp_path, tiny_run, monkeypatch):

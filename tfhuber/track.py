@@ -249,6 +249,12 @@ def _questions(arguments: argparse.Namespace, count: int) -> Questions:
                 f"--model-json {arguments.model_json} is of {len(about.names)} landmarks, and the lines "
                 f"of {count}"
             )
+        if factor is None:
+            print(
+                f"note: {arguments.model_json} says nothing of how landmarks go together; each errs by "
+                "itself in --measure",
+                file=sys.stderr,
+            )
         names, correlated = about.names, None if factor is None else correlation(factor)
     measures = tuple(parse_measure(text, names) for text in arguments.measure)
     twice = {each.name for each in measures if [m.name for m in measures].count(each.name) > 1}

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from tfhuber.console.cli import run_main
+from tfhuber.drawing.ellipses import radius_for
 
 __all__ = ["main"]
 
@@ -90,12 +91,13 @@ def film_errors() -> str:
     """Return in words how far the film's landmarks are from the truth, and what their ellipses hold."""
     truth = {line["frame"]: np.array(line["landmarks"]) for line in lines_of(TRUTH)}
     said = []
-    for file, kind in ((FOUND, "as predicted"), (TRACKS, "tracked")):
+    # The demo's model has Huber's law, and tracks have Gauss's.
+    for file, kind, family in ((FOUND, "as predicted", "huber"), (TRACKS, "tracked", "gauss")):
         rows = [line for line in lines_of(file) if "landmarks" in line]
         error = np.array([truth[row["frame"]] - np.array(row["landmarks"]) for row in rows])
         inverse = np.linalg.inv(np.array([row["covariance"] for row in rows]))
-        # Of a Gaussian in the plane, 90 % are within sqrt(2 log 10) whitened lengths.
-        inside = np.einsum("nka,nkab,nkb->nk", error, inverse, error) <= 2 * np.log(10)
+        squares = np.einsum("nka,nkab,nkb->nk", error, inverse, error)
+        inside = squares <= radius_for(0.9, family, 1.0) ** 2
         rmse = np.sqrt(np.mean(np.sum(error**2, axis=-1)))
         said.append(f"{kind} {rmse:.2f} px (90 % ellipses hold {100 * inside.mean():.1f} %)")
     return f"Film's RMSE: {', '.join(said)}"

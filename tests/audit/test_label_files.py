@@ -67,6 +67,10 @@ def test_deeplabcut_frames_have_their_csv_and_others_none(seen, tmp_path):
     points = rows["labeled-data/film/img5.png"]
     np.testing.assert_allclose(points["part7"], found.truth[5, 7], atol=6e-4)
     assert "part3" not in points or np.isnan(points["part3"]).all()
+    two = np.array([id.replace(b"img2", b"img5") for id in ids], object)  # animals in one frame
+    path.unlink()
+    assert not write_dlc(path, FOUND, dataclasses.replace(found, id=two), names)
+    assert not path.exists()
 
 
 def test_the_file_is_json_of_what_is_there_alone(seen, tmp_path):

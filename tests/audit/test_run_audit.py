@@ -35,6 +35,12 @@ def test_the_command_says_what_it_wrote(tiny_run, tmp_path, monkeypatch, capsys)
     assert "annotations in doubt" in said and f"wrote {output / 'suspects.csv'}" in said
     assert "the run was trained on this split" in said
     assert (output / "suspects.csv").read_text().startswith("rank,example,kind,score,landmark")
+    # Files of an earlier audit go, where nothing is in doubt any more.
+    (output / "suspects.json").touch()
+    (output / "CollectedData_audit.csv").touch()
+    monkeypatch.setattr(command.run_audit, "suspects", lambda *_: [])
+    assert command.main() == 0
+    assert [path.name for path in output.iterdir()] == ["suspects.csv"]
 
 
 @pytest.mark.parametrize("kind", ["left-right", "shifted"])

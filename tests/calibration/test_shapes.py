@@ -70,3 +70,9 @@ def test_independent_landmarks_gain_nothing():
 def test_one_label_an_object_says_nothing_of_shapes():
     known, labelled = shapes(3, Law("gauss")), np.eye(6, dtype=bool)[:3]
     assert known.facts(known.loc, labelled) is None
+
+
+def test_where_nothing_is_far_apart_no_distance_is_judged():
+    known = shapes(3, Law("gauss"))
+    vague = Shapes(**{**vars(known), "precision_factor": 1e-6 * known.precision_factor})
+    assert vague.facts(known.loc, np.ones((3, 6), bool)) is None

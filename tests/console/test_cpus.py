@@ -37,3 +37,13 @@ def test_onednn_is_on_unless_the_user_says_otherwise(before, after):
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == after
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, "1"), ("4", "4")])
+def test_openblas_has_one_thread_unless_the_user_says_otherwise(before, after):
+    program = "import os, tfhuber; print(os.environ['OPENBLAS_NUM_THREADS'])"
+    environment = {k: v for k, v in os.environ.items() if k != "OPENBLAS_NUM_THREADS"}
+    environment |= {} if before is None else {"OPENBLAS_NUM_THREADS": before}
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == after

@@ -74,6 +74,8 @@ def calibrate(run, **changes):
     from tfhuber.runs.load import load_run
 
     rng, predictor = np.random.default_rng(0), load_run(run)
+    typical = rng.normal(-2, 1, predictor.landmark_set.count).tolist()
+    contrast = {"exponent": 0.4, "typical": typical, "least": -1.0, "largest": 0.8}
     names, laws = predictor.landmark_set.names, {"none": ("huber", None), "ml": ("laplace", 0.8)}
     laws["mean"] = laws["ml"]
     fitted = {
@@ -82,6 +84,7 @@ def calibrate(run, **changes):
             len(names),
             family=family,
             correlation=correlation,
+            contrast=contrast,
             **changes,
         )
         for tta, (family, correlation) in laws.items()

@@ -11,6 +11,7 @@ from scipy import linalg
 
 from tfhuber.calibration.model import FILE, calibration_of
 from tfhuber.distributions.radial import Huber
+from tfhuber.geometry.projective import box_to_crop
 from tfhuber.runs.load import load_run, read_config
 from tfhuber.saved_model import description, served_examples, signatures
 from tfhuber.saved_model.export import export
@@ -33,7 +34,10 @@ def _examples(predictor, run):
 
 @pytest.mark.parametrize("tta", ["none", "ml"])
 def test_numbers_are_those_of_the_formula(calibrated_run, tta):
-    """inv(A B B A) kappa with B = exp(S) by SciPy, from what the model answers without calibration."""
+    """inv(A B B A) kappa with B = exp(S) by SciPy, from what the model answers without calibration.
+
+    Before that, A has the contrast's factor exp(c u), with u from log|A| in the network's crop.
+    """
     predictor = load_run(calibrated_run)
     calibration = calibration_of(calibrated_run, predictor)
     examples, fitted = _examples(predictor, calibrated_run), calibration.signatures[tta]
@@ -42,6 +46,13 @@ def test_numbers_are_those_of_the_formula(calibrated_run, tta):
     plain = predictor.correlated(calibration.correlations)
     before = signatures.image_function(plain, tta)(*request)
     factor = before["precision_factor"].numpy().astype(np.float64)
+    rule = predictor.landmark_set.square
+    zoom = box_to_crop(tf.constant(examples["box"]), predictor.options.image_size, rule)
+    log_det = np.linalg.slogdet(factor)[1] - 2 * np.log(zoom.numpy()[:, 0, 0])[:, None]
+    contrast = fitted.contrast
+    surer = np.clip(log_det - contrast.typical, contrast.least, contrast.largest)
+    assert len(np.unique(surer)) > 10  # not all at a bound
+    factor *= np.exp(contrast.exponent * surer)[..., None, None]
     scale = np.stack([linalg.expm(each) for each in fitted.log_matrix])
     square = factor @ scale @ scale @ factor
     covariance = fitted.energy.kappa(2) * np.linalg.inv(square)

@@ -1,11 +1,10 @@
 """Find wrong labels: `python -m tfhuber.audit --run DIR [--split valid]`, or `--folds DIR`.
 
-The run predicts a split that it was not trained on, or the runs of tfhuber.crossfit each the part that it
-left out. A label is in doubt where it is likelier to be
-anywhere on the object than from the predicted distribution, and a whole annotation where left and right
-exchanged, points shifted by one, another place or another object explain it better. Writes, the most
-suspicious first, `suspects.csv`, `suspects.png` and, for labelling tools, `suspects.json` to
-`DIR/audit/SPLIT/`. docs/audit.md says more.
+The run predicts a split that it was not trained on; or each run of tfhuber.crossfit the part that it left
+out. A label is in doubt where it is likelier to be anywhere on the object than from the predicted
+distribution, and a whole annotation where left and right exchanged, points shifted by one, another place or
+another object explain it better. Writes, the most suspicious first, `suspects.csv`, `suspects.png` and, for
+labelling tools, `suspects.json` to `DIR/audit/SPLIT/`. docs/audit.md says more.
 """
 
 import argparse
@@ -43,7 +42,7 @@ def main() -> int:
     import_tensorflow()
     if arguments.folds:
         divided = folds.read_folds(arguments.folds)
-        predictor, split, found = run_audit.cross_fitted(divided)
+        predictor, split, found = run_audit.cross_fitted(divided, arguments.checkpoint)
         output = Path(arguments.output or Path(arguments.folds) / "audit")
     else:
         predictor, split, found = _predicted(arguments)
@@ -100,16 +99,17 @@ def _write(
 ) -> list[Path]:
     """Write the table, the pictures and the files for labelling tools, and return their names."""
     names = predictor.landmark_set.names
-    written = [output / "suspects.csv"]
-    run_audit.write_table(written[0], doubted, found, names)
-    if doubted:
-        written += [output / "suspects.png", output / "suspects.json"]
-        overlay.save_image(run_audit.sheet(doubted, predictor, split, found), written[1])
-        label_files.write_coco(written[2], doubted, found, split)
-        frames = output / "CollectedData_audit.csv"
-        if label_files.write_dlc(frames, doubted, found, names):
-            written.append(frames)
-    return written
+    table, *others = (output / f"suspects.{kind}" for kind in ("csv", "png", "json"))
+    sheet, annotations, frames = *others, output / "CollectedData_audit.csv"
+    run_audit.write_table(table, doubted, found, names)
+    for earlier in (sheet, annotations, frames):  # of an audit that doubted something else
+        earlier.unlink(missing_ok=True)
+    if not doubted:
+        return [table]
+    overlay.save_image(run_audit.sheet(doubted, predictor, split, found), sheet)
+    label_files.write_coco(annotations, doubted, found, split)
+    has_frames = label_files.write_dlc(frames, doubted, found, names)
+    return [table, sheet, annotations, *([frames] if has_frames else [])]
 
 
 def _has_learned(run: Path, split: "dataset.Split") -> bool:

@@ -85,28 +85,30 @@ def write_dlc(
       names: [K] the landmarks'.
 
     Returns:
-      Whether the examples are frames of a DeepLabCut project; nothing is written otherwise.
+      Whether the examples are frames of a DeepLabCut project with one animal, as this layout has no
+      place for a second; nothing is written otherwise.
 
     Raises:
       OSError: it cannot be written.
     """
     rows = list(_by_example(found, names))
     images = [_image(predictions, i) for i in rows]
-    if not images or not all(_LABELED in image.split("/")[:-1] for image in images):
+    parts = [image.split("/") for image in images]
+    if len(set(images)) < len(images) or not all(_LABELED in each[:-1] for each in parts):
         return False
     with Aside(path) as aside:
         table = csv.writer(aside.open(newline=""))
         table.writerow(["scorer", *["audit"] * (2 * len(names))])
         table.writerow(["bodyparts", *(name for name in names for _ in "xy")])
         table.writerow(["coords", *["x", "y"] * len(names)])
-        for i, image in zip(rows, images, strict=True):
+        for i, path_parts in zip(rows, parts, strict=True):
             labelled = predictions.weights[i] > 0
             cells = [
                 f"{value:.3f}" if seen else ""
                 for point, seen in zip(predictions.truth[i], labelled, strict=True)
                 for value in point
             ]
-            table.writerow([image[image.index(_LABELED) :], *cells])
+            table.writerow(["/".join(path_parts[path_parts.index(_LABELED) :]), *cells])
     return True
 
 

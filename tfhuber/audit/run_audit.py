@@ -68,8 +68,12 @@ def suspects(predictions: Predictions, law: Law, mirror: Sequence[int]) -> list[
     return sorted(found, key=lambda suspect: -suspect.score)
 
 
-def cross_fitted(folds: Folds) -> tuple[Predictor, Split, Predictions]:
+def cross_fitted(folds: Folds, checkpoint: str = "latest") -> tuple[Predictor, Split, Predictions]:
     """Return what each fold's run predicts of the part that it did not see, all in the split's order.
+
+    Args:
+      folds: of the split.
+      checkpoint: of the runs, "latest" or "best".
 
     Returns:
       The predictor of the first fold, whose law is that of all; the split; its predictions.
@@ -80,7 +84,7 @@ def cross_fitted(folds: Folds) -> tuple[Predictor, Split, Predictions]:
     split = open_split(folds.data, folds.split)
     parts = []
     for directory in progress(folds.directories, desc="predict", unit=" folds"):
-        predictor = load_run(directory / "run")
+        predictor = load_run(directory / "run", checkpoint)
         parts.append(collect(predictor, open_split(directory / "data", HELD)))
     ids = [example["id"].numpy() for example in stored_examples(split)]
     return load_run(folds.directories[0] / "run"), split, Predictions.joined(parts, ids)

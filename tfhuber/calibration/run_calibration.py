@@ -26,7 +26,7 @@ from tfhuber.calibration.model import (
     Tried,
 )
 from tfhuber.calibration.photographs import parts, photographs
-from tfhuber.config.schema import Data
+from tfhuber.config.schema import Config, Data
 from tfhuber.console.cli import progress
 from tfhuber.console.files import write_json
 from tfhuber.data import dataset, records
@@ -100,7 +100,7 @@ def calibrate_run(
     if folds is None:
         origin, seen = _held_out(predictor, config.data, data, split)
     else:
-        origin, seen = _cross_fitted(predictor, read_folds(folds))
+        origin, seen = _cross_fitted(predictor, config, read_folds(folds), checkpoint)
     fitted = {
         tta: _fit(predictor, seen, tta, levels, aims)
         for tta in progress(TTA, desc="calibrate", unit=" signatures")
@@ -136,16 +136,25 @@ def _held_out(
     return origin, _checked(seen, f"split {split!r} of {directory}")
 
 
-def _cross_fitted(predictor: Predictor, divided: Folds) -> tuple[dict[str, Any], _Seen]:
+def _cross_fitted(
+    predictor: Predictor, config: Config, divided: Folds, checkpoint: str
+) -> tuple[dict[str, Any], _Seen]:
     """Likewise of photographs that the run was trained on, by runs that were not."""
-    pairs = [
-        (load_run(each / "run"), dataset.open_split(each / "data", HELD))
-        for each in divided.directories
-    ]
-    if any(its.options != predictor.options for its, _ in pairs):
+    trained = records.read_manifest(config.data.directory).get("sha256"), config.data.train_split
+    if trained != (divided.sha256, divided.split):
         raise ValueError(
-            "the folds are of another model than the run; cross-fit with the run's own configuration"
+            f"the run was trained on split {config.data.train_split!r} of {config.data.directory}, but the "
+            f"folds are of {divided.split!r} of {divided.data}; they must be the same"
         )
+    pairs = []
+    for each in divided.directories:
+        theirs = read_config(each / "run").model_dump(exclude={"data"})
+        if differing := [key for key, value in theirs.items() if value != getattr(config, key)]:
+            raise ValueError(
+                f"the folds were trained with other settings than the run ({', '.join(differing)}); "
+                "cross-fit with the run's own configuration"
+            )
+        pairs.append((load_run(each / "run", checkpoint), dataset.open_split(each / "data", HELD)))
     name = f"{divided.split} in {len(pairs)} folds"
     origin = {"directory": str(divided.data), "split": name, "sha256": divided.sha256}
     return origin, _checked(

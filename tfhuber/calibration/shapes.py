@@ -15,6 +15,7 @@ from tfhuber.calibration.law import Law
 __all__ = ["Shapes"]
 
 _LEVELS = (0.5, 0.9, 0.95)
+_BOUNDS = stats.norm.ppf((1 + np.array(_LEVELS)) / 2)
 
 # A distance that is shorter than its standard deviation has no direction to be propagated along.
 _FEWEST_DEVIATIONS = 1.0
@@ -45,7 +46,7 @@ class Shapes:
         return self.loc[index] + np.einsum("kab,nkb->nka", inverse, errors)
 
     def facts(self, truth: np.ndarray, labelled: np.ndarray) -> dict[str, object] | None:
-        """Return what the dependence is worth on labels; None if no object has two of them.
+        """Return what the dependence is worth on labels; None if no object has two of them far apart.
 
         Args:
           truth: [N, K, 2].
@@ -67,28 +68,29 @@ class Shapes:
         together = correlation(self.factor)
         kinds = {"independent": np.eye(len(together)), "joint": together}
         rows = [int(i) for i in np.flatnonzero(several)]
-        of_each = [
-            {name: self._distances(i, truth[i], labelled[i], each) for name, each in kinds.items()}
-            for i in rows
-        ]
-        found = {name: np.concatenate([each[name] for each in of_each]) for name in kinds}
-        bounds = stats.norm.ppf((1 + np.array(_LEVELS)) / 2)
+        sums = {
+            name: np.sum([self._distances(i, truth[i], labelled[i], each) for i in rows], axis=0)
+            for name, each in kinds.items()
+        }
+        if not sums["joint"][0]:
+            return None
+        levels = [f"{100 * level:g}" for level in _LEVELS]
         return {
             "gain": float(gain),
             "distances": {
                 name: {
-                    f"{100 * level:g}": float(np.mean(each[:, 0] <= bound))
-                    for level, bound in zip(_LEVELS, bounds, strict=True)
+                    level: float(inside / found[0])
+                    for level, inside in zip(levels, found[2:], strict=True)
                 }
-                for name, each in found.items()
+                for name, found in sums.items()
             },
-            "length": float(found["joint"][:, 1].mean() / found["independent"][:, 1].mean()),
+            "length": float(sums["joint"][1] / sums["independent"][1]),
         }
 
     def _distances(
         self, i: int, truth: np.ndarray, labelled: np.ndarray, whole: np.ndarray
     ) -> np.ndarray:
-        """Return of each distance between two labels its error in deviations, and the deviation [P, 2]."""
+        """Sum over distances between two labels: 1, the deviation, and 1 if inside, for each level."""
         seen = np.flatnonzero(labelled)
         a, b = (seen[each] for each in np.triu_indices(len(seen), 1))
         count = len(labelled)
@@ -105,4 +107,5 @@ class Shapes:
         deviation = np.sqrt(variance)
         error = np.abs(np.linalg.norm(truth[a] - truth[b], axis=-1) - predicted)
         far = predicted > _FEWEST_DEVIATIONS * np.sqrt(np.sum(of_a**2 + of_b**2, axis=1))
-        return np.stack([error / deviation, deviation], axis=1)[far]
+        inside = error[far, None] <= _BOUNDS * deviation[far, None]
+        return np.array([far.sum(), deviation[far].sum(), *inside.sum(axis=0)])
