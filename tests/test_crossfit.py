@@ -97,13 +97,13 @@ def test_folds_of_another_training_do_not_calibrate(plan, tiny_run, tmp_path, mo
     _, output = plan
     run = tmp_path / "run"
     shutil.copytree(tiny_run, run)
-    config = json.loads((run / "config.json").read_text())
+    about = json.loads((run / "run.json").read_text())
     for section, change, message in (
         ("train", {"epochs": 9}, r"other settings than the run \(train\)"),
         ("data", {"train_split": "test"}, "they must be the same"),
     ):
-        changed = {**config, section: {**config[section], **change}}
-        (run / "config.json").write_text(json.dumps(changed))
+        config = {**about["config"], section: {**about["config"][section], **change}}
+        (run / "run.json").write_text(json.dumps({**about, "config": config}))
         with pytest.raises(ValueError, match=message):
             call(monkeypatch, calibrate, "--run", run, "--folds", output)
     assert not (run / "calibration.json").exists()

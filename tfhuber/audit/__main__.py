@@ -108,7 +108,7 @@ def _write(
         return [table]
     overlay.save_image(run_audit.sheet(doubted, predictor, split, found), sheet)
     label_files.write_coco(annotations, doubted, found, split)
-    has_frames = label_files.write_dlc(frames, doubted, found, names)
+    has_frames = label_files.write_dlc(frames, doubted, found, split)
     return [table, sheet, annotations, *([frames] if has_frames else [])]
 
 

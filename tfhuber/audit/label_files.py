@@ -10,14 +10,15 @@ import numpy as np
 
 from tfhuber.audit.run_audit import Suspect
 from tfhuber.console.files import Aside
+from tfhuber.data import records
 from tfhuber.data.split import Split, stored_examples
 from tfhuber.evaluation.predictions import Predictions
 from tfhuber.landmarks.landmark_set import LandmarkSet
 
 __all__ = ["write_coco", "write_dlc"]
 
-# Where DeepLabCut has its frames, below a project.
-_LABELED = "labeled-data"
+# Where a DeepLabCut project has its frames, whose names begin below it.
+_FRAMES = "labeled-data"
 
 
 def write_coco(
@@ -73,42 +74,40 @@ def write_coco(
         json.dump(document, aside.open())
 
 
-def write_dlc(
-    path: Path, found: Sequence[Suspect], predictions: Predictions, names: Sequence[str]
-) -> bool:
+def write_dlc(path: Path, found: Sequence[Suspect], predictions: Predictions, split: Split) -> bool:
     """Write the frames in doubt as DeepLabCut's CSV of labels, whose scorer is `audit`.
 
     Args:
       path: of the CSV file; its directory is there.
       found: as `run_audit.suspects` returns them.
       predictions: of the split.
-      names: [K] the landmarks'.
+      split: whose examples.
 
     Returns:
-      Whether the examples are frames of a DeepLabCut project with one animal, as this layout has no
-      place for a second; nothing is written otherwise.
+      Whether the data set is of a DeepLabCut project, and no frame in doubt has two animals, as this layout
+      has no place for a second; nothing is written otherwise.
 
     Raises:
       OSError: it cannot be written.
     """
-    rows = list(_by_example(found, names))
-    images = [_image(predictions, i) for i in rows]
-    parts = [image.split("/") for image in images]
-    if len(set(images)) < len(images) or not all(_LABELED in each[:-1] for each in parts):
+    names = split.landmark_set.names
+    images = {i: _image(predictions, i) for i in _by_example(found, names)}
+    parameters = records.read_manifest(split.directory).get("parameters", {})
+    if parameters.get("dataset") != "dlc" or len(set(images.values())) < len(images):
         return False
     with Aside(path) as aside:
         table = csv.writer(aside.open(newline=""))
         table.writerow(["scorer", *["audit"] * (2 * len(names))])
         table.writerow(["bodyparts", *(name for name in names for _ in "xy")])
         table.writerow(["coords", *["x", "y"] * len(names)])
-        for i, path_parts in zip(rows, parts, strict=True):
+        for i, image in images.items():
             labelled = predictions.weights[i] > 0
             cells = [
                 f"{value:.3f}" if seen else ""
                 for point, seen in zip(predictions.truth[i], labelled, strict=True)
                 for value in point
             ]
-            table.writerow(["/".join(path_parts[path_parts.index(_LABELED) :]), *cells])
+            table.writerow([f"{_FRAMES}/{image}", *cells])
     return True
 
 

@@ -146,10 +146,10 @@ def _cross_fitted(
             f"the run was trained on split {config.data.train_split!r} of {config.data.directory}, but the "
             f"folds are of {divided.split!r} of {divided.data}; they must be the same"
         )
-    pairs = []
+    pairs, ours = [], config.model_dump(exclude={"data"})
     for each in divided.directories:
         theirs = read_config(each / "run").model_dump(exclude={"data"})
-        if differing := [key for key, value in theirs.items() if value != getattr(config, key)]:
+        if differing := [key for key, value in theirs.items() if value != ours[key]]:
             raise ValueError(
                 f"the folds were trained with other settings than the run ({', '.join(differing)}); "
                 "cross-fit with the run's own configuration"
